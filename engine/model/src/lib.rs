@@ -1,0 +1,11 @@
+//! Ids, limits, memory and the batch: what every other crate speaks about.
+//!
+//! **Invariant:** no I/O, no clock, no randomness, no decisions, no `unsafe`.
+#![forbid(unsafe_code)]
+
+pub mod id;
+pub mod limits;
+pub mod memory;
+
+pub use id::{Durability, GroupId, LogId, ProducerId, Term, TopicId};
+pub use memory::{Block, BlockId, Slice};

@@ -1,0 +1,2 @@
+//! The state machine that joins partitions, sessions and storage. No socket, no system call, no clock.
+#![forbid(unsafe_code)]

@@ -1,0 +1,1 @@
+//! The ring, files, sockets, arena, affinity, probe and host: the only crate with unsafe.

@@ -1,0 +1,2 @@
+//! The reactor: listeners, connections, configuration; turns the shard's actions into submissions.
+#![forbid(unsafe_code)]

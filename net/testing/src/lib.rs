@@ -1,0 +1,2 @@
+//! An in-process broker for users' tests.
+#![forbid(unsafe_code)]

@@ -1,0 +1,1 @@
+//! Criterion benches, budgets and the command that measures every figure against what was asked.
