@@ -4,6 +4,12 @@
 pub mod assignment;
 pub mod hiccup;
 pub mod latency;
+pub mod machine;
 pub mod payload;
+pub mod report;
+pub mod results;
 pub mod schedule;
+mod table;
 pub mod verify;
+
+pub use table::{bytes, table};
