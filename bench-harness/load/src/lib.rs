@@ -2,14 +2,32 @@
 #![forbid(unsafe_code)]
 
 pub mod assignment;
+pub mod broker;
+mod clock;
+mod consumer;
+mod error;
 pub mod hiccup;
+mod interrupt;
 pub mod latency;
 pub mod machine;
+mod pace;
 pub mod payload;
+mod phase;
+mod producer;
+mod progress;
 pub mod report;
 pub mod results;
+mod run;
 pub mod schedule;
+mod shared;
 mod table;
 pub mod verify;
+mod workload;
 
+pub use error::LoadError;
+pub use interrupt::Interrupt;
+pub use phase::Measured;
+pub use progress::{Observer, Progress, Stage};
+pub use run::{Outcome, Target, run};
 pub use table::{bytes, table};
+pub use workload::{ContentSource, Length, Pace, Workload, WorkloadError};

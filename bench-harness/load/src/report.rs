@@ -83,9 +83,10 @@ impl Histograms {
         }
     }
 
-    /// Keeps the histogram of a phase for its `.hgrm`.
-    pub fn add_total(&mut self, kind: Kind, histogram: &Histogram<u64>) {
+    /// Keeps the histogram of a phase for its `.hgrm`; a later phase's takes the place of an earlier one's.
+    pub fn set_total(&mut self, kind: Kind, histogram: &Histogram<u64>) {
         if !histogram.is_empty() {
+            self.totals.retain(|(kept, _)| *kept != kind);
             self.totals.push((kind, histogram.clone()));
         }
     }

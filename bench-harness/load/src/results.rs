@@ -197,6 +197,20 @@ pub struct BrokerUse {
     pub resident_bytes: u64,
 }
 
+impl BrokerUse {
+    /// What was used since `start`; memory is as it is now.
+    pub fn since(&self, start: &Self) -> Self {
+        Self {
+            cpu_seconds: self.cpu_seconds - start.cpu_seconds,
+            busy_seconds: self.busy_seconds - start.busy_seconds,
+            polling_seconds: self.polling_seconds - start.polling_seconds,
+            frames: self.frames.saturating_sub(start.frames),
+            bytes_written: self.bytes_written.saturating_sub(start.bytes_written),
+            resident_bytes: self.resident_bytes,
+        }
+    }
+}
+
 impl BrokerResult {
     /// Relates what the broker used to what was produced. The CPU charged is the larger of the broker's own figure
     /// and the rest of the machine's: kernel threads that work for the broker are not forgotten. Polling is apart.
