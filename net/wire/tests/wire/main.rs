@@ -1,0 +1,14 @@
+//! The codec against itself, against the bytes of released versions, against its description and against peers
+//! that do everything wrong.
+
+mod corpus;
+mod description;
+mod golden;
+mod hostile;
+mod roundtrip;
+mod samples;
+
+#[path = "../../../../tests/fuzz/oracle/mutate.rs"]
+mod mutate;
+#[path = "../../../../tests/fuzz/oracle/wire.rs"]
+mod oracle;
