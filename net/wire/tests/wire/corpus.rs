@@ -6,8 +6,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::fuzz::{mutate, wire_message, wire_stream};
 use crate::samples::{head_of, only_frame, request_frame, requests, response_frame, responses};
-use crate::{mutate, oracle};
 
 /// Inputs beyond the corpus in one run of the tests.
 const MUTATIONS: u32 = 100_000;
@@ -25,7 +25,7 @@ fn frames() -> impl Iterator<Item = (String, Vec<u8>)> {
     requests.chain(responses)
 }
 
-/// The frame as the target `wire_message` reads it: see `oracle::message`.
+/// The frame as the target `wire_message` reads it: see its oracle.
 fn message(frame: &[u8]) -> Vec<u8> {
     let header = only_frame(frame).header;
     let head = head_of(frame);
@@ -49,12 +49,12 @@ fn every_sample_is_a_seed() {
 
 #[test]
 fn streams_of_any_bytes_are_cut_or_refused() {
-    let seeds = mutate::replay(&corpus("wire_stream"), MUTATIONS, oracle::stream);
+    let seeds = mutate::replay(&corpus("wire_stream"), MUTATIONS, wire_stream::check);
     assert!(seeds >= frames().count());
 }
 
 #[test]
 fn messages_of_any_bytes_are_read_or_answered() {
-    let seeds = mutate::replay(&corpus("wire_message"), MUTATIONS, oracle::message);
+    let seeds = mutate::replay(&corpus("wire_message"), MUTATIONS, wire_message::check);
     assert!(seeds >= frames().count());
 }

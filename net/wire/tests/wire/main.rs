@@ -3,12 +3,8 @@
 
 mod corpus;
 mod description;
+mod fuzz;
 mod golden;
 mod hostile;
 mod roundtrip;
 mod samples;
-
-#[path = "../../../../tests/fuzz/oracle/mutate.rs"]
-mod mutate;
-#[path = "../../../../tests/fuzz/oracle/wire.rs"]
-mod oracle;

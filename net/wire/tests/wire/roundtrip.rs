@@ -166,7 +166,7 @@ proptest! {
 
     #[test]
     fn any_bytes_are_a_message_or_an_error(bytes in vec(any::<u8>(), 0..400)) {
-        crate::oracle::stream(&bytes);
-        crate::oracle::message(&bytes);
+        crate::fuzz::wire_stream::check(&bytes);
+        crate::fuzz::wire_message::check(&bytes);
     }
 }
