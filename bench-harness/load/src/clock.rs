@@ -4,23 +4,23 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Monotonic; the same for all tasks of a run.
 #[derive(Clone, Copy, Debug)]
-pub struct Clock {
+pub(crate) struct Clock {
     origin: Instant,
 }
 
 impl Clock {
     /// Begins at zero, now.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self { origin: Instant::now() }
     }
 
     /// Now.
-    pub fn now_ns(&self) -> u64 {
+    pub(crate) fn now_ns(&self) -> u64 {
         self.at(Instant::now())
     }
 
     /// `instant` on this clock; instants before its start are its start.
-    pub fn at(&self, instant: Instant) -> u64 {
+    pub(crate) fn at(&self, instant: Instant) -> u64 {
         instant.saturating_duration_since(self.origin).as_nanos() as u64
     }
 }

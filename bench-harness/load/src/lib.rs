@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod assignment;
+mod bench;
 pub mod broker;
 mod clock;
 mod consumer;
@@ -24,6 +25,7 @@ mod table;
 pub mod verify;
 mod workload;
 
+pub use bench::{Bench, FREE_BYTES_NEEDED, OwnBroker, RETENTION_BYTES, Which, bench};
 pub use error::LoadError;
 pub use interrupt::Interrupt;
 pub use phase::Measured;

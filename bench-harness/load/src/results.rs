@@ -50,6 +50,8 @@ pub struct WorkloadResult {
     pub rate: Option<f64>,
     /// Mean size of a value, in bytes.
     pub record_bytes: u64,
+    /// The file whose lines were sent; `None` for generated content.
+    pub payload_file: Option<String>,
     /// Producers, each with its own connection.
     pub producers: u32,
     /// Consumers, each with its own connection.

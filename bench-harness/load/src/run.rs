@@ -236,7 +236,8 @@ impl Run<'_> {
             }
         }
         self.producers.sort_by_key(LoadProducer::index);
-        let measured = phase.end(&mut self.histograms, before, self.usage().await?);
+        let after = self.usage().await?;
+        let measured = phase.end(&mut self.histograms, before, after);
         (self.observer)(&Progress { done: true, ..phase.progress() });
         Ok(measured)
     }
