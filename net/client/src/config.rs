@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use corelog_model::Codec;
+use corelog_model::batch::Codec;
 use corelog_model::limits::MAX_BATCH_BYTES_DEFAULT;
 
 use crate::topic::Topic;

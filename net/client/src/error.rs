@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 
-use corelog_model::BatchError;
+use corelog_model::batch::BatchError;
 use corelog_wire::{ErrorCode, WireError};
 
 /// A broker's refusal.
@@ -73,6 +73,8 @@ pub enum TrySendError {
     RecordTooLarge,
     /// The topic has fewer partitions.
     UnknownPartition,
+    /// Somebody holds the lane of this partition.
+    LaneTaken,
     /// The producer was closed.
     Closed,
 }
@@ -88,8 +90,13 @@ pub enum ProduceError {
     UnknownTopic,
     /// The batch could not be sealed.
     Seal(BatchError),
-    /// The broker said no, for good. Nothing was appended.
-    Refused(Refused),
+    /// The broker said no, for good.
+    Refused {
+        /// Its answer.
+        refused: Refused,
+        /// Whether an earlier attempt, or the broker's disk, leaves it open if the batch was appended all the same.
+        maybe_appended: bool,
+    },
     /// The deadline is over.
     Expired {
         /// Whether the batch was sent at least once without an answer: then it may have been appended.
@@ -159,7 +166,10 @@ pub enum ConsumeError {
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}: {}", self.code, self.message)
+        if self.message.is_empty() {
+            return write!(f, "{}", self.code);
+        }
+        write!(f, "{}: {}", self.code, self.message)
     }
 }
 
@@ -170,7 +180,7 @@ impl fmt::Display for LinkError {
             Self::NoAddress => f.write_str("the name has no address"),
             Self::Timeout => f.write_str("no answer in time"),
             Self::Closed => f.write_str("the broker closed the connection"),
-            Self::Protocol(error) => write!(f, "not corelog's protocol: {error:?}"),
+            Self::Protocol(error) => write!(f, "not corelog's protocol: {error}"),
             Self::Unexpected => f.write_str("the broker answered something that was not asked"),
             Self::Version => f.write_str("no common version of the protocol"),
         }
@@ -201,6 +211,7 @@ impl fmt::Display for TrySendError {
             Self::Full => "the buffer is full",
             Self::RecordTooLarge => "the record is larger than a batch",
             Self::UnknownPartition => "unknown partition",
+            Self::LaneTaken => "the lane is taken",
             Self::Closed => "the producer is closed",
         })
     }
@@ -212,8 +223,11 @@ impl fmt::Display for ProduceError {
             Self::RecordTooLarge => f.write_str("the record is larger than a batch"),
             Self::UnknownPartition => f.write_str("unknown partition"),
             Self::UnknownTopic => f.write_str("unknown topic"),
-            Self::Seal(error) => write!(f, "the batch cannot be sealed: {error:?}"),
-            Self::Refused(refused) => write!(f, "{refused}"),
+            Self::Seal(error) => write!(f, "the batch cannot be sealed: {error}"),
+            Self::Refused { refused, maybe_appended: false } => write!(f, "{refused}"),
+            Self::Refused { refused, maybe_appended: true } => {
+                write!(f, "{refused} (it may have been appended)")
+            }
             Self::Expired { maybe_appended: false } => f.write_str("not sent within the deadline"),
             Self::Expired { maybe_appended: true } => {
                 f.write_str("not acknowledged within the deadline; it may have been appended")
@@ -237,7 +251,7 @@ impl fmt::Display for ConsumeError {
                 write!(f, "partition {partition}: offsets {first} to {last} are damaged")
             }
             Self::Batch { partition, offset, cause } => {
-                write!(f, "partition {partition}: the batch at offset {offset} cannot be read: {cause:?}")
+                write!(f, "partition {partition}: the batch at offset {offset} cannot be read: {cause}")
             }
             Self::UnknownTopic => f.write_str("unknown topic"),
             Self::UnknownPartition => f.write_str("unknown partition"),

@@ -14,6 +14,8 @@
 mod client;
 mod config;
 mod consumer;
+mod core;
+mod driver;
 mod error;
 mod producer;
 mod topic;
@@ -22,8 +24,11 @@ pub use client::Client;
 pub use config::{
     Backoff, ClientConfig, ConsumerConfig, Linger, Partitions, Position, ProducerConfig, Reset,
 };
-pub use consumer::{Batch, Consumer};
-pub use corelog_model::{Codec, Durability, ProducerId, Record, RecordRef, TopicId};
+pub use consumer::{Batch, Consumer, Records};
+pub use corelog_model::batch::{BatchError, BatchHeader, Codec, Record, RecordRef};
+pub use corelog_model::{Durability, ProducerId, TopicId};
+pub use corelog_wire::{ErrorCode, Status, WireError};
+pub use driver::clock::wall_us;
 pub use error::{ClientError, ConsumeError, LinkError, ProduceError, Refused, TrySendError};
 pub use producer::{Acked, BatchAck, Fill, Lane, Partition, Producer, Pushed, Receipt};
 pub use topic::{PartitionInfo, Topic};

@@ -31,7 +31,10 @@ mod tests {
         let mut rng = Rng::new(1);
         for (attempt, centre) in table {
             let pauses: Vec<u64> = (0..100).map(|_| pause_us(backoff, attempt, &mut rng)).collect();
-            assert!(pauses.iter().all(|&us| us >= centre * 8 / 10 && us <= centre * 12 / 10), "attempt {attempt}");
+            assert!(
+                pauses.iter().all(|&us| us >= centre * 8 / 10 && us <= centre * 12 / 10),
+                "attempt {attempt}"
+            );
             assert!(pauses.iter().min() < pauses.iter().max(), "attempt {attempt} is spread");
         }
     }

@@ -3,7 +3,7 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use corelog_model::AlignedVec;
+use corelog_model::batch::AlignedVec;
 
 /// Idle buffers of one producer or consumer.
 #[derive(Debug, Default)]

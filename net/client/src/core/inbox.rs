@@ -51,7 +51,8 @@ impl Inbox {
     pub(crate) fn space(&mut self) -> &mut [u8] {
         let held = self.end - self.start;
         let room = self.chunk.len() - self.end;
-        let fits = self.start + self.need <= self.chunk.len() && (room >= LEAST_ROOM_BYTES || held + room >= self.need && held > 0 && room > 0);
+        let cramped = room < LEAST_ROOM_BYTES && self.need < ALONE_BYTES;
+        let fits = self.start + self.need <= self.chunk.len() && (!cramped || self.start == 0);
         if Arc::get_mut(&mut self.chunk).is_none() || self.need > self.chunk.len() {
             let mut fresh = sized(&self.pool, self.chunk_bytes.max(self.need));
             fresh[..held].copy_from_slice(&self.chunk[self.start..self.end]);
