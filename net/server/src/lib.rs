@@ -1,2 +1,4 @@
 //! The reactor: listeners, connections, configuration; turns the shard's actions into submissions.
 #![forbid(unsafe_code)]
+
+pub mod config;
