@@ -223,6 +223,19 @@ impl fmt::Debug for Errno {
 
 impl std::error::Error for Errno {}
 
+impl From<rustix::io::Errno> for Errno {
+    fn from(errno: rustix::io::Errno) -> Self {
+        Self(errno.raw_os_error())
+    }
+}
+
+impl From<std::io::Error> for Errno {
+    /// Errors that did not come from the kernel become `EIO`.
+    fn from(error: std::io::Error) -> Self {
+        Self(error.raw_os_error().unwrap_or(libc::EIO))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
