@@ -513,7 +513,7 @@ impl MemorySection {
 impl LimitsSection {
     fn set(&mut self, key: &str, text: &str) -> Result<(), Bad> {
         match key {
-            "connections" => self.connections = within(number(text)?, 1, 60_000, "1 to 60000")? as u32,
+            "connections" => self.connections = within(number(text)?, 1, 10_000, "1 to 10000")? as u32,
             "requests" => self.requests = within(number(text)?, 1, 65_536, "1 to 65536")? as u32,
             "max_batch_bytes" => {
                 let limit = MAX_BATCH_BYTES_LIMIT as u64;

@@ -55,6 +55,12 @@ pub(crate) struct Connection {
     /// The receive, or the send, in flight was asked to end.
     pub(crate) recv_cancelled: bool,
     pub(crate) send_cancelled: bool,
+    /// It was asked to end because it took long: if nothing of it was sent, the peer does not read.
+    pub(crate) stall_checked: bool,
+    /// The shard knows it, although it is draining.
+    pub(crate) was_open: bool,
+    /// The socket was given up.
+    pub(crate) close_sent: bool,
     /// Blocks the send in flight pins and that are wanted back.
     pub(crate) evict: Vec<corelog_model::BlockId>,
     /// Whether the slot stands in the list of connections to be served, and to be sent to.
@@ -92,6 +98,9 @@ impl Connection {
             sending: None,
             recv_cancelled: false,
             send_cancelled: false,
+            stall_checked: false,
+            was_open: false,
+            close_sent: false,
             evict: Vec::new(),
             in_ready: false,
             in_flush: false,

@@ -35,6 +35,9 @@ pub(crate) struct Outbox {
     bytes: Vec<u8>,
     pieces: VecDeque<Piece>,
     queued_bytes: usize,
+    /// Bytes ever pushed, and where in them the frames start that are not sent yet.
+    pushed: u64,
+    starts: VecDeque<u64>,
     /// `None` while the ring has it.
     head: Option<Block>,
     /// The pieces of the send in flight, in order.
@@ -76,11 +79,13 @@ impl Outbox {
         self.pieces.is_empty() && !self.is_sending()
     }
 
-    /// Lets `write` append to the bytes to be sent.
+    /// Lets `write` append the start of a frame: header and head. Its slices follow.
     pub(crate) fn push_bytes(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         let before = self.bytes.len();
         write(&mut self.bytes);
         let length = self.bytes.len() - before;
+        self.starts.push_back(self.pushed);
+        self.pushed += length as u64;
         self.queued_bytes += length;
         match self.pieces.back_mut() {
             Some(Piece::Bytes(last)) => *last += length as u32,
@@ -91,6 +96,7 @@ impl Outbox {
 
     /// Appends a pinned slice.
     pub(crate) fn push_slice(&mut self, slice: Slice) {
+        self.pushed += u64::from(slice.length);
         self.queued_bytes += slice.length as usize;
         self.pieces.push_back(Piece::Slice(slice));
     }
@@ -176,6 +182,20 @@ impl Outbox {
         }
         self.flight_bytes = 0;
         self.head = Some(head);
+        let front = self.front();
+        while self.starts.front().is_some_and(|&start| start < front) {
+            self.starts.pop_front();
+        }
+    }
+
+    /// The place in the stream where the queue starts.
+    const fn front(&self) -> u64 {
+        self.pushed - self.queued_bytes as u64
+    }
+
+    /// Whether a frame would be left cut if the queue were dropped: no error can be told then.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.queued_bytes > 0 && !self.starts.contains(&self.front())
     }
 
     /// Whether the send in flight pins `block`.
@@ -228,7 +248,10 @@ impl Outbox {
             }
         }
         self.bytes.clear();
+        self.pushed -= self.queued_bytes as u64;
         self.queued_bytes = 0;
+        let front = self.pushed;
+        self.starts.retain(|&start| start < front);
     }
 
     /// The head block, when the connection is over.
