@@ -5,12 +5,12 @@
 use corelog_model::Now;
 use corelog_storage::{Read, ReadRequest};
 
-use crate::event::{Actions, ConnId};
+use crate::event::{Actions, ConnId, Taken};
 use crate::partition::PartitionId;
 use crate::refusal::Refusal;
 use crate::response::Response;
 use crate::shard::{Asker, Shard};
-use crate::wait::{Fetch, WaitId};
+use crate::wait::{Fetch, WaitId, WaitList};
 
 /// What an attempt came to.
 enum Outcome {
@@ -30,17 +30,19 @@ impl From<Refusal> for Outcome {
 }
 
 impl Shard {
-    pub(crate) fn fetch(&mut self, now: Now, fetch: Fetch, out: &mut Actions) {
+    pub(crate) fn fetch(&mut self, now: Now, fetch: Fetch, out: &mut Actions) -> Taken {
         match self.waits.reserve(fetch) {
-            Ok(id) => self.attempt(now, id, out),
+            Ok(id) => _ = self.attempt(now, id, out),
             Err(refusal) => {
-                self.refuse(Asker { conn: fetch.conn, correlation: fetch.correlation }, refusal, out);
+                return self.refuse(Asker { conn: fetch.conn, correlation: fetch.correlation }, refusal, out);
             }
         }
+        Taken::Done
     }
 
     /// Tries a fetch that waits for nothing: it is answered, or waits for something from then on.
-    fn attempt(&mut self, now: Now, id: WaitId, out: &mut Actions) {
+    /// `false` when no read is free.
+    fn attempt(&mut self, now: Now, id: WaitId, out: &mut Actions) -> bool {
         let fetch = self.waits.fetch(id);
         match self.read(now, id, fetch, out) {
             Outcome::Answer(response) => {
@@ -59,8 +61,12 @@ impl Shard {
                 self.waits.await_data(id, &mut partition.waits, due_bytes);
             }
             Outcome::AwaitDisk => self.waits.await_disk(id),
-            Outcome::AwaitTurn => self.waits.await_turn(id),
+            Outcome::AwaitTurn => {
+                self.waits.await_turn(id);
+                return false;
+            }
         }
+        true
     }
 
     fn read(&mut self, now: Now, id: WaitId, fetch: Fetch, out: &mut Actions) -> Outcome {
@@ -184,21 +190,22 @@ impl Shard {
         self.log.finished(&mut tokens);
         for token in tokens.drain(..) {
             match self.waits.read_over(token) {
-                Some((id, true)) => self.attempt(now, id, out),
+                Some((id, true)) => _ = self.attempt(now, id, out),
                 Some((id, false)) => _ = self.waits.take(id),
                 None => {}
             }
         }
         self.tokens = tokens;
-        let queued = self.waits.queued();
-        for _ in 0..queued {
-            let Some(id) = self.waits.next_queued() else { return };
-            self.attempt(now, id, out);
+        while let Some(id) = self.waits.next_queued() {
+            if !self.attempt(now, id, out) {
+                self.waits.keep_turn();
+                return;
+            }
         }
     }
 
     /// All fetches that wait for data of a partition are tried again: it is about to go, or went.
-    pub(crate) fn wake_all(&mut self, now: Now, list: &mut crate::wait::WaitList, out: &mut Actions) {
+    pub(crate) fn wake_all(&mut self, now: Now, list: &mut WaitList, out: &mut Actions) {
         while let Some(id) = self.waits.first(*list) {
             self.waits.wake(id, list);
             self.attempt(now, id, out);

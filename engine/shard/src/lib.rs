@@ -14,7 +14,8 @@
 //! | `producer_state` | deduplication |
 //! | `metadata`, `change` | topics and producer ids as a log of their own, and the steps that change them |
 //! | `session`, `authorise` | handles, principals |
-//! | `checkpoint` | the state as bytes |
+//! | `describe` | the cold questions |
+//! | `checkpoint`, `codec` | the state as bytes |
 //! | `status`, `check` | counters; invariants |
 //!
 //! **Invariants:** an answer that acknowledges a batch leaves only when its frame has the topic's level of safety;
@@ -22,16 +23,35 @@
 //! names its epoch learns where a later term took another course; producing and fetching allocate nothing once warm.
 #![forbid(unsafe_code)]
 
-pub mod authorise;
-pub mod event;
-pub mod refusal;
-pub mod request;
-pub mod response;
-pub mod status;
+mod authorise;
+mod change;
+mod check;
+mod checkpoint;
+mod codec;
+mod describe;
+mod event;
+mod fetch;
+mod metadata;
+mod partition;
+mod pending;
+mod produce;
+mod producer_state;
+mod refusal;
+mod request;
+mod response;
+mod session;
+mod shard;
+mod starting;
+mod status;
+mod wait;
 
 pub use authorise::{Access, Operation, Principal, Resource};
 pub use event::{Actions, ConnId, Event, Reply, Taken};
+pub use producer_state::ProducerLimits;
 pub use refusal::{Bounded, Part, Refusal};
 pub use request::{At, Request};
 pub use response::{MetadataView, PartitionView, Response, TopicView};
+pub use session::MAX_HANDLE;
+pub use shard::{Limits, Shard, ShardConfig};
+pub use starting::{StartError, Starting};
 pub use status::{Counters, ShardStatus};

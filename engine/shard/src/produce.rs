@@ -87,7 +87,7 @@ impl Shard {
                 }
             }
         }
-        self.settle(now, asker, id, &progress, out);
+        self.settle(asker, id, &progress, out);
         Taken::Done
     }
 
@@ -140,10 +140,10 @@ impl Shard {
             self.producers.reserve(group, identity.producer, now.wall_us)?;
         }
         let at = self.append(now, id, &header, batch);
-        progress.end_offset = log_end + u64::from(header.last_offset_delta) + 1;
+        progress.end_offset = log_end + u64::from(header.record_count);
         progress.bytes += header.batch_bytes() as u64;
         *rest = after;
-        Ok(progress.add(at, u64::from(header.last_offset_delta) + 1))
+        Ok(progress.add(at, u64::from(header.record_count)))
     }
 
     /// The batch gets its offset and enters the open frame; all state follows. Nothing fails from here on.
@@ -156,7 +156,7 @@ impl Shard {
         let index = partition.next_index;
         let appended =
             self.log.append_batch(partition.group, index, batch, &patch, partition.topic, partition.partition);
-        let next_offset = base_offset + u64::from(header.last_offset_delta) + 1;
+        let next_offset = base_offset + u64::from(header.record_count);
         partition.appended(term, next_offset, append_us);
         let first = header.base_sequence;
         let last = identity_of(header).map_or(0, |identity| identity.last);
@@ -171,7 +171,7 @@ impl Shard {
     }
 
     /// Answers at once when the level is reached already, else when the frame has it.
-    fn settle(&mut self, _now: Now, asker: Asker, id: PartitionId, progress: &Progress, out: &mut Actions) {
+    fn settle(&mut self, asker: Asker, id: PartitionId, progress: &Progress, out: &mut Actions) {
         let pending = Pending {
             frame: progress.frame,
             partition: id,
@@ -215,6 +215,10 @@ impl Shard {
 /// The first batch of `bytes`, padded, and what follows it.
 fn first_batch(bytes: &[u8], max_bytes: usize) -> Result<(BatchHeader, &[u8], &[u8]), Refusal> {
     let header = BatchHeader::parse(bytes).map_err(|_| Refusal::Corrupt(Part::Layout))?;
+    // Only compaction leaves gaps; a producer's would use up offsets that nobody wrote.
+    if header.last_offset_delta != header.record_count - 1 {
+        return Err(Refusal::Corrupt(Part::Layout));
+    }
     if header.batch_bytes() > max_bytes {
         return Err(Refusal::BatchTooLarge { max: u32::try_from(max_bytes).unwrap_or(u32::MAX) });
     }

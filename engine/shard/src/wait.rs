@@ -52,6 +52,12 @@ pub(crate) struct WaitList {
     last: u32,
 }
 
+impl WaitList {
+    pub(crate) fn is_empty(self) -> bool {
+        self.first == NONE
+    }
+}
+
 impl Default for WaitList {
     fn default() -> Self {
         Self { first: NONE, last: NONE }
@@ -189,10 +195,11 @@ impl Waits {
         Some(WaitId { slot, generation: self.slots[slot as usize].generation })
     }
 
-    /// Puts a fetch whose turn had not come after all back to the head of the queue.
-    pub(crate) fn not_yet(&mut self, id: WaitId) {
-        self.slots[id.slot as usize].state = State::Queued;
-        self.queue.push_front(id.slot);
+    /// The fetch that was queued last was the first and its turn had not come: it stays the first.
+    pub(crate) fn keep_turn(&mut self) {
+        if !self.queue.is_empty() {
+            self.queue.rotate_right(1);
+        }
     }
 
     /// The read under this token is over; `true` when someone still wants it. `None` for a token not in use.
