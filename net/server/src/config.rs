@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use corelog_model::limits::{FRAME_ALIGN, MAX_BATCH_BYTES_LIMIT};
+use corelog_wire::frame::{FRAME_OVERHEAD_BYTES, MAX_FRAME_BYTES};
 
 mod value;
 
@@ -111,8 +112,6 @@ pub struct MemorySection {
     pub ingest_bytes: u64,
     /// Blocks for reads from disk.
     pub cold_bytes: u64,
-    /// Blocks for replies on their way.
-    pub reply_bytes: u64,
     /// What may be copied aside for one slow connection.
     pub slow_bytes: u64,
 }
@@ -126,7 +125,9 @@ pub struct LimitsSection {
     pub requests: u32,
     /// Largest sealed batch.
     pub max_batch_bytes: u64,
-    /// Time until Hello and from Hello to the first request, in milliseconds.
+    /// Longest frame of a connection, either way.
+    pub max_frame_bytes: u64,
+    /// Time from the connection to its Hello, in milliseconds.
     pub handshake_ms: u64,
     /// Time without a request until the connection is closed, in milliseconds; 0: never.
     pub idle_ms: u64,
@@ -390,10 +391,16 @@ impl Config {
                 self.log.retention_bytes.is_none_or(|bytes| bytes >= 4 * self.log.extent_bytes),
             ),
             (
-                "memory.ingest_bytes",
+                "limits.max_frame_bytes",
                 "limits.max_batch_bytes",
-                "two of the largest requests can be received at a time",
-                self.memory.ingest_bytes >= 2 * (batch + (64 << 10)),
+                "a frame holds the largest batch and 4 KiB more",
+                self.limits.max_frame_bytes >= batch + FRAME_OVERHEAD_BYTES as u64,
+            ),
+            (
+                "memory.ingest_bytes",
+                "limits.max_frame_bytes",
+                "four of the longest frames can be received at a time",
+                self.memory.ingest_bytes >= 4 * self.limits.max_frame_bytes,
             ),
             (
                 "memory.cold_bytes",
@@ -452,8 +459,8 @@ impl LogSection {
             "data_dir" => self.data_dir = PathBuf::from(text),
             "extent_bytes" => {
                 let size = bytes(text)?;
-                let whole = size % (1 << 20) == 0 && (1 << 20..=16 << 30).contains(&size);
-                self.extent_bytes = whole.then_some(size).ok_or(Bad::Value("whole MiB, 1 MiB to 16 GiB"))?;
+                let whole = size % (1 << 20) == 0 && (1 << 20..=2 << 30).contains(&size);
+                self.extent_bytes = whole.then_some(size).ok_or(Bad::Value("whole MiB, 1 MiB to 2 GiB"))?;
             }
             "window_bytes" => self.window_bytes = at_least(bytes(text)?, 4 << 20, "4 MiB or more")?,
             "frame_bytes" => {
@@ -502,7 +509,6 @@ impl MemorySection {
         match key {
             "ingest_bytes" => self.ingest_bytes = at_least(bytes(text)?, 1 << 20, "1 MiB or more")?,
             "cold_bytes" => self.cold_bytes = at_least(bytes(text)?, 1 << 20, "1 MiB or more")?,
-            "reply_bytes" => self.reply_bytes = at_least(bytes(text)?, 256 << 10, "256 KiB or more")?,
             "slow_bytes" => self.slow_bytes = within(bytes(text)?, 0, 64 << 20, "up to 64 MiB")?,
             _ => return Err(Bad::Key),
         }
@@ -513,11 +519,15 @@ impl MemorySection {
 impl LimitsSection {
     fn set(&mut self, key: &str, text: &str) -> Result<(), Bad> {
         match key {
-            "connections" => self.connections = within(number(text)?, 1, 10_000, "1 to 10000")? as u32,
+            "connections" => self.connections = within(number(text)?, 1, 8_000, "1 to 8000")? as u32,
             "requests" => self.requests = within(number(text)?, 1, 65_536, "1 to 65536")? as u32,
             "max_batch_bytes" => {
                 let limit = MAX_BATCH_BYTES_LIMIT as u64;
                 self.max_batch_bytes = within(bytes(text)?, 4 << 10, limit, "4 KiB to 16 MiB")?;
+            }
+            "max_frame_bytes" => {
+                let limit = MAX_FRAME_BYTES as u64;
+                self.max_frame_bytes = within(bytes(text)?, 64 << 10, limit, "64 KiB to 32 MiB and 4 KiB")?;
             }
             "handshake_ms" => {
                 self.handshake_ms = within(number(text)?, 10, 600_000, "10 to 600000 milliseconds")?

@@ -17,15 +17,14 @@
 mod connection;
 mod deadlines;
 mod disk;
-mod ingest;
 mod inbox;
+mod ingest;
 mod lifecycle;
+mod opening;
 mod ops;
 mod outbox;
 mod reply;
 mod serve;
-#[cfg(test)]
-mod tests;
 
 use corelog_model::time::Now;
 use corelog_model::{Block, Slice};
@@ -39,9 +38,11 @@ use crate::translate::Place;
 
 use connection::Connection;
 use deadlines::Deadlines;
+use disk::Disk;
 use ingest::Ingest;
-pub(crate) use disk::{Disk, disk_error};
-pub(crate) use ops::OpSlab;
+use ops::OpSlab;
+
+pub use opening::Opening;
 
 /// Ring slots a connection can take: a receive, a send, and one to cancel, shut down or close.
 const OPERATIONS_PER_CONNECTION: u32 = 4;
@@ -60,7 +61,7 @@ pub const fn operations(connections: u32) -> u32 {
 
 /// What an operation in the ring is for.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Op {
+enum Op {
     /// The one accept.
     Accept,
     /// The receive of the connection in this slot.
@@ -190,8 +191,8 @@ pub struct Parts {
 }
 
 impl Core {
-    /// A core that serves once [`Core::turn`] is called. `disk` and `ops` are those the shard was started with.
-    pub(crate) fn new(parts: Parts, disk: Disk, ops: OpSlab<Op>) -> Self {
+    /// A core that serves once [`Core::turn`] is called; the rest is what the shard was started with.
+    fn new(parts: Parts, disk: Disk, ops: OpSlab<Op>, actions: Actions) -> Self {
         let Parts { shard, store, place, bounds, memory, listener } = parts;
         let connections = bounds.connections as usize;
         assert!(memory.connections.len() >= 2 * connections, "every connection has its own two blocks");
@@ -209,7 +210,7 @@ impl Core {
             listener,
             ops,
             disk,
-            actions: Actions::default(),
+            actions,
             connections: (0..connections).map(|_| None).collect(),
             generations: vec![0; connections],
             free_slots: (0..connections as u32).rev().collect(),

@@ -84,7 +84,9 @@ impl fmt::Display for DataDirError {
                 };
                 write!(f, "cannot {what} {}: {source}", path.display())
             }
-            Self::Locked { path } => write!(f, "another broker uses this store: {} is locked", path.display()),
+            Self::Locked { path } => {
+                write!(f, "another broker uses this store: {} is locked", path.display())
+            }
             Self::Malformed { path, key } => write!(f, "{}: `{key}` is missing or wrong", path.display()),
             Self::UnknownSchema { path, found } => {
                 write!(f, "{}: schema {found} is not known, this version reads {SCHEMA}", path.display())

@@ -2,3 +2,11 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod core;
+pub mod data_dir;
+mod memory;
+mod session;
+pub mod status;
+mod translate;
+
+pub use config::{Config, ConfigError};

@@ -1,6 +1,7 @@
 //! What Status shows: the shard's counters, the reactor's, the machine's.
 
 use corelog_shard::ShardStatus;
+use corelog_wire::status::{REFUSED_DIRECT, REFUSED_REGISTRATION};
 
 use crate::config::Mode;
 
@@ -63,4 +64,46 @@ pub struct Hiccups {
     pub p999_us: u64,
     /// The longest.
     pub max_us: u64,
+}
+
+/// All counters as they stand on the wire.
+pub(crate) fn wire_status(shard: &ShardStatus, reactor: &Reactor, machine: Machine) -> corelog_wire::Status {
+    let refused = |is: bool, bit: u64| if is { bit } else { 0 };
+    let counters = &shard.counters;
+    corelog_wire::Status {
+        mode: match machine.mode {
+            Mode::Poll => 0,
+            Mode::Adaptive => 1,
+            Mode::Park => 2,
+        },
+        refused: refused(machine.registration_refused, REFUSED_REGISTRATION)
+            | refused(machine.buffered, REFUSED_DIRECT),
+        uptime_us: machine.uptime_us,
+        cpu_us: machine.cpu_us,
+        busy_us: machine.busy_us,
+        polling_us: machine.polling_us,
+        system_calls: machine.enters,
+        enters: machine.enters,
+        resident_bytes: machine.resident_bytes,
+        bytes_accepted: counters.produced_bytes,
+        batches: counters.batches,
+        records: counters.records,
+        bytes_fetched: counters.fetched_bytes,
+        requests: reactor.requests,
+        refusals: reactor.refused + counters.refused,
+        cold_reads: counters.cold_reads,
+        window_reads: counters.fetches.saturating_sub(counters.cold_reads),
+        slow_consumers: reactor.slow_consumers,
+        connections: reactor.connections.into(),
+        topics: shard.topics.into(),
+        partitions: shard.partitions.into(),
+        logs: 1,
+        term: shard.term.0.into(),
+        hiccup_count: machine.hiccups.count,
+        hiccup_p50_us: machine.hiccups.p50_us,
+        hiccup_p99_us: machine.hiccups.p99_us,
+        hiccup_p999_us: machine.hiccups.p999_us,
+        hiccup_max_us: machine.hiccups.max_us,
+        ..corelog_wire::Status::default()
+    }
 }

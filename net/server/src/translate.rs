@@ -35,10 +35,14 @@ pub(crate) fn request<'a>(request: &corelog_wire::Request<'a>) -> Option<Request
     Some(match *request {
         Wire::Hello(_) | Wire::Ping => return None,
         Wire::Metadata { topic } => Request::Metadata { topic },
-        Wire::CreateTopic { name, partitions, durability } => Request::CreateTopic { name, partitions, durability },
+        Wire::CreateTopic { name, partitions, durability } => {
+            Request::CreateTopic { name, partitions, durability }
+        }
         Wire::DeleteTopic { name } => Request::DeleteTopic { name },
         Wire::Open { handle, topic, partition } => Request::Open { handle, topic, partition },
-        Wire::Produce { handle, expected_offset, batches } => Request::Produce { handle, expected_offset, batches },
+        Wire::Produce { handle, expected_offset, batches } => {
+            Request::Produce { handle, expected_offset, batches }
+        }
         Wire::Fetch { handle, offset, leader_epoch, max_bytes, min_bytes, max_wait_us } => {
             Request::Fetch { handle, offset, leader_epoch, max_bytes, min_bytes, max_wait_us }
         }
@@ -91,14 +95,21 @@ pub(crate) fn response(
         Response::TopicDeleted => Wire::TopicDeleted,
         Response::ProducerId { id, epoch } => Wire::ProducerId { id, epoch },
         Response::Metadata(ref view) => return metadata(view, to, around.place, out),
-        Response::Status(ref shard) => Wire::Status(Box::new(wire_status(shard, around.reactor, around.machine))),
+        Response::Status(ref shard) => {
+            Wire::Status(Box::new(wire_status(shard, around.reactor, around.machine)))
+        }
         Response::Refused(ref refusal) => Wire::Error(error_body(refusal)),
     };
     append(&wire, to, payload_bytes, out);
 }
 
 /// Appends header and head of any answer.
-pub(crate) fn append(response: &corelog_wire::Response<'_>, to: ReplyTo, payload_bytes: usize, out: &mut Vec<u8>) {
+pub(crate) fn append(
+    response: &corelog_wire::Response<'_>,
+    to: ReplyTo,
+    payload_bytes: usize,
+    out: &mut Vec<u8>,
+) {
     let start = out.len();
     let mut room = HOT_RESPONSE_BYTES;
     loop {
@@ -117,7 +128,9 @@ fn metadata(view: &MetadataView, to: ReplyTo, place: &Place, out: &mut Vec<u8>) 
     let places: Vec<Vec<PartitionPlace>> = view
         .topics
         .iter()
-        .map(|topic| topic.partitions.iter().map(|at| PartitionPlace::new(0, at.log, at.leader_epoch)).collect())
+        .map(|topic| {
+            topic.partitions.iter().map(|at| PartitionPlace::new(0, at.log, at.leader_epoch)).collect()
+        })
         .collect();
     let topics = view.topics.iter().zip(&places).map(|(topic, partitions)| TopicView {
         name: &topic.name,
@@ -164,19 +177,26 @@ pub(crate) fn error_body(refusal: &Refusal) -> ErrorBody<'static> {
         Refusal::OutOfOrderSequence { expected } => {
             (Code::OutOfOrderSequence, [expected.into(), 0], 0, "an earlier batch of the producer is missing")
         }
-        Refusal::UnknownProducerId => (Code::UnknownProducerId, [0; 2], 0, "the producer's state has expired"),
+        Refusal::UnknownProducerId => {
+            (Code::UnknownProducerId, [0; 2], 0, "the producer's state has expired")
+        }
         Refusal::FencedProducerEpoch => (Code::FencedProducerEpoch, [0; 2], 0, "a newer instance took over"),
         Refusal::OffsetMismatch { expected, actual } => {
             (Code::OffsetMismatch, [expected, actual], 0, "the log ends elsewhere")
         }
-        Refusal::OffsetOutOfRange { log_start, high_watermark } => {
-            (Code::OffsetOutOfRange, [log_start, high_watermark], 0, "the offset is not kept, or not visible yet")
-        }
+        Refusal::OffsetOutOfRange { log_start, high_watermark } => (
+            Code::OffsetOutOfRange,
+            [log_start, high_watermark],
+            0,
+            "the offset is not kept, or not visible yet",
+        ),
         Refusal::LogTruncated { offset } => (Code::LogTruncated, [offset, 0], 0, "the log fell back"),
         Refusal::UnknownEpoch { current } => {
             (Code::UnknownEpoch, [current.0.into(), 0], 0, "the epoch is newer than the broker's")
         }
-        Refusal::StorageFull => (Code::StorageFull, [0; 2], FULL_RETRY_US, "the disk or the log's cap is full"),
+        Refusal::StorageFull => {
+            (Code::StorageFull, [0; 2], FULL_RETRY_US, "the disk or the log's cap is full")
+        }
         Refusal::ReadOnly => (Code::ReadOnly, [0; 2], 0, "a disk failed, the log takes no more writes"),
         Refusal::Damaged { first, last } => {
             (Code::Damaged, [first, last], 0, "these records were acknowledged and then damaged on disk")
@@ -214,7 +234,11 @@ mod tests {
     #[test]
     fn a_refusal_keeps_its_numbers_on_the_wire() {
         let rows = [
-            (Refusal::OffsetOutOfRange { log_start: 5, high_watermark: 9 }, ErrorCode::OffsetOutOfRange, [5, 9]),
+            (
+                Refusal::OffsetOutOfRange { log_start: 5, high_watermark: 9 },
+                ErrorCode::OffsetOutOfRange,
+                [5, 9],
+            ),
             (Refusal::LogTruncated { offset: 7 }, ErrorCode::LogTruncated, [7, 0]),
             (Refusal::Corrupt(Part::Body), ErrorCode::CorruptBatch, [2, 0]),
             (Refusal::BatchTooLarge { max: 11 }, ErrorCode::BatchTooLarge, [0, 11]),

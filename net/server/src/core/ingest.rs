@@ -63,11 +63,6 @@ impl Ingest {
         }
     }
 
-    /// Whether somebody waits for a block of `bytes`.
-    pub(crate) fn is_wanted(&self, bytes: usize) -> bool {
-        self.shelves.iter().any(|shelf| shelf.bytes == bytes && !shelf.waiting.is_empty())
-    }
-
     /// Whether somebody waits at all.
     pub(crate) fn has_waiting(&self) -> bool {
         self.shelves.iter().any(|shelf| !shelf.waiting.is_empty())
@@ -94,7 +89,7 @@ mod tests {
         assert!(pool.take(2, 5000).is_none());
         assert!(pool.take(2, 5000).is_none(), "asking twice does not stand in line twice");
         assert!(pool.take(3, 5000).is_none());
-        assert!(pool.is_wanted(8192) && !pool.is_wanted(16384));
+        assert!(pool.has_waiting());
         let large = pool.take(4, 9000).expect("another size is not touched by it");
         pool.forget(2);
         assert_eq!(pool.give(medium), Some(3), "the one who left is passed over");

@@ -51,7 +51,8 @@ impl Core {
             _ => &[],
         };
         let connection = self.connections[reply.conn.slot as usize].as_mut();
-        let connection = connection.filter(|connection| connection.id == reply.conn && connection.phase == Phase::Open);
+        let connection =
+            connection.filter(|connection| connection.id == reply.conn && connection.phase == Phase::Open);
         let Some(connection) = connection else {
             for slice in slices {
                 self.shard.on(now, Event::Released { block: slice.block }, &mut self.actions);
@@ -67,7 +68,9 @@ impl Core {
         let open = (self.bounds.connections as usize - self.free_slots.len()) as u32;
         let reactor = crate::status::Reactor { connections: open, ..self.counters };
         let around = Surroundings { place: &self.place, reactor: &reactor, machine };
-        connection.outbox.push_bytes(|out| translate::response(&reply.response, to, payload_bytes, around, out));
+        connection
+            .outbox
+            .push_bytes(|out| translate::response(&reply.response, to, payload_bytes, around, out));
         for &slice in slices {
             connection.outbox.push_slice(slice);
         }
@@ -168,8 +171,12 @@ impl Core {
         let Some(connection) = &mut self.connections[slot as usize] else { return };
         let mut released = 0;
         let shard = &self.shard;
-        let moved =
-            connection.outbox.move_away(block, self.bounds.slow_bytes, |slice| shard.bytes(slice), |_| released += 1);
+        let moved = connection.outbox.move_away(
+            block,
+            self.bounds.slow_bytes,
+            |slice| shard.bytes(slice),
+            |_| released += 1,
+        );
         for _ in 0..released {
             self.shard.on(now, Event::Released { block }, &mut self.actions);
         }

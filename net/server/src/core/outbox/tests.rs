@@ -21,8 +21,8 @@ fn wire(send: &Send, slices: &[Slice], log: &[u8]) -> Vec<u8> {
     out
 }
 
-fn read_from(log: &[u8]) -> impl Fn(Slice) -> &[u8] {
-    |slice| &log[slice.offset as usize..slice.end() as usize]
+fn read_from<'a>(log: &'a [u8]) -> impl Fn(Slice) -> &'a [u8] {
+    move |slice| &log[slice.offset as usize..slice.end() as usize]
 }
 
 #[test]
@@ -65,7 +65,11 @@ fn a_cancelled_send_goes_on_where_it_stopped_wherever_that_is() {
         outbox.push_bytes(|out| out.extend_from_slice(b"queued"));
         let mut released = 0;
         outbox.sent(send.head, stop, |_| released += 1);
-        assert_eq!(released, u32::from(stop >= 54) + u32::from(stop >= 108), "only what is gone is given back");
+        assert_eq!(
+            released,
+            u32::from(stop >= 54) + u32::from(stop >= 108),
+            "only what is gone is given back"
+        );
         let mut slices = Vec::new();
         let rest = outbox.next_send(&mut slices).expect("the rest");
         assert_eq!(wire(&rest, &slices, &log), whole[stop..], "stopped after {stop}");
@@ -82,7 +86,9 @@ fn queued_slices_move_out_of_a_block_that_is_wanted_back() {
     outbox.push_slice(other);
     outbox.push_slice(slice(1000, 10));
     let mut released = Vec::new();
-    outbox.move_away(BlockId(9), 43, read_from(&log), |block| released.push(block)).expect("within the bound");
+    outbox
+        .move_away(BlockId(9), 43, read_from(&log), |block| released.push(block))
+        .expect("within the bound");
     assert_eq!(released, [BlockId(9), BlockId(9)]);
     let mut slices = Vec::new();
     let send = outbox.next_send(&mut slices).expect("something waits");
