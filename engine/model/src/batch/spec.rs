@@ -18,7 +18,7 @@ fn table(heading: &str) -> Vec<Row> {
     let number = |cell: &str| cell.parse::<usize>().expect("a number");
     let rows = PAGE.lines().skip_while(|line| cells(line).get(1).is_none_or(|cell| cell != heading)).skip(2);
     rows.take_while(|line| line.starts_with('|'))
-        .map(|line| cells(line))
+        .map(cells)
         .map(|cells| (number(&cells[1]), number(&cells[2]), cells[3].clone()))
         .collect()
 }
