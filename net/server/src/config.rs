@@ -31,6 +31,18 @@ pub enum Mode {
     Park,
 }
 
+/// Which core the reactor runs on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Cpu {
+    /// The first one that the process may use.
+    #[default]
+    First,
+    /// Wherever the system puts it: for brokers inside of tests.
+    Any,
+    /// This one.
+    Core(usize),
+}
+
 /// What the disk is told to do so that a frame is durable, when it is not left to the probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DurableMethod {
@@ -70,8 +82,8 @@ pub struct ServerSection {
     pub mode: Mode,
     /// How long [`Mode::Adaptive`] spins, in microseconds.
     pub spin_us: u64,
-    /// Core to pin to; `None` takes the first allowed one.
-    pub cpu: Option<usize>,
+    /// Core to pin to.
+    pub cpu: Cpu,
 }
 
 /// `[log]`: the store and its log.
@@ -262,7 +274,7 @@ impl Config {
                 advertise: None,
                 mode: Mode::default(),
                 spin_us: 0,
-                cpu: None,
+                cpu: Cpu::First,
             },
             log: LogSection::default(),
             memory: MemorySection::default(),
@@ -444,6 +456,13 @@ impl ServerSection {
             }
             "spin_us" => self.spin_us = within(number(text)?, 0, 1_000_000, "0 to 1000000 microseconds")?,
             "cpu" => {
+                self.cpu = match text {
+                    "auto" => Cpu::First,
+                    "any" => Cpu::Any,
+                    _ => optional_number(text, 0, 4095, "a core number, auto or any")?
+                        .map_or(Cpu::First, |core| Cpu::Core(core as usize)),
+                }
+            }
                 self.cpu = optional_number(text, 0, 4095, "a core number or auto")?.map(|cpu| cpu as usize)
             }
             _ => return Err(Bad::Key),
