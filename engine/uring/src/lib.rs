@@ -5,13 +5,18 @@
 //! from is the arena's and is never unmapped. No decisions about logs, protocols or connections here.
 #![deny(unsafe_code)]
 
+pub mod affinity;
 pub mod arena;
+pub mod clock;
 pub mod file;
+pub mod host;
 pub mod op;
 pub mod ring;
 pub mod socket;
+pub mod status;
 pub mod waker;
 
+pub use host::{Host, HostConfig, HostError};
 pub use op::{Accepted, Completion, Errno, FileId, Key, ListenerId, SEND_SLICES, SocketId, Submission};
 pub use ring::{Ring, RingConfig, RingError};
 pub use waker::Waker;
