@@ -48,7 +48,7 @@ pub enum Access {
 }
 
 /// Whether `principal` may do `operation` on `resource`, given what `anonymous` peers may.
-pub fn authorise(
+pub(crate) fn authorise(
     anonymous: Access,
     principal: Principal,
     operation: Operation,

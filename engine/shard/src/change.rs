@@ -12,7 +12,7 @@ use corelog_model::{Durability, GroupId, Now, ProducerId, TopicId};
 use corelog_storage::{EntryKind, Full};
 
 use crate::event::{Actions, Taken};
-use crate::metadata::{Command, TopicState};
+use crate::metadata::{Command, Metadata, Topic, TopicState};
 use crate::partition::Partition;
 use crate::refusal::{Bounded, Refusal};
 use crate::response::Response;
@@ -62,8 +62,8 @@ pub(crate) struct Changes {
 
 impl Changes {
     /// Goes on where the entries end; the ids reserved so far may have been given.
-    pub(crate) fn new(metadata: &crate::metadata::Metadata, bound: u32) -> Self {
-        let resume = |(id, topic): (&TopicId, &crate::metadata::Topic)| {
+    pub(crate) fn new(metadata: &Metadata, bound: u32) -> Self {
+        let resume = |(id, topic): (&TopicId, &Topic)| {
             let next = match topic.state {
                 TopicState::Creating if topic.is_open() => Step::Ready,
                 TopicState::Creating => Step::Open,
@@ -84,6 +84,11 @@ impl Changes {
     /// Whether clients may see and open the topic: its creation is answered and no deletion has begun.
     pub(crate) fn is_settled(&self, topic: TopicId) -> bool {
         self.topics.iter().all(|change| change.topic != topic)
+    }
+
+    /// Whether nobody waits for a change.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.topics.is_empty() && self.ids.askers.is_empty()
     }
 
     fn is_full(&self) -> bool {
@@ -141,8 +146,13 @@ impl Shard {
         self.begin(asker, step, out)
     }
 
-    /// Appends the first entry of a change.
-    fn begin(&mut self, asker: Asker, step: Result<(TopicId, Command, Step), Refusal>, out: &mut Actions) -> Taken {
+    /// Appends the first entry of a change. The entry must fit the log, and a part of a checkpoint later.
+    fn begin(
+        &mut self,
+        asker: Asker,
+        step: Result<(TopicId, Command, Step), Refusal>,
+        out: &mut Actions,
+    ) -> Taken {
         let bound = self.changes.bound;
         let step = match step {
             Ok(_) if self.changes.is_full() => Err(Refusal::TooMany { what: Bounded::Changes, max: bound }),
@@ -152,6 +162,10 @@ impl Shard {
             Ok(step) => step,
             Err(refusal) => return self.refuse(asker, refusal, out),
         };
+        command.encode(&mut self.scratch);
+        if self.scratch.len() > self.config.log.max_batch_bytes as usize / 2 {
+            return self.refuse(asker, Refusal::InvalidPartitions, out);
+        }
         match self.append_command(&command) {
             Ok(frame) => {
                 self.changes.topics.push(Change { topic, next, frame, asker: Some(asker) });
@@ -167,7 +181,7 @@ impl Shard {
     fn append_command(&mut self, command: &Command) -> Result<u64, Full> {
         let mut bytes = std::mem::take(&mut self.scratch);
         command.encode(&mut bytes);
-        let result = self.log.room_for(bytes.len()).map(|()| {
+        let result = self.log.room_for(1, bytes.len()).map(|()| {
             let index = self.metadata.next_index;
             let appended = self.log.append_control(EntryKind::Metadata, GroupId::METADATA, index, &bytes);
             self.metadata.apply(command).expect("a command of our own continues the entries before it");
@@ -228,9 +242,12 @@ impl Shard {
     fn open_groups(&mut self, id: TopicId) {
         let topic = &self.metadata.topics[&id];
         for (partition, group) in topic.partitions_in(self.config.log.log) {
-            self.log.open_group(group, id, partition);
-            let slot = self.partitions.insert(Partition::new(group, id, partition, topic.durability));
-            self.groups.insert(group, slot);
+            let mut entry = Partition::new(group, id, partition, topic.durability);
+            entry.slot = self.log.open_group(group, id, partition);
+            let slot = entry.slot;
+            let id = self.partitions.insert(entry);
+            self.groups.insert(group, id);
+            self.by_log_slot.insert(slot, id);
         }
     }
 
@@ -244,7 +261,8 @@ impl Shard {
             self.producers.drop_group(group);
             let mut partition = self.partitions.remove(slot).expect("a group names a partition");
             self.wake_all(now, &mut partition.waits, out);
-            self.log.drop_group(group);
+            self.by_log_slot.remove(&partition.slot);
+            self.log.drop_group(partition.slot);
         }
     }
 

@@ -21,6 +21,10 @@ impl Shard {
     /// The groups that are open are those whose opening the metadata holds, and producers belong to them.
     fn check_groups(&self) {
         assert_eq!(self.groups.len(), self.partitions.len());
+        assert_eq!(self.by_log_slot.len(), self.partitions.len());
+        for (slot, id) in &self.by_log_slot {
+            assert!(self.partitions.get(*id).is_some_and(|partition| partition.slot == *slot));
+        }
         let mut open = 0;
         for (id, topic) in &self.metadata.topics {
             let own = self.config.log.log;
@@ -40,7 +44,10 @@ impl Shard {
         }
         for (_, partition) in self.partitions.iter() {
             let entries = partition.epochs.entries();
-            assert!(entries.is_sorted_by(|a, b| a.term < b.term && a.start < b.start), "epochs rise: {entries:?}");
+            assert!(
+                entries.is_sorted_by(|a, b| a.term < b.term && a.start < b.start),
+                "epochs rise: {entries:?}"
+            );
             assert!(entries.last().is_none_or(|last| last.start < partition.cursors().log_end));
             assert!(entries.last().is_none_or(|last| last.term <= self.log.term()));
         }

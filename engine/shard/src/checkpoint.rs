@@ -23,15 +23,33 @@ use crate::codec::{Reader, Writer};
 use crate::metadata::{Metadata, Topic, TopicState, read_topic, write_topic};
 use crate::partition::{Cursors, Partition};
 use crate::producer_state::{ProducerState, Producers, REMEMBERED, Remembered};
+use crate::shard::Shard;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"CLSP");
 const VERSION: u16 = 1;
 const FIRST: u16 = 1;
 const ITEM_HEADER_BYTES: usize = 5;
+/// Target size of a part.
+const PART_BYTES: usize = 256 << 10;
 
 /// Bytes that do not decode to a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Malformed;
+
+impl Shard {
+    /// Writes the state into the log when the log asks for it; without room it asks again next turn.
+    pub(crate) fn write_checkpoint(&mut self) {
+        let Some(kind) = self.log.wants_checkpoint() else { return };
+        let mut parts: Vec<Vec<u8>> = Vec::new();
+        let part_bytes = (self.config.log.max_batch_bytes as usize).min(PART_BYTES);
+        let groups = self.partitions.iter().map(|(_, partition)| partition);
+        encode(&self.metadata, groups, &self.producers, part_bytes, &mut |part| parts.push(part.to_vec()));
+        let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+        if self.log.checkpoint(kind, &parts).is_ok() {
+            self.counters.checkpoints += 1;
+        }
+    }
+}
 
 /// Splits items into parts and hands each full part on.
 struct Parts<'a> {
@@ -287,9 +305,20 @@ mod tests {
         for (partition, group) in state.metadata.topics[&topic].partitions_in(LogId(0)) {
             let mut entry = Partition::new(group, topic, partition, corelog_model::Durability::Durable);
             for n in 0..20u32 {
-                let identity = Identity { producer: ProducerId(1 + u64::from(n % 3)), epoch: 0, first: n / 3, last: n / 3 };
+                let identity = Identity {
+                    producer: ProducerId(1 + u64::from(n % 3)),
+                    epoch: 0,
+                    first: n / 3,
+                    last: n / 3,
+                };
                 let base_offset = entry.cursors().log_end;
-                let at = Remembered { first: n / 3, last: n / 3, base_offset, append_us: 5 + u64::from(n), frame: 0 };
+                let at = Remembered {
+                    first: n / 3,
+                    last: n / 3,
+                    base_offset,
+                    append_us: 5 + u64::from(n),
+                    frame: 0,
+                };
                 state.producers.appended(group, entry.next_index, identity, at);
                 entry.appended(Term(1 + n / 7), base_offset + 1, at.append_us);
             }

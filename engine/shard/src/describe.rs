@@ -6,7 +6,6 @@ use crate::event::{Actions, Taken};
 use crate::metadata::Topic;
 use crate::partition::PartitionId;
 use crate::refusal::Refusal;
-use crate::request::At;
 use crate::response::{MetadataView, PartitionView, Response, TopicView};
 use crate::shard::{Asker, Shard};
 use crate::status::ShardStatus;
@@ -51,7 +50,8 @@ impl Shard {
 
     fn view(&self, id: TopicId, topic: &Topic) -> TopicView {
         let leader_epoch = self.log.term();
-        let partitions = topic.placement.iter().map(|log| PartitionView { log: *log, leader_epoch }).collect();
+        let partitions =
+            topic.placement.iter().map(|log| PartitionView { log: *log, leader_epoch }).collect();
         TopicView { name: topic.name.clone(), topic: id, durability: topic.durability, partitions }
     }
 

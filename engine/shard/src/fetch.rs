@@ -3,14 +3,15 @@
 //! Whatever a fetch waited for, it is then attempted anew from its offset: the log may have moved on meanwhile.
 
 use corelog_model::Now;
-use corelog_storage::{Read, ReadRequest};
+use corelog_storage::{Read, ReadRequest, TimeFound};
 
 use crate::event::{Actions, ConnId, Taken};
 use crate::partition::PartitionId;
 use crate::refusal::Refusal;
+use crate::request::At;
 use crate::response::Response;
 use crate::shard::{Asker, Shard};
-use crate::wait::{Fetch, WaitId, WaitList};
+use crate::wait::{Fetch, WaitId, WaitList, Wanted};
 
 /// What an attempt came to.
 enum Outcome {
@@ -44,7 +45,11 @@ impl Shard {
     /// `false` when no read is free.
     fn attempt(&mut self, now: Now, id: WaitId, out: &mut Actions) -> bool {
         let fetch = self.waits.fetch(id);
-        match self.read(now, id, fetch, out) {
+        let outcome = match fetch.wanted {
+            Wanted::Batches => self.read(now, id, fetch, out),
+            Wanted::Time(time_us) => self.search(id, fetch.partition, time_us, out),
+        };
+        match outcome {
             Outcome::Answer(response) => {
                 self.waits.take(id);
                 let asker = Asker { conn: fetch.conn, correlation: fetch.correlation };
@@ -57,7 +62,8 @@ impl Shard {
                 }
             }
             Outcome::AwaitData(due_bytes) => {
-                let partition = self.partitions.get_mut(fetch.partition).expect("the partition was just read");
+                let partition =
+                    self.partitions.get_mut(fetch.partition).expect("the partition was just read");
                 self.waits.await_data(id, &mut partition.waits, due_bytes);
             }
             Outcome::AwaitDisk => self.waits.await_disk(id),
@@ -87,7 +93,7 @@ impl Shard {
             return self.fetched(fetch.partition, out.slices.len(), out);
         }
         let request = ReadRequest {
-            group: partition.group,
+            slot: partition.slot,
             offset: fetch.offset,
             end_offset: cursors.high_watermark,
             max_bytes: fetch.max_bytes,
@@ -110,12 +116,71 @@ impl Shard {
             }
             Read::Busy => Outcome::AwaitTurn,
             Read::BelowStart { log_start } => {
-                let partition = self.partitions.get_mut(fetch.partition).expect("the partition was just read");
+                let partition =
+                    self.partitions.get_mut(fetch.partition).expect("the partition was just read");
                 partition.recycled(log_start);
                 let cursors = partition.cursors();
                 out_of_range(cursors.log_start, cursors.high_watermark).into()
             }
+            Read::Nothing => self.fetched(fetch.partition, from, out),
             Read::Damaged { first, last } => Refusal::Damaged { first, last }.into(),
+        }
+    }
+
+    /// Finds an offset by place, at once, or by time, for which the index may have to be read.
+    pub(crate) fn offset_for(
+        &mut self,
+        now: Now,
+        asker: Asker,
+        id: PartitionId,
+        at: At,
+        out: &mut Actions,
+    ) -> Taken {
+        let cursors = self.partitions.get(id).expect("a resolved partition exists").cursors();
+        let offset = match at {
+            At::Start => cursors.log_start,
+            At::End => cursors.high_watermark,
+            At::Time(time_us) => {
+                let Asker { conn, correlation } = asker;
+                let (wanted, deadline_us) = (Wanted::Time(time_us), now.mono_us);
+                let (offset, leader_epoch, max_bytes, min_bytes) = (0, None, 0, 0);
+                return self.fetch(
+                    now,
+                    Fetch {
+                        conn,
+                        correlation,
+                        partition: id,
+                        wanted,
+                        offset,
+                        leader_epoch,
+                        max_bytes,
+                        min_bytes,
+                        deadline_us,
+                    },
+                    out,
+                );
+            }
+        };
+        asker.answer(Response::OffsetFound { offset, timestamp_us: None }, out);
+        Taken::Done
+    }
+
+    fn search(&mut self, id: WaitId, partition: PartitionId, time_us: u64, out: &mut Actions) -> Outcome {
+        let Some(partition) = self.partitions.get(partition) else {
+            return Refusal::UnknownTopicId.into();
+        };
+        let cursors = partition.cursors();
+        match self.log.offset_for_time(partition.slot, time_us, id.token(), &mut out.disk) {
+            // What is found above the watermark is not visible yet, and what is below the start is going away.
+            TimeFound::At { offset, timestamp_us } if offset < cursors.high_watermark => {
+                let offset = offset.max(cursors.log_start);
+                Outcome::Answer(Response::OffsetFound { offset, timestamp_us: Some(timestamp_us) })
+            }
+            TimeFound::At { .. } | TimeFound::End => {
+                Outcome::Answer(Response::OffsetFound { offset: cursors.high_watermark, timestamp_us: None })
+            }
+            TimeFound::Pending => Outcome::AwaitDisk,
+            TimeFound::Busy => Outcome::AwaitTurn,
         }
     }
 
@@ -223,7 +288,8 @@ impl Shard {
 
     fn stop_waiting(&mut self, id: WaitId) {
         let partition = self.waits.fetch(id).partition;
-        let partition = self.partitions.get_mut(partition).expect("a partition outlives the fetches that wait for it");
+        let partition =
+            self.partitions.get_mut(partition).expect("a partition outlives the fetches that wait for it");
         self.waits.wake(id, &mut partition.waits);
     }
 }

@@ -20,14 +20,34 @@ const COMMAND_VERSION: u8 = 1;
 /// by each log -> `Deleted`. What was answered to a client is durable; a restart goes on where the entries end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Command {
-    Creating { topic: TopicId, first_group: GroupId, durability: Durability, name: String, placement: Vec<LogId> },
-    Opened { topic: TopicId, log: LogId },
-    Ready { topic: TopicId },
-    Deleting { topic: TopicId },
-    Closed { topic: TopicId, log: LogId },
-    Deleted { topic: TopicId },
+    Creating {
+        topic: TopicId,
+        first_group: GroupId,
+        durability: Durability,
+        name: String,
+        placement: Vec<LogId>,
+    },
+    Opened {
+        topic: TopicId,
+        log: LogId,
+    },
+    Ready {
+        topic: TopicId,
+    },
+    Deleting {
+        topic: TopicId,
+    },
+    Closed {
+        topic: TopicId,
+        log: LogId,
+    },
+    Deleted {
+        topic: TopicId,
+    },
     /// Producer ids below `end` may have been given.
-    ProducerIds { end: u64 },
+    ProducerIds {
+        end: u64,
+    },
 }
 
 impl Command {
@@ -60,7 +80,13 @@ impl Command {
         let kind = from.u8()?;
         if kind == 1 {
             let (topic, first_group, durability, name, placement) = read_topic(&mut from)?;
-            return from.is_empty().then_some(Self::Creating { topic, first_group, durability, name, placement });
+            return from.is_empty().then_some(Self::Creating {
+                topic,
+                first_group,
+                durability,
+                name,
+                placement,
+            });
         }
         if kind == 7 {
             let end = from.u64()?;
@@ -286,7 +312,8 @@ impl Metadata {
             assert_eq!(&self.topics[id].name, name);
             assert!((id.0 as u64) < self.next_topic);
         }
-        let groups_end = self.topics.values().map(|topic| topic.first_group.0 + topic.placement.len() as u64).max();
+        let groups_end =
+            self.topics.values().map(|topic| topic.first_group.0 + topic.placement.len() as u64).max();
         assert!(groups_end.unwrap_or(0) <= self.next_group);
         assert_eq!(self.topics.values().map(partition_count).sum::<u32>(), self.partitions);
     }

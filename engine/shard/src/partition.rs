@@ -3,6 +3,7 @@
 //! Owns the order of the cursors, checked in the one place that moves them. Does not touch the log.
 
 use corelog_model::{Durability, GroupId, Term, TopicId};
+use corelog_storage::GroupSlot;
 
 use crate::wait::WaitList;
 
@@ -13,37 +14,40 @@ pub(crate) struct PartitionId {
     pub(crate) generation: u32,
 }
 
+/// The slot of a partition that recovery knows and the log does not yet.
+const NOT_OPEN: GroupSlot = GroupSlot(u32::MAX);
+
 /// The three offsets of a partition. `log_start <= high_watermark <= log_end`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cursors {
+pub(crate) struct Cursors {
     /// The oldest offset kept.
-    pub log_start: u64,
+    pub(crate) log_start: u64,
     /// The offset after the last visible record.
-    pub high_watermark: u64,
+    pub(crate) high_watermark: u64,
     /// The next offset to be given.
-    pub log_end: u64,
+    pub(crate) log_end: u64,
 }
 
 /// Where a term's records begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EpochStart {
+pub(crate) struct EpochStart {
     /// The term.
-    pub term: Term,
+    pub(crate) term: Term,
     /// Offset of its first record.
-    pub start: u64,
+    pub(crate) start: u64,
 }
 
 /// The terms that appended to a partition, oldest first. Terms and starts rise strictly, but for the oldest entry
 /// whose start may lie far below: it also stands for the terms that were forgotten before it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Epochs(Vec<EpochStart>);
+pub(crate) struct Epochs(Vec<EpochStart>);
 
 impl Epochs {
     /// Terms remembered per partition: one is added at most per start of the log.
-    pub const MAX: usize = 1000;
+    pub(crate) const MAX: usize = 100;
 
     /// The entries, oldest first.
-    pub fn entries(&self) -> &[EpochStart] {
+    pub(crate) fn entries(&self) -> &[EpochStart] {
         &self.0
     }
 
@@ -84,6 +88,8 @@ impl Epochs {
 #[derive(Debug)]
 pub(crate) struct Partition {
     pub(crate) group: GroupId,
+    /// Where the log keeps the group.
+    pub(crate) slot: GroupSlot,
     pub(crate) topic: TopicId,
     pub(crate) partition: u32,
     pub(crate) durability: Durability,
@@ -103,6 +109,7 @@ impl Partition {
     pub(crate) fn new(group: GroupId, topic: TopicId, partition: u32, durability: Durability) -> Self {
         Self {
             group,
+            slot: NOT_OPEN,
             topic,
             partition,
             durability,
@@ -124,7 +131,11 @@ impl Partition {
         assert!(to.log_start <= to.high_watermark, "{}: the start passes the watermark: {to:?}", self.group);
         assert!(to.high_watermark <= to.log_end, "{}: the watermark passes the end: {to:?}", self.group);
         assert!(to.log_start >= self.cursors.log_start, "{}: the start falls to {to:?}", self.group);
-        assert!(to.high_watermark >= self.cursors.high_watermark, "{}: the watermark falls to {to:?}", self.group);
+        assert!(
+            to.high_watermark >= self.cursors.high_watermark,
+            "{}: the watermark falls to {to:?}",
+            self.group
+        );
         assert!(to.log_end >= self.cursors.log_end, "{}: the end falls to {to:?}", self.group);
         self.cursors = to;
     }
@@ -233,7 +244,11 @@ mod tests {
         assert_eq!(epochs.end_of(Term(4), 130), 95);
         assert_eq!(epochs.end_of(Term(5), 130), 130);
         assert_eq!(epochs.end_of(Term(2), 130), 90);
-        assert_eq!(Epochs::default().end_of(Term(3), 0), 0, "nothing survived: all the reader has read is gone");
+        assert_eq!(
+            Epochs::default().end_of(Term(3), 0),
+            0,
+            "nothing survived: all the reader has read is gone"
+        );
     }
 
     #[test]

@@ -81,7 +81,8 @@ impl PendingQueue {
 
     /// The next request whose frame has its level.
     pub(crate) fn pop_due(&mut self, frontier: Frontier) -> Option<Pending> {
-        for (queue, reached) in [(&mut self.durable, frontier.durable), (&mut self.written, frontier.written)] {
+        for (queue, reached) in [(&mut self.durable, frontier.durable), (&mut self.written, frontier.written)]
+        {
             if queue.front().is_some_and(|pending| pending.frame <= reached) {
                 return queue.pop_front();
             }

@@ -68,12 +68,19 @@ impl Shard {
         out: &mut Actions,
     ) -> Taken {
         // Room first, as a hint: a blocked request comes again every turn and should not be summed each time.
-        if self.pending.is_full() || matches!(self.log.room_for(batches.len()), Err(Full::Window)) {
+        if self.pending.is_full() || matches!(self.log.room_for(1, batches.len()), Err(Full::Window)) {
             self.counters.blocked += 1;
             return Taken::Blocked;
         }
-        let mut progress =
-            Progress { base_offset: 0, next_offset: 0, append_us: 0, frame: 0, end_offset: 0, bytes: 0, batches: 0 };
+        let mut progress = Progress {
+            base_offset: 0,
+            next_offset: 0,
+            append_us: 0,
+            frame: 0,
+            end_offset: 0,
+            bytes: 0,
+            batches: 0,
+        };
         let mut rest = batches;
         while !rest.is_empty() || progress.batches == 0 {
             match self.take_batch(now, id, expected_offset, &mut rest, &mut progress) {
@@ -130,7 +137,7 @@ impl Shard {
         if progress.batches > 0 && progress.next_offset != log_end {
             return Ok(false);
         }
-        match self.log.room_for(batch.len()) {
+        match self.log.room_for(1, batch.len()) {
             Ok(()) => {}
             Err(Full::Window) => return Err(Stop::Blocked),
             Err(Full::Extents) => return Err(Refusal::StorageFull.into()),
@@ -154,8 +161,7 @@ impl Shard {
         let append_us = partition.last_append_us.max(now.wall_us);
         let patch = Patch { base_offset, append_timestamp_us: append_us, leader_epoch: term };
         let index = partition.next_index;
-        let appended =
-            self.log.append_batch(partition.group, index, batch, &patch, partition.topic, partition.partition);
+        let appended = self.log.append_batch(partition.slot, index, batch, &patch);
         let next_offset = base_offset + u64::from(header.record_count);
         partition.appended(term, next_offset, append_us);
         let first = header.base_sequence;
@@ -195,7 +201,7 @@ impl Shard {
     pub(crate) fn complete(&mut self, pending: Pending, out: &mut Actions) {
         let asker = Asker { conn: pending.conn, correlation: pending.correlation };
         let Some(partition) = self.partitions.get_mut(pending.partition) else {
-            self.refuse(asker, Refusal::UnknownTopicId, out);
+            _ = self.refuse(asker, Refusal::UnknownTopicId, out);
             return;
         };
         partition.show(pending.end_offset, pending.bytes);
@@ -222,7 +228,8 @@ fn first_batch(bytes: &[u8], max_bytes: usize) -> Result<(BatchHeader, &[u8], &[
     if header.batch_bytes() > max_bytes {
         return Err(Refusal::BatchTooLarge { max: u32::try_from(max_bytes).unwrap_or(u32::MAX) });
     }
-    let (batch, after) = bytes.split_at_checked(header.padded_bytes()).ok_or(Refusal::Corrupt(Part::Layout))?;
+    let (batch, after) =
+        bytes.split_at_checked(header.padded_bytes()).ok_or(Refusal::Corrupt(Part::Layout))?;
     Ok((header, batch, after))
 }
 

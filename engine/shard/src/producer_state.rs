@@ -13,7 +13,7 @@ use corelog_model::{GroupId, ProducerId};
 use crate::refusal::{Bounded, Refusal};
 
 /// Batches remembered per pair: what a client may have in flight.
-pub const REMEMBERED: usize = 5;
+pub(crate) const REMEMBERED: usize = 5;
 const NONE: u32 = u32::MAX;
 
 /// Bounds of the producer state.
@@ -29,17 +29,17 @@ pub struct ProducerLimits {
 
 /// One remembered batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Remembered {
+pub(crate) struct Remembered {
     /// Sequence of its first record.
-    pub first: u32,
+    pub(crate) first: u32,
     /// Sequence of its last record.
-    pub last: u32,
+    pub(crate) last: u32,
     /// Offset of its first record.
-    pub base_offset: u64,
+    pub(crate) base_offset: u64,
     /// When it was appended, in microseconds since 1970.
-    pub append_us: u64,
+    pub(crate) append_us: u64,
     /// The frame it is in; 0 for one that an earlier start wrote.
-    pub frame: u64,
+    pub(crate) frame: u64,
 }
 
 /// What identifies a batch to its producer.
@@ -60,23 +60,23 @@ pub(crate) enum Verdict {
 
 /// The state of one pair, as checkpoints carry it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ProducerState {
+pub(crate) struct ProducerState {
     /// The partition's group.
-    pub group: GroupId,
+    pub(crate) group: GroupId,
     /// The producer.
-    pub producer: ProducerId,
+    pub(crate) producer: ProducerId,
     /// Its highest epoch seen here.
-    pub epoch: u16,
+    pub(crate) epoch: u16,
     /// The next sequence.
-    pub next_sequence: u32,
+    pub(crate) next_sequence: u32,
     /// Index of the group's entry that changed this state last: replay skips what is older.
-    pub index: u64,
+    pub(crate) index: u64,
     /// When that was, in microseconds since 1970.
-    pub last_us: u64,
+    pub(crate) last_us: u64,
     /// How many of `batches` are set, the newest last.
-    pub count: u8,
+    pub(crate) count: u8,
     /// The remembered batches.
-    pub batches: [Remembered; REMEMBERED],
+    pub(crate) batches: [Remembered; REMEMBERED],
 }
 
 #[derive(Debug)]
@@ -136,7 +136,12 @@ impl Producers {
     }
 
     /// Whether one more pair fits, if `key` is a new one; makes room when the longest idle pair may go.
-    pub(crate) fn reserve(&mut self, group: GroupId, producer: ProducerId, wall_us: u64) -> Result<(), Refusal> {
+    pub(crate) fn reserve(
+        &mut self,
+        group: GroupId,
+        producer: ProducerId,
+        wall_us: u64,
+    ) -> Result<(), Refusal> {
         if self.by_key.contains_key(&(group, producer)) || self.len() < self.limits.pairs as usize {
             return Ok(());
         }
@@ -350,7 +355,9 @@ mod tests {
             assert_eq!(log.offer(batch(1, 0, n * 10, 10), 1), Ok(Verdict::Fresh));
         }
         for n in 1..6 {
-            let Ok(Verdict::Duplicate(known)) = log.offer(batch(1, 0, n * 10, 10), 1) else { panic!("batch {n}") };
+            let Ok(Verdict::Duplicate(known)) = log.offer(batch(1, 0, n * 10, 10), 1) else {
+                panic!("batch {n}")
+            };
             assert_eq!(known.base_offset, u64::from(n) * 10);
         }
         assert_eq!(log.offer(batch(1, 0, 0, 10), 1), Err(Refusal::OutOfOrderSequence { expected: 60 }));
@@ -394,7 +401,12 @@ mod tests {
         log.producers.pairs[slot as usize].state.next_sequence = u32::MAX - 1;
         let across = Identity { last: 2, ..batch(1, 0, u32::MAX - 1, 1) };
         assert_eq!(log.producers.judge(GROUP, across), Ok(Verdict::Fresh));
-        log.producers.appended(GROUP, 9, across, Remembered { first: across.first, last: 2, ..Remembered::default() });
+        log.producers.appended(
+            GROUP,
+            9,
+            across,
+            Remembered { first: across.first, last: 2, ..Remembered::default() },
+        );
         assert!(matches!(log.producers.judge(GROUP, across), Ok(Verdict::Duplicate(_))));
         assert_eq!(log.producers.judge(GROUP, batch(1, 0, 3, 2)), Ok(Verdict::Fresh));
     }

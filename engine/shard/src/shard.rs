@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use corelog_model::{GroupId, Now, Slice, TopicId};
-use corelog_storage::{Log, LogConfig};
+use corelog_storage::{Full, GroupSlot, Log, LogConfig};
 
 use crate::authorise::{Access, Operation, Principal, Resource, authorise};
 use crate::change::Changes;
@@ -17,7 +17,7 @@ use crate::request::Request;
 use crate::response::Response;
 use crate::session::Sessions;
 use crate::status::Counters;
-use crate::wait::{Fetch, Waits};
+use crate::wait::{Fetch, Waits, Wanted};
 
 /// What a shard is given at its start.
 #[derive(Clone, Debug)]
@@ -65,7 +65,11 @@ impl Default for Limits {
             topics: 100_000,
             partitions: 100_000,
             changes: 256,
-            producers: ProducerLimits { pairs: 100_000, expiry_us: 24 * 3600 * 1_000_000, keep_us: 15 * 60 * 1_000_000 },
+            producers: ProducerLimits {
+                pairs: 100_000,
+                expiry_us: 24 * 3600 * 1_000_000,
+                keep_us: 15 * 60 * 1_000_000,
+            },
             max_wait_us: 60 * 1_000_000,
         }
     }
@@ -91,6 +95,7 @@ pub struct Shard {
     pub(crate) log: Log,
     pub(crate) partitions: Partitions,
     pub(crate) groups: BTreeMap<GroupId, PartitionId>,
+    pub(crate) by_log_slot: BTreeMap<GroupSlot, PartitionId>,
     pub(crate) sessions: Sessions,
     pub(crate) waits: Waits,
     pub(crate) pending: PendingQueue,
@@ -101,7 +106,7 @@ pub struct Shard {
     /// Partitions with waiting fetches that showed more data this turn.
     pub(crate) shown: Vec<PartitionId>,
     /// Reused: log starts that recycling moved, tokens of reads that are over, bytes of control entries.
-    pub(crate) moved: Vec<(GroupId, u64)>,
+    pub(crate) moved: Vec<(GroupSlot, u64)>,
     pub(crate) tokens: Vec<u64>,
     pub(crate) scratch: Vec<u8>,
 }
@@ -115,14 +120,14 @@ enum Target {
 
 impl Shard {
     /// Takes in one event. What it makes due is answered by [`Self::turn`].
-    pub fn on(&mut self, now: Now, event: Event, out: &mut Actions) {
+    pub fn on(&mut self, now: Now, event: Event) {
         match event {
             Event::Connected { conn, principal } => self.sessions.connect(conn, principal),
             Event::Disconnected { conn } => {
                 self.sessions.disconnect(conn);
                 self.drop_waits(conn);
             }
-            Event::Disk(completion) => self.log.on(completion, now, &mut out.disk),
+            Event::Disk(completion) => self.log.on(completion, now),
             Event::Released { block } => self.log.unpin(block),
             Event::Settings(settings) => self.log.set(settings),
         }
@@ -147,15 +152,29 @@ impl Shard {
             (Request::Produce { expected_offset, batches, .. }, Target::Partition(id)) => {
                 self.produce(now, asker, id, expected_offset, batches, out)
             }
-            (Request::Fetch { offset, leader_epoch, max_bytes, min_bytes, max_wait_us, .. }, Target::Partition(id)) => {
+            (
+                Request::Fetch { offset, leader_epoch, max_bytes, min_bytes, max_wait_us, .. },
+                Target::Partition(id),
+            ) => {
                 let wait_us = max_wait_us.min(self.config.limits.max_wait_us);
                 let deadline_us = now.mono_us.saturating_add(wait_us);
-                let partition = id;
-                let fetch =
-                    Fetch { conn, correlation, partition, offset, leader_epoch, max_bytes, min_bytes, deadline_us };
+                let (partition, wanted) = (id, Wanted::Batches);
+                let fetch = Fetch {
+                    conn,
+                    correlation,
+                    partition,
+                    wanted,
+                    offset,
+                    leader_epoch,
+                    max_bytes,
+                    min_bytes,
+                    deadline_us,
+                };
                 self.fetch(now, fetch, out)
             }
-            (Request::OffsetForTime { at, .. }, Target::Partition(id)) => self.offset_for_time(asker, id, at, out),
+            (Request::OffsetForTime { at, .. }, Target::Partition(id)) => {
+                self.offset_for(now, asker, id, at, out)
+            }
             (Request::Metadata { topic }, _) => self.describe(asker, topic, out),
             (Request::CreateTopic { name, partitions, durability }, _) => {
                 self.create_topic(asker, name, partitions, durability, out)
@@ -182,13 +201,16 @@ impl Shard {
                 return Ok((Operation::Describe, Resource::Topic(topic), Target::Partition(id)));
             }
             Request::Produce { handle, .. } => (Operation::Produce, handle),
-            Request::Fetch { handle, .. } | Request::OffsetForTime { handle, .. } => (Operation::Consume, handle),
+            Request::Fetch { handle, .. } | Request::OffsetForTime { handle, .. } => {
+                (Operation::Consume, handle)
+            }
             Request::Metadata { .. } | Request::ProducerId | Request::Status => {
                 return Ok((Operation::Describe, Resource::Broker, Target::Broker));
             }
             Request::CreateTopic { .. } => return Ok((Operation::Alter, Resource::Broker, Target::Broker)),
             Request::DeleteTopic { name } => {
-                let topic = self.metadata.topic_by_name(name).map(|(id, _)| id).ok_or(Refusal::UnknownTopic)?;
+                let topic =
+                    self.metadata.topic_by_name(name).map(|(id, _)| id).ok_or(Refusal::UnknownTopic)?;
                 return Ok((Operation::Alter, Resource::Topic(topic), Target::Broker));
             }
         };
@@ -229,7 +251,8 @@ impl Shard {
         while let Some(pending) = self.pending.pop_due(self.frontier()) {
             self.complete(pending, out);
         }
-        if self.log.is_read_only() {
+        let waiting = self.pending.len() > 0 || !self.changes.is_idle();
+        if waiting && self.log.room_for(1, 0) == Err(Full::ReadOnly) {
             while let Some(pending) = self.pending.pop_any() {
                 let asker = Asker { conn: pending.conn, correlation: pending.correlation };
                 _ = self.refuse(asker, Refusal::ReadOnly, out);
@@ -238,9 +261,9 @@ impl Shard {
         }
         let mut moved = std::mem::take(&mut self.moved);
         self.log.moved_starts(&mut moved);
-        for (group, log_start) in moved.drain(..) {
-            if let Some(id) = self.groups.get(&group) {
-                self.partitions.get_mut(*id).expect("a group names a partition").recycled(log_start);
+        for (slot, log_start) in moved.drain(..) {
+            if let Some(id) = self.by_log_slot.get(&slot) {
+                self.partitions.get_mut(*id).expect("a slot names a partition").recycled(log_start);
             }
         }
         self.moved = moved;

@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use corelog_model::batch::BatchHeader;
-use corelog_model::{GroupId, Now, TopicId};
-use corelog_storage::{DiskCompletion, EntryHeader, EntryKind, Listing, Log, Memory, OpenError, Opening, Replayed};
+use corelog_model::{GroupId, LogId, Now, TopicId};
+use corelog_storage::{
+    DiskCompletion, EntryHeader, EntryKind, Listing, Log, Memory, OpenError, Opening, Replayed,
+};
 
 use crate::change::Changes;
 use crate::checkpoint::State;
@@ -50,7 +52,9 @@ impl fmt::Display for StartError {
         match self {
             Self::Log(error) => error.fmt(f),
             Self::Checkpoint => f.write_str("the shard's checkpoint does not decode"),
-            Self::Metadata { index } => write!(f, "entry {index} of the metadata contradicts the ones before it"),
+            Self::Metadata { index } => {
+                write!(f, "entry {index} of the metadata contradicts the ones before it")
+            }
             Self::Offsets { group, base_offset } => {
                 write!(f, "a batch of group {group} at offset {base_offset} lies where others are")
             }
@@ -64,19 +68,6 @@ impl From<OpenError> for StartError {
     fn from(error: OpenError) -> Self {
         Self::Log(error)
     }
-}
-
-/// Offsets that were acknowledged once and are damaged now, found at the start. They are refused to readers by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DamagedRange {
-    /// The topic.
-    pub topic: TopicId,
-    /// The partition.
-    pub partition: u32,
-    /// First damaged offset.
-    pub first: u64,
-    /// Last damaged offset.
-    pub last: u64,
 }
 
 /// A shard on its way: waits for the disk to say what there was.
@@ -127,14 +118,19 @@ impl Starting {
             groups: BTreeMap::new(),
             producers: Producers::new(limits.producers),
         };
-        let State { metadata, groups: recovered, producers } = std::mem::replace(&mut self.replay.state, empty);
+        let State { metadata, groups: recovered, producers } =
+            std::mem::replace(&mut self.replay.state, empty);
         let mut partitions = Partitions::default();
         let mut groups = BTreeMap::new();
+        let mut by_log_slot = BTreeMap::new();
         for (group, mut partition) in recovered {
-            log.open_group(group, partition.topic, partition.partition);
+            partition.slot = log.open_group(group, partition.topic, partition.partition);
             partition.show(partition.cursors().log_end, 0);
-            partition.recycled(log.log_start(group));
-            groups.insert(group, partitions.insert(partition));
+            partition.recycled(log.log_start(partition.slot));
+            let log_slot = partition.slot;
+            let id = partitions.insert(partition);
+            groups.insert(group, id);
+            by_log_slot.insert(log_slot, id);
         }
         let shard = Shard {
             changes: Changes::new(&metadata, limits.changes),
@@ -145,6 +141,7 @@ impl Starting {
             log,
             partitions,
             groups,
+            by_log_slot,
             producers,
             metadata,
             counters: Counters::default(),
@@ -162,7 +159,7 @@ impl Starting {
 #[derive(Debug)]
 struct Replay {
     state: State,
-    log: corelog_model::LogId,
+    log: LogId,
     error: Option<StartError>,
 }
 
@@ -172,13 +169,15 @@ impl Replay {
             return;
         }
         let result = match replayed {
-            Replayed::Checkpoint { bytes } => self.state.decode(bytes).map_err(|_| StartError::Checkpoint),
-            Replayed::Entry { header, payload } => match header.kind {
+            Replayed::Checkpoint { bytes, .. } => {
+                self.state.decode(bytes).map_err(|_| StartError::Checkpoint)
+            }
+            Replayed::Entry { header, payload, .. } => match header.kind {
                 EntryKind::Metadata => self.metadata(header.index, payload),
                 EntryKind::Batch => self.batch(&header, payload),
                 _ => Ok(()),
             },
-            Replayed::Damaged { .. } => Ok(()),
+            Replayed::Damaged { .. } | Replayed::TailCut { .. } => Ok(()),
         };
         self.error = result.err();
     }

@@ -14,12 +14,22 @@ use crate::refusal::{Bounded, Refusal};
 
 const NONE: u32 = u32::MAX;
 
-/// A fetch as it was asked, after its handle was resolved.
+/// What a waiting request wants to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// Batches from its offset on.
+    Batches,
+    /// The first record at or after this time, in microseconds since 1970.
+    Time(u64),
+}
+
+/// A fetch as it was asked, after its handle was resolved. A look-up by time waits for the disk like one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fetch {
     pub(crate) conn: ConnId,
     pub(crate) correlation: u64,
     pub(crate) partition: PartitionId,
+    pub(crate) wanted: Wanted,
     pub(crate) offset: u64,
     pub(crate) leader_epoch: Option<Term>,
     pub(crate) max_bytes: u32,
@@ -162,7 +172,9 @@ impl Waits {
     pub(crate) fn due(&self, list: WaitList, visible_bytes: u64) -> Option<WaitId> {
         let mut at = list.first;
         while let Some(slot) = self.slots.get(at as usize) {
-            let State::Data { due_bytes, next, .. } = slot.state else { unreachable!("a listed fetch waits for data") };
+            let State::Data { due_bytes, next, .. } = slot.state else {
+                unreachable!("a listed fetch waits for data")
+            };
             if due_bytes <= visible_bytes {
                 return Some(WaitId { slot: at, generation: slot.generation });
             }
@@ -185,7 +197,8 @@ impl Waits {
     /// The fetch whose deadline has passed, the earliest first.
     pub(crate) fn expired(&self, mono_us: u64) -> Option<WaitId> {
         let slot = *self.heap.first()?;
-        (self.deadline_of(slot) <= mono_us).then(|| WaitId { slot, generation: self.slots[slot as usize].generation })
+        (self.deadline_of(slot) <= mono_us)
+            .then(|| WaitId { slot, generation: self.slots[slot as usize].generation })
     }
 
     /// The fetch that waits longest for a free read.
@@ -341,14 +354,18 @@ impl Waits {
     /// Every slot is free, listed, on disk or queued; the heap is one and its slots know their places.
     pub(crate) fn check<'a>(&self, lists: impl Iterator<Item = &'a WaitList>) {
         for (at, &slot) in self.heap.iter().enumerate() {
-            assert!(matches!(self.slots[slot as usize].state, State::Data { heap, .. } if heap as usize == at));
+            assert!(
+                matches!(self.slots[slot as usize].state, State::Data { heap, .. } if heap as usize == at)
+            );
             assert!(self.deadline_of(self.heap[at.saturating_sub(1) / 2]) <= self.deadline_of(slot));
         }
         let mut listed = 0;
         for list in lists {
             let (mut at, mut before) = (list.first, NONE);
             while let Some(slot) = self.slots.get(at as usize) {
-                let State::Data { previous, next, .. } = slot.state else { panic!("a listed fetch waits for data") };
+                let State::Data { previous, next, .. } = slot.state else {
+                    panic!("a listed fetch waits for data")
+                };
                 assert_eq!(previous, before, "the list runs both ways");
                 (before, at) = (at, next);
                 listed += 1;
@@ -373,6 +390,7 @@ mod tests {
             conn: CONN,
             correlation,
             partition: PartitionId { slot: 0, generation: 0 },
+            wanted: Wanted::Batches,
             offset: 0,
             leader_epoch: None,
             max_bytes: 1,
