@@ -463,8 +463,6 @@ impl ServerSection {
                         .map_or(Cpu::First, |core| Cpu::Core(core as usize)),
                 }
             }
-                self.cpu = optional_number(text, 0, 4095, "a core number or auto")?.map(|cpu| cpu as usize)
-            }
             _ => return Err(Bad::Key),
         }
         Ok(())

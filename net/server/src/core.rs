@@ -26,6 +26,8 @@ mod outbox;
 mod reply;
 mod serve;
 
+use std::mem;
+
 use corelog_model::time::Now;
 use corelog_model::{Block, Slice};
 use corelog_shard::{Actions, Event, Shard};
@@ -160,6 +162,8 @@ pub struct Core {
     /// When to try again after an accept failed.
     accept_at_us: Option<u64>,
     stopping: bool,
+    /// The shard was told something after its turn.
+    again: bool,
     counters: Reactor,
 }
 
@@ -223,6 +227,7 @@ impl Core {
             accepting: None,
             accept_at_us: None,
             stopping: false,
+            again: false,
             counters: Reactor::default(),
         }
     }
@@ -241,7 +246,7 @@ impl Core {
             Op::Aside => {}
             Op::Disk(op) => {
                 let answer = self.disk.complete(op, completion);
-                self.shard.on(now, Event::Disk(answer), &mut self.actions);
+                self.shard.on(now, Event::Disk(answer));
             }
         }
     }
@@ -252,7 +257,7 @@ impl Core {
         if let Some((file, id)) = opened {
             self.disk.opened(file, id);
         }
-        self.shard.on(now, Event::Disk(ended), &mut self.actions);
+        self.shard.on(now, Event::Disk(ended));
     }
 
     /// The file is about to be removed or replaced; gives what the ring is to forget.
@@ -269,7 +274,8 @@ impl Core {
         self.shard.turn(now, &mut self.actions);
         self.act(now, machine, out);
         self.send_all(now, out);
-        if self.ready.iter().any(|&slot| self.is_servable(slot)) { Turn::Again } else { Turn::Idle }
+        let more = self.ready.iter().any(|&slot| self.is_servable(slot));
+        if mem::take(&mut self.again) || more { Turn::Again } else { Turn::Idle }
     }
 
     /// The monotonic time, in microseconds, at which a turn is due even if nothing completes.

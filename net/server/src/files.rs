@@ -64,9 +64,8 @@ impl Files {
         let of_log = name.strip_suffix(UNFINISHED).is_some_and(|name| name.parse::<FileName>().is_ok());
         let path = self.directory.join(name);
         match of_log {
-            true => std::fs::remove_file(&path).map_err(|error| {
-                FileError::new(file::FileOperation::Remove, &path, error)
-            }),
+            true => std::fs::remove_file(&path)
+                .map_err(|error| FileError::new(file::FileOperation::Remove, &path, error)),
             false => Ok(()),
         }
     }
@@ -89,9 +88,11 @@ impl Files {
         self.working[key] = Some(working);
         let path = self.path(name);
         let op = match op {
-            DiskOp::CreateExtent { bytes, .. } => {
-                BackgroundOp::CreateExtent { directory: self.directory.clone(), name: name.to_string(), bytes }
-            }
+            DiskOp::CreateExtent { bytes, .. } => BackgroundOp::CreateExtent {
+                directory: self.directory.clone(),
+                name: name.to_string(),
+                bytes,
+            },
             DiskOp::Zero { position, bytes, .. } => BackgroundOp::Zero { path, position, bytes },
             DiskOp::WriteSuperblock { copy, bytes, .. } => {
                 BackgroundOp::WriteCopy { path, position: u64::from(copy) * SUPERBLOCK_COPY_BYTES, bytes }
@@ -126,7 +127,7 @@ impl Files {
 }
 
 /// What the host puts behind the name of a file that is not finished.
-const UNFINISHED: &str = ".new";
+const UNFINISHED: &str = ".tmp";
 /// Distance of two superblock copies in bytes.
 const SUPERBLOCK_COPY_BYTES: u64 = 4096;
 

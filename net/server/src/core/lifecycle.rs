@@ -140,10 +140,10 @@ impl Core {
         if was == Phase::Closing {
             return;
         }
-        let (shard, actions) = (&mut self.shard, &mut self.actions);
-        connection.outbox.discard(|block| shard.on(now, Event::Released { block }, actions));
+        let shard = &mut self.shard;
+        connection.outbox.discard(|block| shard.on(now, Event::Released { block }));
         if was == Phase::Open || connection.was_open {
-            shard.on(now, Event::Disconnected { conn: connection.id }, actions);
+            shard.on(now, Event::Disconnected { conn: connection.id });
         }
         self.ingest.forget(slot);
         if connection.receiving.is_some() || connection.sending.is_some() {
@@ -168,8 +168,8 @@ impl Core {
     /// The socket is gone: the slot and its memory are free again.
     pub(super) fn on_closed(&mut self, now: Now, slot: u32) {
         let mut connection = self.connections[slot as usize].take().expect("closed once");
-        let (shard, actions) = (&mut self.shard, &mut self.actions);
-        connection.outbox.discard(|block: BlockId| shard.on(now, Event::Released { block }, actions));
+        let shard = &mut self.shard;
+        connection.outbox.discard(|block: BlockId| shard.on(now, Event::Released { block }));
         let (small, large) = connection.inbox.into_blocks();
         self.blocks.push(small.expect("nothing is received any more"));
         self.blocks.push(connection.outbox.into_head().expect("nothing is sent any more"));

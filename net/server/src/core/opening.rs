@@ -90,7 +90,7 @@ impl Opening {
     fn take(&mut self, now: Now, answer: DiskCompletion) -> Result<(), StartError> {
         match &mut self.shard {
             // What was under way when the last piece came belongs to the running shard.
-            Some(shard) => shard.on(now, corelog_shard::Event::Disk(answer), &mut self.actions),
+            Some(shard) => shard.on(now, corelog_shard::Event::Disk(answer)),
             None => self.shard = self.starting.on(answer, now, &mut self.actions)?,
         }
         Ok(())

@@ -23,26 +23,23 @@ const KIND_SEND: u8 = 4;
 const KIND_CANCEL: u8 = 6;
 
 impl Core {
-    /// Carries out what the shard wants done, until it wants nothing more.
+    /// Carries out what the shard wants done.
     pub(super) fn act(&mut self, now: Now, machine: &mut dyn FnMut() -> Machine, out: &mut Output) {
-        while !self.actions.is_empty() {
-            let mut actions = mem::take(&mut self.actions);
-            self.disk.start(&mut actions.disk, &mut self.ops, out);
-            for reply in actions.replies.drain(..) {
-                self.reply(now, &reply, &actions.slices, machine);
-            }
-            actions.slices.clear();
-            for block in actions.evict.drain(..) {
-                self.evict(now, block, out);
-            }
-            // What the shard said meanwhile comes next; the emptied lists keep their memory.
-            if self.actions.is_empty() {
-                self.actions = actions;
-            }
-            while let Some(answer) = self.disk.answered() {
-                self.shard.on(now, Event::Disk(answer), &mut self.actions);
-            }
+        let mut actions = mem::take(&mut self.actions);
+        self.disk.start(&mut actions.disk, &mut self.ops, out);
+        while let Some(answer) = self.disk.answered() {
+            self.shard.on(now, Event::Disk(answer));
+            self.again = true;
         }
+        for reply in actions.replies.drain(..) {
+            self.reply(now, &reply, &actions.slices, machine);
+        }
+        actions.slices.clear();
+        for block in actions.evict.drain(..) {
+            self.evict(now, block, out);
+        }
+        // The lists keep their memory.
+        self.actions = actions;
     }
 
     fn reply(&mut self, now: Now, reply: &Reply, slices: &[Slice], machine: &mut dyn FnMut() -> Machine) {
@@ -55,7 +52,7 @@ impl Core {
             connection.filter(|connection| connection.id == reply.conn && connection.phase == Phase::Open);
         let Some(connection) = connection else {
             for slice in slices {
-                self.shard.on(now, Event::Released { block: slice.block }, &mut self.actions);
+                self.shard.on(now, Event::Released { block: slice.block });
             }
             return;
         };
@@ -131,8 +128,8 @@ impl Core {
         let sent = completion.result.map_or(0, |bytes| bytes as usize);
         let whole = sent == connection.outbox.flight_bytes();
         let head = completion.block.expect("the ring gives back what moved in");
-        let (shard, actions) = (&mut self.shard, &mut self.actions);
-        connection.outbox.sent(head, sent, |block| shard.on(now, Event::Released { block }, actions));
+        let shard = &mut self.shard;
+        connection.outbox.sent(head, sent, |block| shard.on(now, Event::Released { block }));
         let wanted = mem::take(&mut connection.evict);
         if !whole && (!cancelled || stalled && sent == 0) {
             // The peer is gone, or has taken nothing for too long.
@@ -177,8 +174,10 @@ impl Core {
             |slice| shard.bytes(slice),
             |_| released += 1,
         );
+        // Who waits for the block is to be asked again at once.
+        self.again |= released > 0;
         for _ in 0..released {
-            self.shard.on(now, Event::Released { block }, &mut self.actions);
+            self.shard.on(now, Event::Released { block });
         }
         if moved == Err(TooSlow) {
             self.close_slow(now, slot, out);
@@ -190,9 +189,9 @@ impl Core {
         self.counters.slow_consumers += 1;
         let connection = self.connection(slot);
         let told = !connection.outbox.is_cut();
-        let (shard, actions) = (&mut self.shard, &mut self.actions);
+        let shard = &mut self.shard;
         let connection = self.connections[slot as usize].as_mut().expect("the slot is in use");
-        connection.outbox.discard(|block| shard.on(now, Event::Released { block }, actions));
+        connection.outbox.discard(|block| shard.on(now, Event::Released { block }));
         if told && connection.is_served() {
             let body = ErrorBody::new(ErrorCode::SlowConsumer, "replies were read too slowly");
             let to = ReplyTo { api: 0, version: 0, handle: 0, correlation: 0 };

@@ -189,7 +189,7 @@ impl Core {
         connection.phase = Phase::Open;
         connection.frame_limit = reply.max_frame_bytes as usize;
         let event = Event::Connected { conn: connection.id, principal: connection.principal };
-        self.shard.on(now, event, &mut self.actions);
+        self.shard.on(now, event);
         self.answer(slot, to, &Response::Hello(reply));
     }
 
