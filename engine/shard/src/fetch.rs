@@ -194,9 +194,10 @@ impl Shard {
                 return Err(Refusal::UnknownEpoch { current });
             }
             if epoch < current {
-                let end = partition.epochs.end_of(epoch, cursors.log_end);
+                // Below the start there is nothing left that a reader could go back to.
+                let end = partition.epochs.end_of(epoch, cursors.log_end).max(cursors.log_start);
                 if fetch.offset > end {
-                    return Err(Refusal::LogTruncated { offset: end.max(cursors.log_start) });
+                    return Err(Refusal::LogTruncated { offset: end });
                 }
             }
         }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use corelog_model::batch::BatchHeader;
-use corelog_model::{GroupId, LogId, Now, TopicId};
+use corelog_model::{GroupId, LogId, Now, Slice, TopicId};
 use corelog_storage::{
     DiskCompletion, EntryHeader, EntryKind, Listing, Log, Memory, OpenError, Opening, Replayed,
 };
@@ -108,6 +108,11 @@ impl Starting {
             return Err(error);
         }
         Ok(log.map(|log| self.shard(log)))
+    }
+
+    /// The bytes of a frame that the start writes.
+    pub fn bytes(&self, slice: Slice) -> &[u8] {
+        self.opening.bytes(slice)
     }
 
     fn shard(&mut self, mut log: Log) -> Shard {
