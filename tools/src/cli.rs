@@ -7,7 +7,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// The broker and its tools.
 #[derive(Debug, Parser)]
-#[command(name = "corelog", version, about = "An event broker that acknowledges what is durable", propagate_version = true)]
+#[command(
+    name = "corelog",
+    version,
+    about = "An event broker that acknowledges what is durable",
+    propagate_version = true
+)]
 pub struct Cli {
     /// How results are printed on standard output.
     #[arg(long, value_enum, global = true, default_value_t = Format::Text)]

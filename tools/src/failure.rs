@@ -91,7 +91,9 @@ impl Failure {
             ClientError::Unreachable { server, .. } => Self {
                 code: "UNREACHABLE",
                 exit: Exit::Unreachable,
-                ..failure.help(format!("start a broker with `corelog serve --listen {server}`, or name one with --server"))
+                ..failure.help(format!(
+                    "start a broker with `corelog serve --listen {server}`, or name one with --server"
+                ))
             },
             ClientError::Timeout => Self { code: "TIMEOUT", exit: Exit::Unreachable, ..failure },
             ClientError::OutcomeUnknown => Self {
@@ -109,10 +111,9 @@ impl Failure {
                 exit: Exit::NotFound,
                 ..failure.help("`corelog topic describe NAME` shows the partitions")
             },
-            ClientError::TopicExists => Self {
-                code: "TOPIC_EXISTS",
-                ..failure.help("`corelog topic describe NAME` shows it")
-            },
+            ClientError::TopicExists => {
+                Self { code: "TOPIC_EXISTS", ..failure.help("`corelog topic describe NAME` shows it") }
+            }
             ClientError::Refused(_) => Self { code: "REFUSED", ..failure },
             _ => failure,
         }
@@ -124,7 +125,9 @@ impl Failure {
         match error {
             ProduceError::RecordTooLarge => record_too_large(failure),
             ProduceError::UnknownTopic => Self { code: "UNKNOWN_TOPIC", exit: Exit::NotFound, ..failure },
-            ProduceError::UnknownPartition => Self { code: "UNKNOWN_PARTITION", exit: Exit::NotFound, ..failure },
+            ProduceError::UnknownPartition => {
+                Self { code: "UNKNOWN_PARTITION", exit: Exit::NotFound, ..failure }
+            }
             ProduceError::Expired { .. } => Self {
                 code: "DEADLINE",
                 exit: Exit::Unreachable,
@@ -139,7 +142,9 @@ impl Failure {
         let failure = Self::new("NOT_SENT", what).cause(error);
         match error {
             TrySendError::RecordTooLarge => record_too_large(failure),
-            TrySendError::UnknownPartition => Self { code: "UNKNOWN_PARTITION", exit: Exit::NotFound, ..failure },
+            TrySendError::UnknownPartition => {
+                Self { code: "UNKNOWN_PARTITION", exit: Exit::NotFound, ..failure }
+            }
             TrySendError::Full | TrySendError::Closed => failure,
         }
     }
@@ -172,14 +177,18 @@ impl Failure {
             LoadError::Send(error) => Self::try_send(what, *error),
             LoadError::Produce(error) => Self::produce(what, error),
             LoadError::Consume(error) => Self::consume(what, error),
-            LoadError::Payload { cause: Some(cause), path } => Self::io(format!("{} cannot be read", path.display()), cause),
+            LoadError::Payload { cause: Some(cause), path } => {
+                Self::io(format!("{} cannot be read", path.display()), cause)
+            }
             LoadError::Payload { cause: None, .. } => Self::usage(what).cause(error),
             LoadError::NoSpace { .. } => Self::new("NO_SPACE", what)
                 .exit(Exit::Usage)
                 .cause(error)
                 .help("change to a directory on a larger file system, or free some space"),
             LoadError::System { cause, .. } => Self::io(what, cause),
-            LoadError::Broker(_) => Self::new("BROKER", what).cause(error).help("`corelog serve` shows why it does not run"),
+            LoadError::Broker(_) => {
+                Self::new("BROKER", what).cause(error).help("`corelog serve` shows why it does not run")
+            }
             LoadError::Report(error) => Self::io(error.to_string(), &error.cause),
             LoadError::Interrupted => Self::new("INTERRUPTED", what).cause("a signal came"),
         }
@@ -227,7 +236,10 @@ pub fn from_clap(error: &clap::Error) -> Failure {
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
         match line.strip_prefix("error: ") {
             Some(rest) => what.push_str(rest),
-            None if line.starts_with("tip: ") || line.starts_with("Usage: ") || line.starts_with("For more") => {
+            None if line.starts_with("tip: ")
+                || line.starts_with("Usage: ")
+                || line.starts_with("For more") =>
+            {
                 help.push(line.trim_start_matches("tip: ").to_owned());
             }
             None => write!(what, " {line}").expect("writing to a string cannot fail"),

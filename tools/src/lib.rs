@@ -47,6 +47,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// The format of a command line that cannot be parsed.
 fn asked_format(arguments: &[OsString]) -> Format {
     let is_json = |pair: &[OsString]| pair[0] == "--format" && pair[1] == "json";
-    let json = arguments.windows(2).any(is_json) || arguments.iter().any(|argument| argument == "--format=json");
+    let json =
+        arguments.windows(2).any(is_json) || arguments.iter().any(|argument| argument == "--format=json");
     if json { Format::Json } else { Format::Text }
 }

@@ -41,7 +41,10 @@ fn unpacked(raw: Box<dyn Read + Send>) -> io::Result<Box<dyn BufRead>> {
     let mut raw = BufReader::with_capacity(CHUNK_BYTES, raw);
     let start = raw.fill_buf()?;
     if start.starts_with(&GZIP) {
-        return Ok(Box::new(BufReader::with_capacity(CHUNK_BYTES, flate2::bufread::MultiGzDecoder::new(raw))));
+        return Ok(Box::new(BufReader::with_capacity(
+            CHUNK_BYTES,
+            flate2::bufread::MultiGzDecoder::new(raw),
+        )));
     }
     if start.starts_with(&ZSTD) {
         return Ok(Box::new(BufReader::with_capacity(CHUNK_BYTES, zstd::Decoder::with_buffer(raw)?)));
@@ -128,6 +131,9 @@ mod tests {
 
     #[test]
     fn a_missing_file_is_said_at_once() {
-        assert_eq!(read(Some(Path::new("/nonexistent/x"))).expect_err("missing").kind(), io::ErrorKind::NotFound);
+        assert_eq!(
+            read(Some(Path::new("/nonexistent/x"))).expect_err("missing").kind(),
+            io::ErrorKind::NotFound
+        );
     }
 }

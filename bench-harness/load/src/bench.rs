@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use corelog_uring::affinity;
 use tempfile::TempDir;
 
 use crate::broker::{BrokerError, BrokerProcess};
@@ -163,18 +163,15 @@ struct Cores {
 
 impl Cores {
     fn choose() -> Self {
-        let allowed = sched_getaffinity(None).unwrap_or_else(|_| CpuSet::new());
-        let mut cores = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core));
-        let load = cores.next().unwrap_or(0);
-        Self { load, broker: cores.next().unwrap_or(load) }
+        let cores = affinity::cores();
+        let load = cores.first().copied().unwrap_or(0);
+        Self { load, broker: cores.get(1).copied().unwrap_or(load) }
     }
 
     /// From here on the calling thread makes load. Where the system refuses, the load runs wherever it likes; the
     /// hiccups then tell what that costs.
     fn pin_load(self) {
-        let mut set = CpuSet::new();
-        set.set(self.load);
-        sched_setaffinity(None, &set).ok();
+        affinity::pin(self.load);
     }
 }
 

@@ -65,7 +65,7 @@ impl LoadConsumer {
         let check = self.check_of(partition);
         let mut latencies = shared.latencies();
         let (mut records, mut bytes) = (0, 0);
-        for record in &batch.records()? {
+        for record in batch.records()? {
             records += 1;
             bytes += record.value.map_or(0, <[u8]>::len) as u64;
             let intended = check.see(&shared.payload, record.value).and_then(|id| shared.intended_ns(id));

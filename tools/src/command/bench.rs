@@ -122,7 +122,8 @@ impl Display {
             return Self { bar: None };
         }
         let bar = ProgressBar::new(1_000);
-        let style = ProgressStyle::with_template("{prefix:>10} [{bar:30}] {msg}").expect("the template is valid");
+        let style =
+            ProgressStyle::with_template("{prefix:>10} [{bar:30}] {msg}").expect("the template is valid");
         bar.set_style(style.progress_chars("=> "));
         bar.enable_steady_tick(Duration::from_millis(200));
         Self { bar: Some(bar) }
@@ -143,7 +144,11 @@ impl Display {
                 bar.set_message(message);
             }
             None if progress.done => {
-                eprintln!("{:>10}  {:.1} s, {message}", progress.stage.name(), progress.elapsed.as_secs_f64());
+                eprintln!(
+                    "{:>10}  {:.1} s, {message}",
+                    progress.stage.name(),
+                    progress.elapsed.as_secs_f64()
+                );
             }
             None => {}
         }

@@ -38,7 +38,8 @@ pub(super) async fn run(arguments: &Consume, format: Format) -> Result<(), Failu
     if arguments.count == Some(0) || ends.as_ref().is_some_and(BTreeMap::is_empty) {
         return Ok(());
     }
-    let config = ConsumerConfig { partitions: Partitions::Only(partitions), ..ConsumerConfig::new(&topic, from) };
+    let config =
+        ConsumerConfig { partitions: Partitions::Only(partitions), ..ConsumerConfig::new(&topic, from) };
     let consumer = client.consumer(config).await.map_err(failed)?;
     let mut printer = Printer { arguments, format, output: Output::new(), printed: 0, ends };
     tokio::select! {
@@ -104,7 +105,7 @@ impl Printer<'_> {
             Some(ends) => ends.get(&partition).copied().unwrap_or(0),
         };
         let records = batch.records().map_err(|error| Failure::consume(what, &error))?;
-        for record in &records {
+        for record in records {
             if record.offset >= end || self.is_done() {
                 break;
             }

@@ -14,7 +14,8 @@ use crate::output::Output;
 
 pub(super) async fn run(arguments: &Produce, format: Format) -> Result<(), Failure> {
     let what = format!("topic {} cannot be produced to", arguments.topic);
-    let source = arguments.file.as_ref().map_or("standard input".to_owned(), |path| path.display().to_string());
+    let source =
+        arguments.file.as_ref().map_or("standard input".to_owned(), |path| path.display().to_string());
     let unreadable = |error| Failure::io(format!("{source} cannot be read"), &error);
     let mut chunks = lines::read(arguments.file.as_deref()).map_err(unreadable)?;
     let client = connect(&arguments.server, &what).await?;
@@ -77,7 +78,8 @@ impl Sender<'_> {
             Key::Own(key) => (Some(key.as_slice()), line),
             Key::Before { key, value } => (Some(*key), *value),
         };
-        let timestamp_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64);
+        let timestamp_us =
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64);
         let record = RecordRef { key, value: Some(value), timestamp_us, headers: &self.headers };
         let partition = self.arguments.partition.map_or(Partition::Auto, Partition::Index);
         let number = self.lines;

@@ -94,7 +94,10 @@ async fn describe(
         }
         Format::Text => {
             output.line(&summary(&topic))?;
-            output.line(&format!("{:>9} {:>20} {:>20}  served by", "partition", "log start", "high watermark"))?;
+            output.line(&format!(
+                "{:>9} {:>20} {:>20}  served by",
+                "partition", "log start", "high watermark"
+            ))?;
             partitions.iter().try_for_each(|(number, address, first, next)| {
                 output.line(&format!("{number:>9} {first:>20} {next:>20}  {address}"))
             })
