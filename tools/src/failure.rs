@@ -189,6 +189,9 @@ impl Failure {
             LoadError::Broker(_) => {
                 Self::new("BROKER", what).cause(error).help("`corelog serve` shows why it does not run")
             }
+            LoadError::Device(_) => {
+                Self::new("DEVICE", what).cause(error).help("--no-baselines goes on without measuring it")
+            }
             LoadError::Report(error) => Self::io(error.to_string(), &error.cause),
             LoadError::Interrupted => Self::new("INTERRUPTED", what).cause("a signal came"),
         }

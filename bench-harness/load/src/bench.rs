@@ -8,12 +8,13 @@ use corelog_uring::affinity;
 use tempfile::TempDir;
 
 use crate::broker::{BrokerError, BrokerProcess};
+use crate::device;
 use crate::error::LoadError;
 use crate::hiccup::is_flagged;
 use crate::interrupt::Interrupt;
 use crate::machine::{self, CpuUse};
 use crate::phase::Measured;
-use crate::progress::Observer;
+use crate::progress::{Observer, Progress, Stage};
 use crate::report::Histograms;
 use crate::results::{
     BrokerResult, ConsumeResult, DeviceResult, MachineResult, ProduceResult, Results, SCHEMA, WorkloadResult,
@@ -104,6 +105,17 @@ fn run_own(
         // One extent more than the cap: the first recycled one is in use when the window begins.
         workload.fill_bytes = RETENTION_BYTES + (256 << 20);
     }
+    let measure = |observer: Observer<'_>| -> Result<Option<DeviceResult>, LoadError> {
+        if !own.baselines {
+            return Ok(None);
+        }
+        observer(&Progress::of(Stage::Baseline));
+        device::measure(data.path(), own.growing, cores.broker, cores.load).map(Some)
+    };
+    let before = measure(observer)?;
+    if interrupt.is_seen() {
+        return Err(LoadError::Interrupted);
+    }
     let broker = BrokerProcess::start(serve(own, data.path(), cores.broker))?;
     let address = address(broker.ready_line())?;
     machine.broker_ready = Some(broker.ready_line().to_owned());
@@ -111,7 +123,9 @@ fn run_own(
     let target = Target { server: address, consumer_server: None };
     let outcome = run(&workload, &target, interrupt, observer)?;
     broker.stop()?;
-    Ok(conclude(&workload, which, outcome, machine, None))
+    let after = measure(observer)?;
+    let device = before.zip(after).map(|(before, after)| before.better(after));
+    Ok(conclude(&workload, which, outcome, machine, device))
 }
 
 /// A directory of its own below `directory`, gone when it is dropped.

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use corelog_client::{ClientError, ConsumeError, ProduceError, TrySendError};
 
+use corelog_uring::baseline::MeasureError;
+
 use crate::broker::BrokerError;
 use crate::report::ReportError;
 use crate::workload::WorkloadError;
@@ -48,6 +50,8 @@ pub enum LoadError {
     },
     /// The broker that was started for the run.
     Broker(BrokerError),
+    /// The device or the loopback cannot be measured.
+    Device(MeasureError),
     /// The report.
     Report(ReportError),
     /// SIGINT or SIGTERM.
@@ -71,6 +75,7 @@ impl fmt::Display for LoadError {
                 write!(f, "{} has {free} bytes free, the run needs {needed}", path.display())
             }
             Self::Broker(error) => error.fmt(f),
+            Self::Device(error) => write!(f, "measuring the device: {error}"),
             Self::Report(error) => error.fmt(f),
             Self::Interrupted => f.write_str("interrupted"),
         }
@@ -91,5 +96,6 @@ macro_rules! from {
 
 from!(
     WorkloadError => Workload, ClientError => Client, TrySendError => Send, ProduceError => Produce,
-    ConsumeError => Consume, BrokerError => Broker, ReportError => Report
+    ConsumeError => Consume, BrokerError => Broker, ReportError => Report,
+    MeasureError => Device
 );

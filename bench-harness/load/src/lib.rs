@@ -6,6 +6,7 @@ mod bench;
 pub mod broker;
 mod clock;
 mod consumer;
+mod device;
 mod error;
 pub mod hiccup;
 mod interrupt;

@@ -51,5 +51,21 @@ pub struct Progress {
     pub bytes_per_second: f64,
 }
 
+impl Progress {
+    /// A stage that begins.
+    pub const fn of(stage: Stage) -> Self {
+        Self {
+            stage,
+            done: false,
+            fraction: None,
+            elapsed: Duration::ZERO,
+            acknowledged: 0,
+            consumed: 0,
+            records_per_second: 0.0,
+            bytes_per_second: 0.0,
+        }
+    }
+}
+
 /// Is told.
 pub type Observer<'a> = &'a mut dyn FnMut(&Progress);
