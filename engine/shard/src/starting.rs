@@ -71,7 +71,6 @@ impl From<OpenError> for StartError {
 }
 
 /// A shard on its way: waits for the disk to say what there was.
-#[derive(Debug)]
 pub struct Starting {
     config: ShardConfig,
     opening: Opening,
@@ -123,8 +122,10 @@ impl Starting {
             groups: BTreeMap::new(),
             producers: Producers::new(limits.producers),
         };
-        let State { metadata, groups: recovered, producers } =
-            std::mem::replace(&mut self.replay.state, empty);
+        let mut state = std::mem::replace(&mut self.replay.state, empty);
+        state.drop_closed(config.log.log);
+        state.producers.trim();
+        let State { metadata, groups: recovered, producers } = state;
         let mut partitions = Partitions::default();
         let mut groups = BTreeMap::new();
         let mut by_log_slot = BTreeMap::new();
@@ -149,7 +150,9 @@ impl Starting {
             by_log_slot,
             producers,
             metadata,
+            metadata_checkpointed: 0,
             counters: Counters::default(),
+            no_extent_since_us: None,
             shown: Vec::new(),
             moved: Vec::new(),
             tokens: Vec::new(),
