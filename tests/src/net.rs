@@ -51,7 +51,6 @@ struct Batch {
 /// Appends numbered records to one partition.
 #[derive(Debug)]
 pub struct Producer {
-    client: u64,
     /// Which partition of the world.
     pub partition: usize,
     mode: Mode,
@@ -75,7 +74,6 @@ impl Producer {
     pub fn new(client: u64, partition: usize, mode: Mode, random: &mut Random) -> Self {
         let pipeline = if mode == Mode::Idempotent { random.between(1, 5) as usize } else { 1 };
         Self {
-            client,
             partition,
             mode,
             pipeline,

@@ -95,7 +95,7 @@ pub fn value_of(number: u64, out: &mut Vec<u8>) {
     out.clear();
     out.extend_from_slice(&number.to_le_bytes());
     while out.len() < length {
-        out.push(random.next() as u8);
+        out.push(random.bits() as u8);
     }
 }
 

@@ -45,7 +45,7 @@ pub struct Outcome {
 
 enum Client {
     Admin(Admin),
-    Producer(Producer),
+    Producer(Box<Producer>),
     Consumer(Consumer),
 }
 
@@ -121,7 +121,7 @@ impl World {
             {
                 let client = world.seats.len() as u64;
                 let producer = Producer::new(client, partition, mode, &mut world.random);
-                world.seat(Client::Producer(producer));
+                world.seat(Client::Producer(Box::new(producer)));
             }
             let consumer = Consumer::new(partition, &mut world.random);
             world.seat(Client::Consumer(consumer));
@@ -295,7 +295,7 @@ impl World {
             }
         }
         let acknowledged = self.partitions.iter().map(Partition::acknowledged).sum();
-        let cold_reads = self.machine.shard().map_or(0, |shard| shard.status().counters.cold_reads);
+        let cold_reads = self.machine.shard().map_or(0, |shard| shard.status().storage.cold_reads);
         Outcome { trace: self.machine.trace, acknowledged, truncations, cold_reads }
     }
 

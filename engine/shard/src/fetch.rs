@@ -110,10 +110,7 @@ impl Shard {
                 self.counters.fetched_bytes += bytes;
                 self.fetched(fetch.partition, from, out)
             }
-            Read::Pending => {
-                self.counters.cold_reads += 1;
-                Outcome::AwaitDisk
-            }
+            Read::Pending => Outcome::AwaitDisk,
             Read::Busy => Outcome::AwaitTurn,
             Read::BelowStart { log_start } => {
                 let partition =

@@ -5,7 +5,6 @@
 
 use corelog_model::batch::{BatchHeader, Patch};
 use corelog_model::{Durability, Now, ProducerId};
-use corelog_storage::Full;
 
 use crate::event::{Actions, Taken};
 use crate::partition::PartitionId;
@@ -13,19 +12,8 @@ use crate::pending::Pending;
 use crate::producer_state::{Identity, Remembered, Verdict, sequence_after};
 use crate::refusal::{Part, Refusal};
 use crate::response::Response;
+use crate::room::NoRoom;
 use crate::shard::{Asker, Shard};
-
-/// Why the batches of a request end here.
-enum Stop {
-    Refused(Refusal),
-    Blocked,
-}
-
-impl From<Refusal> for Stop {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
-    }
-}
 
 /// What was taken of a request so far.
 struct Progress {
@@ -68,7 +56,7 @@ impl Shard {
         out: &mut Actions,
     ) -> Taken {
         // Room first, as a hint: a blocked request comes again every turn and should not be summed each time.
-        if self.pending.is_full() || matches!(self.log.room_for(1, batches.len()), Err(Full::Window)) {
+        if self.pending.is_full() || matches!(self.room(now, batches.len()), Err(NoRoom::Wait)) {
             self.counters.blocked += 1;
             return Taken::Blocked;
         }
@@ -87,8 +75,8 @@ impl Shard {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(_) if progress.batches > 0 => break,
-                Err(Stop::Refused(refusal)) => return self.refuse(asker, refusal, out),
-                Err(Stop::Blocked) => {
+                Err(NoRoom::Refused(refusal)) => return self.refuse(asker, refusal, out),
+                Err(NoRoom::Wait) => {
                     self.counters.blocked += 1;
                     return Taken::Blocked;
                 }
@@ -106,7 +94,7 @@ impl Shard {
         expected_offset: Option<u64>,
         rest: &mut &[u8],
         progress: &mut Progress,
-    ) -> Result<bool, Stop> {
+    ) -> Result<bool, NoRoom> {
         let max_bytes = self.config.log.max_batch_bytes as usize;
         let partition = self.partitions.get(id).ok_or(Refusal::UnknownTopicId)?;
         let (header, batch, after) = first_batch(rest, max_bytes)?;
@@ -137,18 +125,13 @@ impl Shard {
         if progress.batches > 0 && progress.next_offset != log_end {
             return Ok(false);
         }
-        match self.log.room_for(1, batch.len()) {
-            Ok(()) => {}
-            Err(Full::Window) => return Err(Stop::Blocked),
-            Err(Full::Extents) => return Err(Refusal::StorageFull.into()),
-            Err(Full::ReadOnly) => return Err(Refusal::ReadOnly.into()),
-        }
+        self.room(now, batch.len())?;
         if let Some(identity) = identity {
             self.producers.reserve(group, identity.producer, now.wall_us)?;
         }
         let at = self.append(now, id, &header, batch);
         progress.end_offset = log_end + u64::from(header.record_count);
-        progress.bytes += header.batch_bytes() as u64;
+        progress.bytes += batch.len() as u64;
         *rest = after;
         Ok(progress.add(at, u64::from(header.record_count)))
     }

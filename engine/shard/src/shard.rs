@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use corelog_model::{GroupId, Now, Slice, TopicId};
-use corelog_storage::{Full, GroupSlot, Log, LogConfig};
+use corelog_storage::{GroupSlot, Log, LogConfig};
 
 use crate::authorise::{Access, Operation, Principal, Resource, authorise};
 use crate::change::Changes;
@@ -61,7 +61,7 @@ impl Default for Limits {
             connections: 4096,
             handles: 1 << 20,
             waits: 16_384,
-            pending: 65_536,
+            pending: 16_384,
             topics: 100_000,
             partitions: 100_000,
             changes: 256,
@@ -89,7 +89,6 @@ impl Asker {
 }
 
 /// One shard over one log. Made by [`Starting`](crate::Starting).
-#[derive(Debug)]
 pub struct Shard {
     pub(crate) config: ShardConfig,
     pub(crate) log: Log,
@@ -101,8 +100,12 @@ pub struct Shard {
     pub(crate) pending: PendingQueue,
     pub(crate) producers: Producers,
     pub(crate) metadata: Metadata,
+    /// The metadata's next index when the last checkpoint was written; 0 before the first.
+    pub(crate) metadata_checkpointed: u64,
     pub(crate) changes: Changes,
     pub(crate) counters: Counters,
+    /// Since when produce waits for an extent, in monotonic microseconds.
+    pub(crate) no_extent_since_us: Option<u64>,
     /// Partitions with waiting fetches that showed more data this turn.
     pub(crate) shown: Vec<PartitionId>,
     /// Reused: log starts that recycling moved, tokens of reads that are over, bytes of control entries.
@@ -177,10 +180,10 @@ impl Shard {
             }
             (Request::Metadata { topic }, _) => self.describe(asker, topic, out),
             (Request::CreateTopic { name, partitions, durability }, _) => {
-                self.create_topic(asker, name, partitions, durability, out)
+                self.create_topic(now, asker, name, partitions, durability, out)
             }
-            (Request::DeleteTopic { name }, _) => self.delete_topic(asker, name, out),
-            (Request::ProducerId, _) => self.producer_id(asker, out),
+            (Request::DeleteTopic { name }, _) => self.delete_topic(now, asker, name, out),
+            (Request::ProducerId, _) => self.producer_id(now, asker, out),
             (Request::Status, _) => self.report(asker, out),
             (_, Target::Broker) => unreachable!("admit resolves every handle"),
         }
@@ -252,7 +255,7 @@ impl Shard {
             self.complete(pending, out);
         }
         let waiting = self.pending.len() > 0 || !self.changes.is_idle();
-        if waiting && self.log.room_for(1, 0) == Err(Full::ReadOnly) {
+        if waiting && self.log.is_read_only() {
             while let Some(pending) = self.pending.pop_any() {
                 let asker = Asker { conn: pending.conn, correlation: pending.correlation };
                 _ = self.refuse(asker, Refusal::ReadOnly, out);

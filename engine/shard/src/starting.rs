@@ -71,7 +71,6 @@ impl From<OpenError> for StartError {
 }
 
 /// A shard on its way: waits for the disk to say what there was.
-#[derive(Debug)]
 pub struct Starting {
     config: ShardConfig,
     opening: Opening,
@@ -123,16 +122,23 @@ impl Starting {
             groups: BTreeMap::new(),
             producers: Producers::new(limits.producers),
         };
-        let State { metadata, groups: recovered, producers } =
-            std::mem::replace(&mut self.replay.state, empty);
+        let mut state = std::mem::replace(&mut self.replay.state, empty);
+        state.drop_closed(config.log.log);
+        state.producers.trim();
+        let State { metadata, groups: recovered, producers } = state;
         let mut partitions = Partitions::default();
         let mut groups = BTreeMap::new();
         let mut by_log_slot = BTreeMap::new();
         for (group, mut partition) in recovered {
             partition.slot = log.open_group(group, partition.topic, partition.partition);
-            partition.show(partition.cursors().log_end, 0);
-            partition.recycled(log.log_start(partition.slot));
             let log_slot = partition.slot;
+            // Where the newest entries are damaged the log still knows that they were there: their offsets and
+            // indexes are not given again.
+            let cursors = partition.cursors();
+            let log_end = cursors.log_end.max(log.log_end(log_slot));
+            partition.set_cursors(Cursors { high_watermark: log_end, log_end, ..cursors });
+            partition.next_index = partition.next_index.max(log.last_index(log_slot) + 1);
+            partition.recycled(log.log_start(log_slot));
             let id = partitions.insert(partition);
             groups.insert(group, id);
             by_log_slot.insert(log_slot, id);
@@ -149,7 +155,9 @@ impl Starting {
             by_log_slot,
             producers,
             metadata,
+            metadata_checkpointed: 0,
             counters: Counters::default(),
+            no_extent_since_us: None,
             shown: Vec::new(),
             moved: Vec::new(),
             tokens: Vec::new(),
