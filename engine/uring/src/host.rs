@@ -40,6 +40,8 @@ const RING_DEPTH: usize = 32;
 const IO_MEMORY_BYTES: usize = 64 << 10;
 /// Of 1,000 that the reactor has: background work's part of a busy core.
 const BACKGROUND_SHARES: usize = 100;
+/// Long enough to put an executor to sleep.
+const SHORTEST_PARK: Duration = Duration::from_micros(200);
 /// Bytes zeroed by one write: long enough for the disk, short enough beside commits.
 const ZERO_BYTES: usize = 256 << 10;
 
@@ -275,8 +277,8 @@ fn check_io_uring() -> Result<(), HostError> {
     }
 }
 
-/// The first executor of a process registers for membarrier, which takes tens of milliseconds once other threads
-/// run. An executor that does nothing pays that before the real one serves.
+/// The first park of a process registers for membarrier, which takes tens of milliseconds once other threads run.
+/// An executor that does nothing but park pays that before the real one serves.
 fn throwaway_executor() -> Result<(), HostError> {
     static FIRST: Once = Once::new();
     let mut made = Ok(());
@@ -284,7 +286,7 @@ fn throwaway_executor() -> Result<(), HostError> {
         let executor =
             LocalExecutorBuilder::new(Placement::Unbound).ring_depth(4).io_memory(IO_MEMORY_BYTES).make();
         made = executor
-            .map(|executor| executor.run(async {}))
+            .map(|executor| executor.run(async { drop(Timer::new(SHORTEST_PARK).await) }))
             .map_err(|error| HostError::Executor(errno(&error)));
     });
     made

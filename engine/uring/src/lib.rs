@@ -7,10 +7,14 @@
 
 pub mod affinity;
 pub mod arena;
+pub mod baseline;
 pub mod clock;
 pub mod file;
+mod frames;
 pub mod host;
+pub mod limits;
 pub mod op;
+pub mod probe;
 pub mod ring;
 pub mod socket;
 pub mod status;
