@@ -180,7 +180,13 @@ impl SimDisk {
         in_a_million > 0 && self.random.below(1_000_000) < in_a_million
     }
 
-    fn write(&mut self, name: FileName, position: usize, bytes: Vec<u8>, flush: bool) -> Result<u32, DiskError> {
+    fn write(
+        &mut self,
+        name: FileName,
+        position: usize,
+        bytes: Vec<u8>,
+        flush: bool,
+    ) -> Result<u32, DiskError> {
         let moved = bytes.len() as u32;
         self.bytes_written += u64::from(moved);
         let file = self.files.get_mut(&name).ok_or(DiskError::Io { errno: EIO })?;
@@ -258,8 +264,12 @@ impl SimDisk {
         for Started { op, .. } in std::mem::take(&mut self.started) {
             let file = op.file();
             match op {
-                DiskOp::WriteFrame { position, source, .. } => self.tear(file, position as usize, &bytes(source)),
-                DiskOp::Zero { position, bytes, .. } => self.tear(file, position as usize, &vec![0; bytes as usize]),
+                DiskOp::WriteFrame { position, source, .. } => {
+                    self.tear(file, position as usize, &bytes(source))
+                }
+                DiskOp::Zero { position, bytes, .. } => {
+                    self.tear(file, position as usize, &vec![0; bytes as usize])
+                }
                 DiskOp::WriteSuperblock { copy, bytes, .. } => {
                     if self.files.contains_key(&file) || self.random.chance(50) {
                         self.files.entry(file).or_default().durable.resize(SUPERBLOCK_BYTES, 0);
@@ -357,11 +367,14 @@ mod tests {
             bench.finish_one();
             let image = bench.crash();
             let sectors = image.chunks(SECTOR).filter(|sector| sector.iter().all(|byte| *byte == 7)).count();
-            let untouched = image.chunks(SECTOR).filter(|sector| sector.iter().all(|byte| *byte == 0)).count();
+            let untouched =
+                image.chunks(SECTOR).filter(|sector| sector.iter().all(|byte| *byte == 0)).count();
             assert_eq!(sectors + untouched, PAGE / SECTOR, "a sector is whole or not there");
             survivors.push(sectors);
         }
-        assert!(survivors.contains(&0) && survivors.contains(&8) && survivors.iter().any(|n| (1..8).contains(n)));
+        assert!(
+            survivors.contains(&0) && survivors.contains(&8) && survivors.iter().any(|n| (1..8).contains(n))
+        );
     }
 
     #[test]

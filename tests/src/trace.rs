@@ -45,3 +45,12 @@ impl Trace {
         self.kept.as_deref()
     }
 }
+
+/// A test that fails shows what led to it, when the text was kept.
+impl Drop for Trace {
+    fn drop(&mut self) {
+        if let (true, Some(kept)) = (std::thread::panicking(), &self.kept) {
+            eprintln!("{kept}");
+        }
+    }
+}

@@ -8,6 +8,7 @@ impl Shard {
     /// # Panics
     /// When one does not hold.
     pub fn check(&self) {
+        self.log.check();
         self.sessions.check();
         self.pending.check();
         self.producers.check();

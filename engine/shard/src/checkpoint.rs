@@ -1,11 +1,13 @@
 //! The state of a shard as bytes: what the log carries forward so that old extents can go.
 //!
-//! A checkpoint is a sequence of parts of bounded size, the first one marked, each a row of items. Items carry their
-//! length, so that a reader passes over kinds it does not know. An item holds the index of the last entry it
-//! includes; replay passes over entries up to it. Decoding never panics: the bytes come from a disk.
+//! A checkpoint is a sequence of parts of bounded size, each a row of items; the first part of a full one is marked.
+//! An incremental one holds the groups and producers that changed, and all of the metadata if any of it did: a
+//! counters item begins the metadata anew. Items carry their length, so that a reader passes over kinds it does not
+//! know, and the index of the last entry they include; replay passes over entries up to it. Decoding never panics:
+//! the bytes come from a disk.
 //!
 //! ```text
-//! part   magic u32 "CLSP", version u16, flags u16 (1 = first part)
+//! part   magic u32 "CLSP", version u16, flags u16 (1 = begins a full one)
 //! item   kind u8, length u32, body
 //! 1      counters   store u64, next index u64, next topic u64, next group u64, producer ids end u64
 //! 2      topic      id u128, first group u64, durability u8, name, placement, state u8, opened logs
@@ -18,6 +20,7 @@
 use std::collections::BTreeMap;
 
 use corelog_model::{GroupId, LogId, ProducerId, Term, TopicId};
+use corelog_storage::CheckpointKind;
 
 use crate::codec::{Reader, Writer};
 use crate::metadata::{Metadata, Topic, TopicState, read_topic, write_topic};
@@ -42,11 +45,18 @@ impl Shard {
         let Some(kind) = self.log.wants_checkpoint() else { return };
         let mut parts: Vec<Vec<u8>> = Vec::new();
         let part_bytes = (self.config.log.max_batch_bytes as usize).min(PART_BYTES);
+        let view = View {
+            metadata: &self.metadata,
+            metadata_changed: self.metadata.next_index != self.metadata_checkpointed,
+            producers: &self.producers,
+        };
         let groups = self.partitions.iter().map(|(_, partition)| partition);
-        encode(&self.metadata, groups, &self.producers, part_bytes, &mut |part| parts.push(part.to_vec()));
+        encode(kind, &view, groups, part_bytes, &mut |part| parts.push(part.to_vec()));
         let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
         if self.log.checkpoint(kind, &parts).is_ok() {
-            self.counters.checkpoints += 1;
+            self.metadata_checkpointed = self.metadata.next_index;
+            self.producers.checkpointed();
+            self.partitions.iter_mut().for_each(|partition| partition.changed = false);
         }
     }
 }
@@ -82,36 +92,43 @@ impl Parts<'_> {
     }
 }
 
-/// Encodes the whole state into parts of at most `part_bytes` (one larger item has a part of its own).
+/// What a checkpoint is made from, the groups excepted.
+pub(crate) struct View<'a> {
+    pub(crate) metadata: &'a Metadata,
+    pub(crate) metadata_changed: bool,
+    pub(crate) producers: &'a Producers,
+}
+
+/// Encodes the state, or what changed of it, into parts of at most `part_bytes` (one larger item has a part of its
+/// own).
 pub(crate) fn encode<'a>(
-    metadata: &Metadata,
+    kind: CheckpointKind,
+    view: &View<'_>,
     groups: impl Iterator<Item = &'a Partition>,
-    producers: &Producers,
     part_bytes: usize,
     hand_on: &mut dyn FnMut(&[u8]),
 ) {
+    let full = kind == CheckpointKind::Full;
     let mut parts = Parts { part: Vec::new(), item: Vec::new(), max_bytes: part_bytes, hand_on };
-    parts.begin(FIRST);
-    parts.add(1, |to| {
-        for counter in [
-            metadata.store,
-            metadata.next_index,
-            metadata.next_topic,
-            metadata.next_group,
-            metadata.producer_ids_end,
-        ] {
-            to.u64(counter);
+    parts.begin(if full { FIRST } else { 0 });
+    if full || view.metadata_changed {
+        parts.add(1, |to| write_counters(to, view.metadata));
+        for (id, topic) in &view.metadata.topics {
+            parts.add(2, |to| write_topic_item(to, *id, topic));
         }
-    });
-    for (id, topic) in &metadata.topics {
-        parts.add(2, |to| write_topic_item(to, *id, topic));
     }
-    for group in groups {
+    for group in groups.filter(|group| full || group.changed) {
         parts.add(3, |to| write_group(to, group));
     }
-    // One that was only ever refused has nothing that a restart must know.
-    for producer in producers.iter().filter(|producer| producer.count > 0) {
-        parts.add(4, |to| write_producer(to, producer));
+    let mut add_producer = |state: &ProducerState| {
+        // One that was only ever refused has nothing that a restart must know.
+        if state.count > 0 {
+            parts.add(4, |to| write_producer(to, state));
+        }
+    };
+    match kind {
+        CheckpointKind::Full => view.producers.iter().for_each(&mut add_producer),
+        CheckpointKind::Incremental => view.producers.changed().for_each(&mut add_producer),
     }
     (parts.hand_on)(&parts.part);
 }
@@ -131,7 +148,6 @@ impl State {
         let head = (from.u32(), from.u16(), from.u16());
         let (Some(MAGIC), Some(VERSION), Some(flags)) = head else { return Err(Malformed) };
         if flags & FIRST != 0 {
-            self.metadata = Metadata::new(self.metadata.store);
             self.groups.clear();
             self.producers.clear();
         }
@@ -153,7 +169,8 @@ impl State {
             }
             3 => {
                 let group = self.read_group(&mut body)?;
-                self.groups.insert(group.group, group).is_none().then_some(())
+                self.groups.insert(group.group, group);
+                Some(())
             }
             4 => {
                 self.producers.restore(read_producer(&mut body)?);
@@ -165,12 +182,27 @@ impl State {
 
     fn read_counters(&mut self, from: &mut Reader<'_>) -> Option<()> {
         let store = from.u64()?;
+        self.metadata = Metadata::new(self.metadata.store);
         let metadata = &mut self.metadata;
         metadata.next_index = from.u64()?;
         metadata.next_topic = from.u64()?;
         metadata.next_group = from.u64()?;
         metadata.producer_ids_end = from.u64()?;
         (store == metadata.store).then_some(())
+    }
+
+    /// Forgets groups that a later checkpoint no longer lists as open, and their producers.
+    pub(crate) fn drop_closed(&mut self, log: LogId) {
+        let topics = &self.metadata.topics;
+        let is_open = |partition: &Partition| {
+            topics.get(&partition.topic).is_some_and(|topic| topic.opened.contains(&log))
+        };
+        let closed: Vec<_> =
+            self.groups.values().filter(|group| !is_open(group)).map(|group| group.group).collect();
+        for group in closed {
+            self.groups.remove(&group);
+            self.producers.drop_group(group);
+        }
     }
 
     fn read_group(&self, from: &mut Reader<'_>) -> Option<Partition> {
@@ -196,6 +228,14 @@ impl State {
         }
         Some(partition)
     }
+}
+
+fn write_counters(to: &mut Writer<'_>, metadata: &Metadata) {
+    to.u64(metadata.store);
+    to.u64(metadata.next_index);
+    to.u64(metadata.next_topic);
+    to.u64(metadata.next_group);
+    to.u64(metadata.producer_ids_end);
 }
 
 fn write_topic_item(to: &mut Writer<'_>, id: TopicId, topic: &Topic) {
@@ -302,44 +342,38 @@ mod tests {
         }
         state.metadata.apply(&Command::Opened { topic, log: LogId(0) }).unwrap();
         state.metadata.apply(&Command::Ready { topic }).unwrap();
-        for (partition, group) in state.metadata.topics[&topic].partitions_in(LogId(0)) {
-            let mut entry = Partition::new(group, topic, partition, corelog_model::Durability::Durable);
-            for n in 0..20u32 {
-                let identity = Identity {
-                    producer: ProducerId(1 + u64::from(n % 3)),
-                    epoch: 0,
-                    first: n / 3,
-                    last: n / 3,
-                };
-                let base_offset = entry.cursors().log_end;
-                let at = Remembered {
-                    first: n / 3,
-                    last: n / 3,
-                    base_offset,
-                    append_us: 5 + u64::from(n),
-                    frame: 0,
-                };
-                state.producers.appended(group, entry.next_index, identity, at);
-                entry.appended(Term(1 + n / 7), base_offset + 1, at.append_us);
-            }
+        let opened: Vec<_> = state.metadata.topics[&topic].partitions_in(LogId(0)).collect();
+        for (partition, group) in opened {
+            let entry = Partition::new(group, topic, partition, corelog_model::Durability::Durable);
             state.groups.insert(group, entry);
+            for n in 0..20u32 {
+                append(&mut state, group, n, Term(1 + n / 7));
+            }
         }
         state
     }
 
-    fn parts_of(state: &State, part_bytes: usize) -> Vec<Vec<u8>> {
+    fn parts_of(state: &State, kind: CheckpointKind, part_bytes: usize) -> Vec<Vec<u8>> {
         let mut parts = Vec::new();
-        encode(&state.metadata, state.groups.values(), &state.producers, part_bytes, &mut |part| {
-            parts.push(part.to_vec());
-        });
+        let view = View { metadata: &state.metadata, metadata_changed: true, producers: &state.producers };
+        encode(kind, &view, state.groups.values(), part_bytes, &mut |part| parts.push(part.to_vec()));
         parts
+    }
+
+    fn append(state: &mut State, group: GroupId, n: u32, term: Term) {
+        let entry = state.groups.get_mut(&group).unwrap();
+        let (first, base_offset) = (n / 3, entry.cursors().log_end);
+        let identity = Identity { producer: ProducerId(1 + u64::from(n % 3)), epoch: 0, first, last: first };
+        let at = Remembered { first, last: first, base_offset, append_us: 5 + u64::from(n), frame: 0 };
+        state.producers.appended(group, entry.next_index, identity, at);
+        entry.appended(term, base_offset + 1, at.append_us);
     }
 
     #[test]
     fn the_state_survives_whatever_the_size_of_its_parts() {
         let state = sample();
         for part_bytes in [64, 500, 1 << 20] {
-            let parts = parts_of(&state, part_bytes);
+            let parts = parts_of(&state, CheckpointKind::Full, part_bytes);
             let mut back = sample();
             for part in &parts {
                 back.decode(part).unwrap();
@@ -347,13 +381,43 @@ mod tests {
             assert_eq!(back.metadata, state.metadata);
             assert_eq!(format!("{:?}", back.groups), format!("{:?}", state.groups));
             assert!(back.producers.iter().eq(state.producers.iter()));
-            assert_eq!(parts_of(&back, part_bytes), parts, "the same state is the same bytes");
+            assert_eq!(
+                parts_of(&back, CheckpointKind::Full, part_bytes),
+                parts,
+                "the same state is the same bytes"
+            );
         }
+    }
+
+    /// A full checkpoint, some appends and the end of a topic, an incremental one: together they are the state.
+    #[test]
+    fn an_incremental_checkpoint_adds_what_changed_and_no_more() {
+        let mut state = sample();
+        let mut back = empty();
+        for part in parts_of(&state, CheckpointKind::Full, 500) {
+            back.decode(&part).unwrap();
+        }
+        state.producers.checkpointed();
+        state.groups.values_mut().for_each(|group| group.changed = false);
+        append(&mut state, GroupId(17), 20, Term(4));
+        let parts = parts_of(&state, CheckpointKind::Incremental, 1 << 20);
+        assert!(parts[0].len() < parts_of(&state, CheckpointKind::Full, 1 << 20)[0].len() / 2);
+        back.decode(&parts[0]).unwrap();
+        assert!(back.producers.iter().eq(state.producers.iter()), "in the same order of use");
+        state.groups.values_mut().for_each(|group| group.changed = true);
+        assert_eq!(format!("{:?}", back.groups), format!("{:?}", state.groups));
+
+        let topic = *state.metadata.topics.keys().next().unwrap();
+        state.metadata.apply(&Command::Deleting { topic }).unwrap();
+        state.metadata.apply(&Command::Closed { topic, log: LogId(0) }).unwrap();
+        back.decode(&parts_of(&state, CheckpointKind::Incremental, 1 << 20)[0]).unwrap();
+        back.drop_closed(LogId(0));
+        assert!(back.groups.is_empty() && back.producers.len() == 0);
     }
 
     #[test]
     fn damaged_parts_are_refused_not_believed() {
-        let part = parts_of(&sample(), 1 << 20).remove(0);
+        let part = parts_of(&sample(), CheckpointKind::Full, 1 << 20).remove(0);
         for end in 0..part.len() {
             let _ = empty().decode(&part[..end]);
         }

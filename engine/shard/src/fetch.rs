@@ -110,10 +110,7 @@ impl Shard {
                 self.counters.fetched_bytes += bytes;
                 self.fetched(fetch.partition, from, out)
             }
-            Read::Pending => {
-                self.counters.cold_reads += 1;
-                Outcome::AwaitDisk
-            }
+            Read::Pending => Outcome::AwaitDisk,
             Read::Busy => Outcome::AwaitTurn,
             Read::BelowStart { log_start } => {
                 let partition =
@@ -194,9 +191,10 @@ impl Shard {
                 return Err(Refusal::UnknownEpoch { current });
             }
             if epoch < current {
-                let end = partition.epochs.end_of(epoch, cursors.log_end);
+                // Below the start there is nothing left that a reader could go back to.
+                let end = partition.epochs.end_of(epoch, cursors.log_end).max(cursors.log_start);
                 if fetch.offset > end {
-                    return Err(Refusal::LogTruncated { offset: end.max(cursors.log_start) });
+                    return Err(Refusal::LogTruncated { offset: end });
                 }
             }
         }

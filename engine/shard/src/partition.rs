@@ -101,6 +101,8 @@ pub(crate) struct Partition {
     pub(crate) last_append_us: u64,
     /// Bytes that became visible since the start of the shard: waiting fetches compare against it.
     pub(crate) visible_bytes: u64,
+    /// Whether the last checkpoint says something else.
+    pub(crate) changed: bool,
     /// Fetches that wait for data here.
     pub(crate) waits: WaitList,
 }
@@ -118,6 +120,7 @@ impl Partition {
             next_index: 1,
             last_append_us: 0,
             visible_bytes: 0,
+            changed: true,
             waits: WaitList::default(),
         }
     }
@@ -145,6 +148,7 @@ impl Partition {
         assert!(next_offset > self.cursors.log_end, "{}: a batch holds a record", self.group);
         self.epochs.append(term, self.cursors.log_end);
         self.next_index += 1;
+        self.changed = true;
         self.last_append_us = self.last_append_us.max(append_us);
         self.set_cursors(Cursors { log_end: next_offset, ..self.cursors });
     }
@@ -160,6 +164,7 @@ impl Partition {
         let log_start = log_start.clamp(self.cursors.log_start, self.cursors.high_watermark);
         self.set_cursors(Cursors { log_start, ..self.cursors });
         self.epochs.prune(log_start);
+        self.changed = true;
     }
 }
 
@@ -211,6 +216,11 @@ impl Partitions {
     pub(crate) fn get_mut(&mut self, id: PartitionId) -> Option<&mut Partition> {
         let slot = self.slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation)?;
         slot.partition.as_mut()
+    }
+
+    /// All partitions, by slot, to be marked.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Partition> {
+        self.slots.iter_mut().filter_map(|slot| slot.partition.as_mut())
     }
 
     /// All partitions, by slot.

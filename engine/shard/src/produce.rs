@@ -15,6 +15,9 @@ use crate::refusal::{Part, Refusal};
 use crate::response::Response;
 use crate::shard::{Asker, Shard};
 
+/// How long produce waits for an extent before the disk is called full, in microseconds.
+const EXTENT_PATIENCE_US: u64 = 500_000;
+
 /// Why the batches of a request end here.
 enum Stop {
     Refused(Refusal),
@@ -68,7 +71,7 @@ impl Shard {
         out: &mut Actions,
     ) -> Taken {
         // Room first, as a hint: a blocked request comes again every turn and should not be summed each time.
-        if self.pending.is_full() || matches!(self.log.room_for(1, batches.len()), Err(Full::Window)) {
+        if self.pending.is_full() || matches!(self.room(now, batches.len()), Err(Stop::Blocked)) {
             self.counters.blocked += 1;
             return Taken::Blocked;
         }
@@ -137,12 +140,7 @@ impl Shard {
         if progress.batches > 0 && progress.next_offset != log_end {
             return Ok(false);
         }
-        match self.log.room_for(1, batch.len()) {
-            Ok(()) => {}
-            Err(Full::Window) => return Err(Stop::Blocked),
-            Err(Full::Extents) => return Err(Refusal::StorageFull.into()),
-            Err(Full::ReadOnly) => return Err(Refusal::ReadOnly.into()),
-        }
+        self.room(now, batch.len())?;
         if let Some(identity) = identity {
             self.producers.reserve(group, identity.producer, now.wall_us)?;
         }
@@ -151,6 +149,27 @@ impl Shard {
         progress.bytes += header.batch_bytes() as u64;
         *rest = after;
         Ok(progress.add(at, u64::from(header.record_count)))
+    }
+
+    /// Whether a batch of this size can be appended. An extent that is on its way is waited for like any other
+    /// room; one that does not come means a full disk, which the producer must hear of.
+    fn room(&mut self, now: Now, bytes: usize) -> Result<(), Stop> {
+        let result = self.log.room_for(1, bytes);
+        if result != Err(Full::Extents) {
+            self.no_extent_since_us = None;
+        }
+        match result {
+            Ok(()) => Ok(()),
+            Err(Full::Window) => Err(Stop::Blocked),
+            Err(Full::ReadOnly) => Err(Refusal::ReadOnly.into()),
+            Err(Full::Extents) => {
+                let since_us = *self.no_extent_since_us.get_or_insert(now.mono_us);
+                if now.mono_us.saturating_sub(since_us) < EXTENT_PATIENCE_US {
+                    return Err(Stop::Blocked);
+                }
+                Err(Refusal::StorageFull.into())
+            }
+        }
     }
 
     /// The batch gets its offset and enters the open frame; all state follows. Nothing fails from here on.

@@ -82,6 +82,8 @@ pub(crate) struct ProducerState {
 #[derive(Debug)]
 struct Pair {
     state: ProducerState,
+    /// Used after the last checkpoint.
+    changed: bool,
     older: u32,
     newer: u32,
 }
@@ -223,12 +225,42 @@ impl Producers {
 
     /// All states, the longest idle first: the order in which `restore` rebuilds the same list.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &ProducerState> {
-        let mut at = self.oldest;
+        self.iter_from(self.oldest)
+    }
+
+    fn iter_from(&self, mut at: u32) -> impl Iterator<Item = &ProducerState> {
         std::iter::from_fn(move || {
             let pair = self.pairs.get(at as usize)?;
             at = pair.newer;
             Some(&pair.state)
         })
+    }
+
+    /// The states used after the last checkpoint, the longest idle first. They are the newest of the list, since
+    /// every use makes a pair the newest.
+    pub(crate) fn changed(&self) -> impl Iterator<Item = &ProducerState> {
+        let (mut at, mut first) = (self.newest, NONE);
+        while let Some(pair) = self.pairs.get(at as usize).filter(|pair| pair.changed) {
+            first = at;
+            at = pair.older;
+        }
+        self.iter_from(first)
+    }
+
+    /// A checkpoint holds all that is here.
+    pub(crate) fn checkpointed(&mut self) {
+        let mut at = self.newest;
+        while let Some(pair) = self.pairs.get_mut(at as usize).filter(|pair| pair.changed) {
+            pair.changed = false;
+            at = pair.older;
+        }
+    }
+
+    /// Checkpoints may bring back pairs that were forgotten after them: the bound holds again.
+    pub(crate) fn trim(&mut self) {
+        while self.len() > self.limits.pairs as usize {
+            self.remove(self.oldest);
+        }
     }
 
     /// Finds or adds the pair and makes it the newest.
@@ -244,6 +276,7 @@ impl Producers {
         let pair = &mut self.pairs[slot as usize];
         // A wall clock that was set back must not make this pair look idle.
         pair.state.last_us = pair.state.last_us.max(wall_us);
+        pair.changed = true;
         (pair.older, pair.newer) = (newest, NONE);
         match newest {
             NONE => self.oldest = slot,
@@ -264,7 +297,7 @@ impl Producers {
             count: 0,
             batches: [Remembered::default(); REMEMBERED],
         };
-        let pair = Pair { state, older: NONE, newer: NONE };
+        let pair = Pair { state, changed: true, older: NONE, newer: NONE };
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.pairs[slot as usize] = pair;

@@ -61,7 +61,7 @@ impl Default for Limits {
             connections: 4096,
             handles: 1 << 20,
             waits: 16_384,
-            pending: 65_536,
+            pending: 16_384,
             topics: 100_000,
             partitions: 100_000,
             changes: 256,
@@ -89,7 +89,6 @@ impl Asker {
 }
 
 /// One shard over one log. Made by [`Starting`](crate::Starting).
-#[derive(Debug)]
 pub struct Shard {
     pub(crate) config: ShardConfig,
     pub(crate) log: Log,
@@ -101,8 +100,12 @@ pub struct Shard {
     pub(crate) pending: PendingQueue,
     pub(crate) producers: Producers,
     pub(crate) metadata: Metadata,
+    /// The metadata's next index when the last checkpoint was written; 0 before the first.
+    pub(crate) metadata_checkpointed: u64,
     pub(crate) changes: Changes,
     pub(crate) counters: Counters,
+    /// Since when produce waits for an extent, in monotonic microseconds.
+    pub(crate) no_extent_since_us: Option<u64>,
     /// Partitions with waiting fetches that showed more data this turn.
     pub(crate) shown: Vec<PartitionId>,
     /// Reused: log starts that recycling moved, tokens of reads that are over, bytes of control entries.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use corelog_model::batch::BatchHeader;
-use corelog_model::{GroupId, LogId, Now, TopicId};
+use corelog_model::{GroupId, LogId, Now, Slice, TopicId};
 use corelog_storage::{
     DiskCompletion, EntryHeader, EntryKind, Listing, Log, Memory, OpenError, Opening, Replayed,
 };
@@ -71,7 +71,6 @@ impl From<OpenError> for StartError {
 }
 
 /// A shard on its way: waits for the disk to say what there was.
-#[derive(Debug)]
 pub struct Starting {
     config: ShardConfig,
     opening: Opening,
@@ -110,6 +109,11 @@ impl Starting {
         Ok(log.map(|log| self.shard(log)))
     }
 
+    /// The bytes of a frame that the start writes.
+    pub fn bytes(&self, slice: Slice) -> &[u8] {
+        self.opening.bytes(slice)
+    }
+
     fn shard(&mut self, mut log: Log) -> Shard {
         let config = self.config.clone();
         let limits = config.limits;
@@ -118,8 +122,10 @@ impl Starting {
             groups: BTreeMap::new(),
             producers: Producers::new(limits.producers),
         };
-        let State { metadata, groups: recovered, producers } =
-            std::mem::replace(&mut self.replay.state, empty);
+        let mut state = std::mem::replace(&mut self.replay.state, empty);
+        state.drop_closed(config.log.log);
+        state.producers.trim();
+        let State { metadata, groups: recovered, producers } = state;
         let mut partitions = Partitions::default();
         let mut groups = BTreeMap::new();
         let mut by_log_slot = BTreeMap::new();
@@ -144,7 +150,9 @@ impl Starting {
             by_log_slot,
             producers,
             metadata,
+            metadata_checkpointed: 0,
             counters: Counters::default(),
+            no_extent_since_us: None,
             shown: Vec::new(),
             moved: Vec::new(),
             tokens: Vec::new(),

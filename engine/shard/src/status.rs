@@ -51,8 +51,4 @@ pub struct Counters {
     pub fetches: u64,
     /// Bytes answered to fetches.
     pub fetched_bytes: u64,
-    /// Checkpoints written.
-    pub checkpoints: u64,
-    /// Fetches that had to read the disk.
-    pub cold_reads: u64,
 }
