@@ -138,7 +138,6 @@ pub struct Memory {
 }
 
 /// The reactor's decisions.
-#[derive(Debug)]
 pub struct Core {
     shard: Shard,
     identity: Identity,
@@ -180,7 +179,6 @@ pub enum Turn {
 }
 
 /// A started shard with what surrounds it: all that a core is made of.
-#[derive(Debug)]
 pub struct Parts {
     /// The state machine.
     pub shard: Shard,

@@ -9,7 +9,6 @@ use corelog_uring::{Completion, FileId};
 use super::{Core, Disk, Op, OpSlab, Output, Parts};
 
 /// A shard on its way, with the operations it waits for.
-#[derive(Debug)]
 pub struct Opening {
     starting: Starting,
     disk: Disk,
