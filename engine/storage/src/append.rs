@@ -100,8 +100,12 @@ impl Log {
         let bytes = payload + entries * ENTRY_HEADER_BYTES;
         let frames = bytes / self.target as usize + 2;
         let on_disk = bytes + frames * (FRAME_HEADER_BYTES + FRAME_ALIGN);
-        let room = self.extents.room(self.config.max_frame_bytes() as u64);
-        if room < self.waiting_bytes() + on_disk as u64 + reserve {
+        // The last spare is kept for the next start, or for frames that have to move: both must work on a full disk.
+        let spares = self.extents.spare.len() as u64;
+        let spares = if reserve == 0 { spares } else { spares.saturating_sub(1) };
+        let room = self.extents.room(spares, self.config.max_frame_bytes() as u64);
+        let last_is_gone = reserve > 0 && self.extents.spare.is_empty();
+        if last_is_gone || room < self.waiting_bytes() + on_disk as u64 + reserve {
             return Err(Full::Extents);
         }
         if self.queue.frames.len() + frames.min(entries + 1) >= QUEUE_MAX || !self.entries_fit(entries as u64)

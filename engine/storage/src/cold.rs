@@ -106,6 +106,10 @@ impl Cold {
             .find(|block| matches!(block.job, Some(Job::Footer { generation, .. }) if generation == wanted))
     }
 
+    pub(crate) fn is_loading(&self) -> bool {
+        self.blocks.iter().any(|block| matches!(block.job, Some(Job::Footer { .. })))
+    }
+
     /// A block for a read of `length` bytes, the longest unused one; `None` when the budget or the blocks are
     /// used up.
     pub(crate) fn free(&self, length: u32) -> Option<usize> {

@@ -126,10 +126,11 @@ impl Extents {
         self.zeroing.is_some_and(|zero| zero.extent == extent && zero.from < to && from < zero.to)
     }
 
-    /// Bytes that can still be placed for certain, whatever the sizes of frames.
-    pub(crate) fn room(&self, max_frame: u64) -> u64 {
+    /// Bytes that can still be placed for certain in the head and `spares` more extents, whatever the sizes of
+    /// frames.
+    pub(crate) fn room(&self, spares: u64, max_frame: u64) -> u64 {
         let head = self.head().map_or(0, |head| (self.bytes - head.end).saturating_sub(max_frame));
-        head + self.spare.len() as u64 * (self.bytes - max_frame)
+        head + spares * (self.bytes - max_frame)
     }
 
     /// Takes the first spare as the new head; `None` when there is none, or zeros are still on their way to

@@ -61,6 +61,15 @@ impl Footers {
         self.pending.push_back(Pending { generation, runs, parts: Vec::new() });
     }
 
+    /// Recovery has met every part of a closed extent's footer.
+    pub(crate) fn written(&mut self, generation: u64) {
+        if let Some(at) = self.pending.iter().position(|pending| pending.generation == generation)
+            && let Some(pending) = self.pending.remove(at)
+        {
+            self.keep(generation, pending.runs);
+        }
+    }
+
     /// The next part to append: its extent's generation and its number.
     pub(crate) fn next_part(&self) -> Option<(u64, usize)> {
         let part_bytes = self.part_bytes;

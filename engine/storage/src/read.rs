@@ -224,6 +224,10 @@ impl Log {
             block.tokens.push(token);
             return Read::Pending;
         }
+        // One index at a time: two of several parts each would drive each other out.
+        if self.cold.is_loading() || self.footers.next_partial().is_some() {
+            return Read::Busy;
+        }
         match self.load_footer_part(generation, 0, out) {
             Some(at) => {
                 self.cold.blocks[at].tokens.push(token);
