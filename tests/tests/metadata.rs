@@ -135,7 +135,8 @@ fn fill(machine: &mut Machine, name: &str, extents: u64) {
 /// Four extents are kept, forty are written: everything a client was ever told must outlive the extents it was in.
 #[test]
 fn what_recycling_takes_is_carried_forward() {
-    let log = LogConfig { retention_bytes: Some(4 * EXTENT_BYTES), ..small_log() };
+    let log =
+        LogConfig { retention_bytes: Some(4 * EXTENT_BYTES), checkpoint_bytes: 32 << 10, ..small_log() };
     let mut machine = machine(log, 5);
     for (name, durability) in
         [("quiet", Durability::Durable), ("busy", Durability::Durable), ("passing", Durability::Memory)]
@@ -159,7 +160,7 @@ fn what_recycling_takes_is_carried_forward() {
     restart(&mut machine);
     assert_eq!(open(&mut machine, passing, 0).unwrap().high_watermark, before.high_watermark);
     produce(&mut machine, &batch(passing, 0, 200..220, From::default())).unwrap();
-    fill(&mut machine, "busy", 2);
+    fill(&mut machine, "busy", 1);
     restart(&mut machine);
 
     let kept = machine.disk.extents() as u64;

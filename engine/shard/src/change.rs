@@ -9,13 +9,14 @@ use std::collections::VecDeque;
 
 use corelog_model::limits::{MAX_PARTITIONS_PER_TOPIC, is_topic_name};
 use corelog_model::{Durability, GroupId, Now, ProducerId, TopicId};
-use corelog_storage::{EntryKind, Full};
+use corelog_storage::EntryKind;
 
 use crate::event::{Actions, Taken};
 use crate::metadata::{Command, Metadata, Topic, TopicState};
 use crate::partition::Partition;
 use crate::refusal::{Bounded, Refusal};
 use crate::response::Response;
+use crate::room::NoRoom;
 use crate::shard::{Asker, Shard};
 
 /// Producer ids reserved by one entry: a restart skips at most this many.
@@ -99,6 +100,7 @@ impl Changes {
 impl Shard {
     pub(crate) fn create_topic(
         &mut self,
+        now: Now,
         asker: Asker,
         name: &str,
         partitions: u32,
@@ -114,7 +116,7 @@ impl Shard {
         };
         let topic = self.metadata.next_topic_id();
         let checked = self.check_new_topic(name, partitions);
-        self.begin(asker, checked.map(|()| (topic, command, Step::Open)), out)
+        self.begin(now, asker, checked.map(|()| (topic, command, Step::Open)), out)
     }
 
     fn check_new_topic(&self, name: &str, partitions: u32) -> Result<(), Refusal> {
@@ -137,18 +139,19 @@ impl Shard {
         Ok(())
     }
 
-    pub(crate) fn delete_topic(&mut self, asker: Asker, name: &str, out: &mut Actions) -> Taken {
+    pub(crate) fn delete_topic(&mut self, now: Now, asker: Asker, name: &str, out: &mut Actions) -> Taken {
         let step = match self.metadata.topic_by_name(name) {
             None => Err(Refusal::UnknownTopic),
             Some((topic, _)) if !self.changes.is_settled(topic) => Err(Refusal::NotReady),
             Some((topic, _)) => Ok((topic, Command::Deleting { topic }, Step::Close)),
         };
-        self.begin(asker, step, out)
+        self.begin(now, asker, step, out)
     }
 
     /// Appends the first entry of a change. The entry must fit the log, and a part of a checkpoint later.
     fn begin(
         &mut self,
+        now: Now,
         asker: Asker,
         step: Result<(TopicId, Command, Step), Refusal>,
         out: &mut Actions,
@@ -166,22 +169,21 @@ impl Shard {
         if self.scratch.len() > self.config.log.max_batch_bytes as usize / 2 {
             return self.refuse(asker, Refusal::InvalidPartitions, out);
         }
-        match self.append_command(&command) {
+        match self.append_command(now, &command) {
             Ok(frame) => {
                 self.changes.topics.push(Change { topic, next, frame, asker: Some(asker) });
                 Taken::Done
             }
-            Err(Full::Window) => Taken::Blocked,
-            Err(Full::Extents) => self.refuse(asker, Refusal::StorageFull, out),
-            Err(Full::ReadOnly) => self.refuse(asker, Refusal::ReadOnly, out),
+            Err(NoRoom::Wait) => Taken::Blocked,
+            Err(NoRoom::Refused(refusal)) => self.refuse(asker, refusal, out),
         }
     }
 
     /// Appends an entry of the metadata group and applies it; its frame.
-    fn append_command(&mut self, command: &Command) -> Result<u64, Full> {
+    fn append_command(&mut self, now: Now, command: &Command) -> Result<u64, NoRoom> {
         let mut bytes = std::mem::take(&mut self.scratch);
         command.encode(&mut bytes);
-        let result = self.log.room_for(1, bytes.len()).map(|()| {
+        let result = self.room(now, bytes.len()).map(|()| {
             let index = self.metadata.next_index;
             let appended = self.log.append_control(EntryKind::Metadata, GroupId::METADATA, index, &bytes);
             self.metadata.apply(command).expect("a command of our own continues the entries before it");
@@ -205,30 +207,37 @@ impl Shard {
             } else {
                 match self.step(now, topic, next, out) {
                     Ok((next, frame)) => self.changes.topics[at] = Change { topic, next, frame, asker },
-                    Err(Full::Window | Full::Extents | Full::ReadOnly) => {}
+                    // A step that was begun is done when there is room again, or by the next start.
+                    Err(NoRoom::Wait | NoRoom::Refused(_)) => {}
                 }
                 at += 1;
             }
         }
-        self.step_producer_ids(durable, out);
+        self.step_producer_ids(now, durable, out);
     }
 
     /// Appends the entry of one step and does what it says; the step after it.
-    fn step(&mut self, now: Now, topic: TopicId, step: Step, out: &mut Actions) -> Result<(Step, u64), Full> {
+    fn step(
+        &mut self,
+        now: Now,
+        topic: TopicId,
+        step: Step,
+        out: &mut Actions,
+    ) -> Result<(Step, u64), NoRoom> {
         let log = self.config.log.log;
         match step {
             Step::Open => {
-                let frame = self.append_command(&Command::Opened { topic, log })?;
+                let frame = self.append_command(now, &Command::Opened { topic, log })?;
                 self.open_groups(topic);
                 Ok((Step::Ready, frame))
             }
-            Step::Ready => Ok((Step::Answer, self.append_command(&Command::Ready { topic })?)),
+            Step::Ready => Ok((Step::Answer, self.append_command(now, &Command::Ready { topic })?)),
             Step::Close => {
-                let frame = self.append_command(&Command::Closed { topic, log })?;
+                let frame = self.append_command(now, &Command::Closed { topic, log })?;
                 self.close_groups(now, topic, out);
                 Ok((Step::Delete, frame))
             }
-            Step::Delete => Ok((Step::Answer, self.append_command(&Command::Deleted { topic })?)),
+            Step::Delete => Ok((Step::Answer, self.append_command(now, &Command::Deleted { topic })?)),
             Step::Answer => unreachable!("an answer appends nothing"),
         }
     }
@@ -266,18 +275,18 @@ impl Shard {
         }
     }
 
-    pub(crate) fn producer_id(&mut self, asker: Asker, out: &mut Actions) -> Taken {
+    pub(crate) fn producer_id(&mut self, now: Now, asker: Asker, out: &mut Actions) -> Taken {
         let bound = self.changes.bound;
         let ids = &mut self.changes.ids;
         if ids.askers.len() >= bound as usize {
             return self.refuse(asker, Refusal::TooMany { what: Bounded::Changes, max: bound }, out);
         }
         ids.askers.push_back(asker);
-        self.step_producer_ids(self.log.durable_frame(), out);
+        self.step_producer_ids(now, self.log.durable_frame(), out);
         Taken::Done
     }
 
-    fn step_producer_ids(&mut self, durable: u64, out: &mut Actions) {
+    fn step_producer_ids(&mut self, now: Now, durable: u64, out: &mut Actions) {
         let ids = &mut self.changes.ids;
         if let Some((end, _)) = ids.reserving.take_if(|(_, frame)| *frame <= durable) {
             ids.durable_end = end;
@@ -291,15 +300,14 @@ impl Shard {
             return;
         }
         let end = ids.durable_end + PRODUCER_IDS_PER_ENTRY;
-        match self.append_command(&Command::ProducerIds { end }) {
+        match self.append_command(now, &Command::ProducerIds { end }) {
             Ok(frame) => self.changes.ids.reserving = Some((end, frame)),
-            Err(Full::Window) => {}
-            Err(full) => self.refuse_producer_ids(full, out),
+            Err(NoRoom::Wait) => {}
+            Err(NoRoom::Refused(refusal)) => self.refuse_producer_ids(refusal, out),
         }
     }
 
-    fn refuse_producer_ids(&mut self, full: Full, out: &mut Actions) {
-        let refusal = if full == Full::ReadOnly { Refusal::ReadOnly } else { Refusal::StorageFull };
+    fn refuse_producer_ids(&mut self, refusal: Refusal, out: &mut Actions) {
         while let Some(asker) = self.changes.ids.askers.pop_front() {
             _ = self.refuse(asker, refusal, out);
         }
@@ -312,6 +320,6 @@ impl Shard {
                 _ = self.refuse(asker, Refusal::ReadOnly, out);
             }
         }
-        self.refuse_producer_ids(Full::ReadOnly, out);
+        self.refuse_producer_ids(Refusal::ReadOnly, out);
     }
 }

@@ -10,6 +10,7 @@
 //! | `starting` | from a directory's listing to a running shard |
 //! | `partition` | cursors and epochs of one partition |
 //! | `produce`, `fetch` | the two hot requests |
+//! | `room` | how long room is waited for |
 //! | `pending`, `wait` | answers that wait: for a frame, for data, for the disk |
 //! | `producer_state` | deduplication |
 //! | `metadata`, `change` | topics and producer ids as a log of their own, and the steps that change them |
@@ -39,6 +40,7 @@ mod producer_state;
 mod refusal;
 mod request;
 mod response;
+mod room;
 mod session;
 mod shard;
 mod starting;

@@ -5,7 +5,6 @@
 
 use corelog_model::batch::{BatchHeader, Patch};
 use corelog_model::{Durability, Now, ProducerId};
-use corelog_storage::Full;
 
 use crate::event::{Actions, Taken};
 use crate::partition::PartitionId;
@@ -13,22 +12,8 @@ use crate::pending::Pending;
 use crate::producer_state::{Identity, Remembered, Verdict, sequence_after};
 use crate::refusal::{Part, Refusal};
 use crate::response::Response;
+use crate::room::NoRoom;
 use crate::shard::{Asker, Shard};
-
-/// How long produce waits for an extent before the disk is called full, in microseconds.
-const EXTENT_PATIENCE_US: u64 = 500_000;
-
-/// Why the batches of a request end here.
-enum Stop {
-    Refused(Refusal),
-    Blocked,
-}
-
-impl From<Refusal> for Stop {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
-    }
-}
 
 /// What was taken of a request so far.
 struct Progress {
@@ -71,7 +56,7 @@ impl Shard {
         out: &mut Actions,
     ) -> Taken {
         // Room first, as a hint: a blocked request comes again every turn and should not be summed each time.
-        if self.pending.is_full() || matches!(self.room(now, batches.len()), Err(Stop::Blocked)) {
+        if self.pending.is_full() || matches!(self.room(now, batches.len()), Err(NoRoom::Wait)) {
             self.counters.blocked += 1;
             return Taken::Blocked;
         }
@@ -90,8 +75,8 @@ impl Shard {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(_) if progress.batches > 0 => break,
-                Err(Stop::Refused(refusal)) => return self.refuse(asker, refusal, out),
-                Err(Stop::Blocked) => {
+                Err(NoRoom::Refused(refusal)) => return self.refuse(asker, refusal, out),
+                Err(NoRoom::Wait) => {
                     self.counters.blocked += 1;
                     return Taken::Blocked;
                 }
@@ -109,7 +94,7 @@ impl Shard {
         expected_offset: Option<u64>,
         rest: &mut &[u8],
         progress: &mut Progress,
-    ) -> Result<bool, Stop> {
+    ) -> Result<bool, NoRoom> {
         let max_bytes = self.config.log.max_batch_bytes as usize;
         let partition = self.partitions.get(id).ok_or(Refusal::UnknownTopicId)?;
         let (header, batch, after) = first_batch(rest, max_bytes)?;
@@ -146,30 +131,9 @@ impl Shard {
         }
         let at = self.append(now, id, &header, batch);
         progress.end_offset = log_end + u64::from(header.record_count);
-        progress.bytes += header.batch_bytes() as u64;
+        progress.bytes += batch.len() as u64;
         *rest = after;
         Ok(progress.add(at, u64::from(header.record_count)))
-    }
-
-    /// Whether a batch of this size can be appended. An extent that is on its way is waited for like any other
-    /// room; one that does not come means a full disk, which the producer must hear of.
-    fn room(&mut self, now: Now, bytes: usize) -> Result<(), Stop> {
-        let result = self.log.room_for(1, bytes);
-        if result != Err(Full::Extents) {
-            self.no_extent_since_us = None;
-        }
-        match result {
-            Ok(()) => Ok(()),
-            Err(Full::Window) => Err(Stop::Blocked),
-            Err(Full::ReadOnly) => Err(Refusal::ReadOnly.into()),
-            Err(Full::Extents) => {
-                let since_us = *self.no_extent_since_us.get_or_insert(now.mono_us);
-                if now.mono_us.saturating_sub(since_us) < EXTENT_PATIENCE_US {
-                    return Err(Stop::Blocked);
-                }
-                Err(Refusal::StorageFull.into())
-            }
-        }
     }
 
     /// The batch gets its offset and enters the open frame; all state follows. Nothing fails from here on.

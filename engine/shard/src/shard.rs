@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use corelog_model::{GroupId, Now, Slice, TopicId};
-use corelog_storage::{Full, GroupSlot, Log, LogConfig};
+use corelog_storage::{GroupSlot, Log, LogConfig};
 
 use crate::authorise::{Access, Operation, Principal, Resource, authorise};
 use crate::change::Changes;
@@ -180,10 +180,10 @@ impl Shard {
             }
             (Request::Metadata { topic }, _) => self.describe(asker, topic, out),
             (Request::CreateTopic { name, partitions, durability }, _) => {
-                self.create_topic(asker, name, partitions, durability, out)
+                self.create_topic(now, asker, name, partitions, durability, out)
             }
-            (Request::DeleteTopic { name }, _) => self.delete_topic(asker, name, out),
-            (Request::ProducerId, _) => self.producer_id(asker, out),
+            (Request::DeleteTopic { name }, _) => self.delete_topic(now, asker, name, out),
+            (Request::ProducerId, _) => self.producer_id(now, asker, out),
             (Request::Status, _) => self.report(asker, out),
             (_, Target::Broker) => unreachable!("admit resolves every handle"),
         }
@@ -255,7 +255,7 @@ impl Shard {
             self.complete(pending, out);
         }
         let waiting = self.pending.len() > 0 || !self.changes.is_idle();
-        if waiting && self.log.room_for(1, 0) == Err(Full::ReadOnly) {
+        if waiting && self.log.is_read_only() {
             while let Some(pending) = self.pending.pop_any() {
                 let asker = Asker { conn: pending.conn, correlation: pending.correlation };
                 _ = self.refuse(asker, Refusal::ReadOnly, out);

@@ -131,9 +131,14 @@ impl Starting {
         let mut by_log_slot = BTreeMap::new();
         for (group, mut partition) in recovered {
             partition.slot = log.open_group(group, partition.topic, partition.partition);
-            partition.show(partition.cursors().log_end, 0);
-            partition.recycled(log.log_start(partition.slot));
             let log_slot = partition.slot;
+            // Where the newest entries are damaged the log still knows that they were there: their offsets and
+            // indexes are not given again.
+            let cursors = partition.cursors();
+            let log_end = cursors.log_end.max(log.log_end(log_slot));
+            partition.set_cursors(Cursors { high_watermark: log_end, log_end, ..cursors });
+            partition.next_index = partition.next_index.max(log.last_index(log_slot) + 1);
+            partition.recycled(log.log_start(log_slot));
             let id = partitions.insert(partition);
             groups.insert(group, id);
             by_log_slot.insert(log_slot, id);
