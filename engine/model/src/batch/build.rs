@@ -161,6 +161,7 @@ impl BatchBuilder {
         }
         let bound = self.estimated_bytes();
         let wide = self.fill_timestamp_deltas();
+        self.columns.finish(self.timestamps_us.len());
         out.reserve(bound);
         out.resize(start + BATCH_HEADER_BYTES, 0);
         let sealed = self.write_body(seal.codec, out);

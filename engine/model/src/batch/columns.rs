@@ -70,6 +70,15 @@ impl Columns {
         }
     }
 
+    /// Makes the null bitmaps reach the last record: while records came, they reached the last null.
+    pub(super) fn finish(&mut self, count: usize) {
+        for bitmap in [&mut self.key_null, &mut self.value_null] {
+            if !bitmap.is_empty() {
+                bitmap.resize(count.div_ceil(8), 0);
+            }
+        }
+    }
+
     /// The first key of a batch: the `count` records before it get null ones.
     fn add_null_keys(&mut self, count: usize) {
         self.key_end.push(0);

@@ -13,6 +13,11 @@ mod error;
 mod header;
 mod view;
 
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod spec;
+
 pub use build::{BatchBuilder, Full, RecordRef, Seal};
 pub use codec::Codec;
 pub use error::BatchError;

@@ -112,7 +112,7 @@ impl<'a> BatchView<'a> {
             return Err(BatchError::Columns);
         }
         let headers = HeaderColumns::agree(count, columns)?;
-        Ok(Self {
+        let view = Self {
             header,
             timestamps,
             offset_delta,
@@ -122,6 +122,22 @@ impl<'a> BatchView<'a> {
             value_null,
             bytes,
             headers,
+        };
+        if view.nulls_are_empty() { Ok(view) } else { Err(BatchError::Columns) }
+    }
+
+    /// Whether no null hides bytes. Costs a pass over the records only when there are nulls.
+    fn nulls_are_empty(&self) -> bool {
+        if self.key_null.is_empty() && self.value_null.is_empty() {
+            return true;
+        }
+        (0..self.len()).all(|index| {
+            let start = start_of(self.value_end, index);
+            let value_end = self.value_end[index].to_native() as usize;
+            let key_end =
+                if self.key_end.is_empty() { start } else { self.key_end[index].to_native() as usize };
+            (start == key_end || !is_set(self.key_null, index))
+                && (key_end == value_end || !is_set(self.value_null, index))
         })
     }
 
@@ -145,7 +161,7 @@ impl<'a> BatchView<'a> {
     /// # Panics
     /// When `index` is not below [`Self::len`].
     pub fn record(&self, index: usize) -> Record<'a> {
-        let start = if index == 0 { 0 } else { self.value_end[index - 1].to_native() };
+        let start = start_of(self.value_end, index) as u32;
         self.record_from(index, start)
     }
 
