@@ -149,6 +149,38 @@ error_codes! {
     81 ReadOnly "READ_ONLY" Never [],
 }
 
+/// Values of the detail `part` of CORRUPT_BATCH.
+pub mod part {
+    /// Fields of the batch are impossible, or it is cut short.
+    pub const LAYOUT: u64 = 0;
+    /// The header's CRC, which is seeded with topic and partition.
+    pub const HEADER_CRC: u64 = 1;
+    /// The body's CRC.
+    pub const BODY_CRC: u64 = 2;
+}
+
+/// Values of the detail `what` of TOO_MANY.
+pub mod bound {
+    /// Handles of a connection or of all.
+    pub const HANDLES: u64 = 0;
+    /// Fetches that wait for data.
+    pub const WAITS: u64 = 1;
+    /// Fetches that wait for the disk.
+    pub const READS: u64 = 2;
+    /// (producer, partition) pairs.
+    pub const PRODUCERS: u64 = 3;
+    /// Topics.
+    pub const TOPICS: u64 = 4;
+    /// Partitions of all topics.
+    pub const PARTITIONS: u64 = 5;
+    /// Topic changes and producer-id requests in progress.
+    pub const CHANGES: u64 = 6;
+    /// Connections.
+    pub const CONNECTIONS: u64 = 7;
+    /// Requests of a connection that are not answered yet.
+    pub const IN_FLIGHT: u64 = 8;
+}
+
 impl fmt::Display for ErrorCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -119,7 +119,9 @@ impl Status {
 
     pub(crate) fn encode(&self, head: &mut Writer<'_>) {
         for (&(tag, _), (_, value)) in Self::TAGS.iter().zip(self.counters()) {
-            head.tagged(tag, |field| field.u64(value));
+            if value != 0 {
+                head.tagged(tag, |field| field.u64(value));
+            }
         }
     }
 }
