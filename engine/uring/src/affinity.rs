@@ -16,11 +16,10 @@ pub fn cores() -> &'static [usize] {
     })
 }
 
-/// Keeps the calling thread on `core`; false when the system refuses.
+/// Keeps the calling thread on `core`; false when it is none of [`cores`] or the system refuses.
 pub fn pin(core: usize) -> bool {
-    // Before the mask shrinks to one core.
-    let _ = cores();
-    core_affinity::set_for_current(CoreId { id: core })
+    // Asking first also reads the mask before it shrinks to one core.
+    cores().contains(&core) && core_affinity::set_for_current(CoreId { id: core })
 }
 
 #[cfg(test)]

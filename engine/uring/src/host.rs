@@ -286,7 +286,11 @@ fn throwaway_executor() -> Result<(), HostError> {
         let executor =
             LocalExecutorBuilder::new(Placement::Unbound).ring_depth(4).io_memory(IO_MEMORY_BYTES).make();
         made = executor
-            .map(|executor| executor.run(async { drop(Timer::new(SHORTEST_PARK).await) }))
+            .map(|executor| {
+                executor.run(async {
+                    let _ = Timer::new(SHORTEST_PARK).await;
+                })
+            })
             .map_err(|error| HostError::Executor(errno(&error)));
     });
     made

@@ -25,6 +25,8 @@ mod ops;
 mod outbox;
 mod reply;
 mod serve;
+#[cfg(test)]
+mod tests;
 
 use std::mem;
 
@@ -136,7 +138,6 @@ pub struct Memory {
 }
 
 /// The reactor's decisions.
-#[derive(Debug)]
 pub struct Core {
     shard: Shard,
     identity: Identity,
@@ -178,7 +179,6 @@ pub enum Turn {
 }
 
 /// A started shard with what surrounds it: all that a core is made of.
-#[derive(Debug)]
 pub struct Parts {
     /// The state machine.
     pub shard: Shard,
@@ -297,6 +297,22 @@ impl Core {
     /// Operations in the ring.
     pub const fn in_flight(&self) -> usize {
         self.ops.live()
+    }
+
+    /// The invariants, for tests: every slot and every block of a connection is somewhere exactly once.
+    ///
+    /// # Panics
+    /// When one is broken.
+    pub fn check(&self) {
+        let open = self.connections.iter().flatten().count();
+        assert_eq!(open + self.free_slots.len(), self.connections.len(), "a slot is in use or free");
+        let least = 2 * self.free_slots.len();
+        assert!(self.blocks.len() >= least, "every free slot has its two blocks");
+        for connection in self.connections.iter().flatten() {
+            assert_eq!(connection.inbox.is_receiving(), connection.receiving.is_some(), "a lent block is in the ring");
+            assert_eq!(connection.outbox.is_sending(), connection.sending.is_some(), "a lent head is in the ring");
+            assert!(connection.pending.len() <= self.bounds.requests as usize, "requests are bounded");
+        }
     }
 
     fn connection(&mut self, slot: u32) -> &mut Connection {

@@ -69,7 +69,7 @@ pub struct Hiccups {
 /// All counters as they stand on the wire.
 pub(crate) fn wire_status(shard: &ShardStatus, reactor: &Reactor, machine: Machine) -> corelog_wire::Status {
     let refused = |is: bool, bit: u64| if is { bit } else { 0 };
-    let counters = &shard.counters;
+    let ShardStatus { storage: log, counters, .. } = shard;
     corelog_wire::Status {
         mode: match machine.mode {
             Mode::Poll => 0,
@@ -91,8 +91,12 @@ pub(crate) fn wire_status(shard: &ShardStatus, reactor: &Reactor, machine: Machi
         bytes_fetched: counters.fetched_bytes,
         requests: reactor.requests,
         refusals: reactor.refused + counters.refused,
-        cold_reads: counters.cold_reads,
-        window_reads: counters.fetches.saturating_sub(counters.cold_reads),
+        frames: log.frames,
+        bytes_written: log.bytes_written + log.zeroed_bytes,
+        window_bytes: log.window_bytes,
+        window_reads: counters.fetches.saturating_sub(log.cold_reads),
+        cold_reads: log.cold_reads,
+        cold_bytes: log.cold_bytes,
         slow_consumers: reactor.slow_consumers,
         connections: reactor.connections.into(),
         topics: shard.topics.into(),

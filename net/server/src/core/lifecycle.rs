@@ -94,7 +94,7 @@ impl Core {
         };
         let quiet = connection.pending.is_empty() && connection.outbox.is_idle() && !waits_for_us;
         let idle = match quiet && connection.phase == Phase::Open {
-            true => after(connection.requested_us, bounds.idle_us),
+            true => after(connection.requested_us.max(connection.sent_us), bounds.idle_us),
             false => u64::MAX,
         };
         let send = match connection.sending.is_some() {

@@ -1,5 +1,6 @@
 //! The time before the first turn: the shard reads its log back and writes the first frame of its term.
 
+use corelog_model::Slice;
 use corelog_model::time::Now;
 use corelog_shard::{Actions, Shard, StartError, Starting};
 use corelog_storage::{DiskCompletion, FileName};
@@ -8,7 +9,6 @@ use corelog_uring::{Completion, FileId};
 use super::{Core, Disk, Op, OpSlab, Output, Parts};
 
 /// A shard on its way, with the operations it waits for.
-#[derive(Debug)]
 pub struct Opening {
     starting: Starting,
     disk: Disk,
@@ -76,6 +76,11 @@ impl Opening {
     /// Whether the first frame of the new term is durable.
     pub const fn is_open(&self) -> bool {
         self.shard.is_some()
+    }
+
+    /// The bytes of a slice that an operation names.
+    pub fn bytes(&self, slice: Slice) -> &[u8] {
+        self.shard.as_ref().map_or_else(|| self.starting.bytes(slice), |shard| shard.bytes(slice))
     }
 
     /// The core, once [`Opening::is_open`]. `parts` is given the started shard.

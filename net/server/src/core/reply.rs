@@ -123,6 +123,7 @@ impl Core {
     pub(super) fn on_sent(&mut self, now: Now, slot: u32, completion: Completion, out: &mut Output) {
         let connection = self.connections[slot as usize].as_mut().expect("open while it sends");
         connection.sending = None;
+        connection.sent_us = now.mono_us;
         let cancelled = mem::take(&mut connection.send_cancelled);
         let stalled = mem::take(&mut connection.stall_checked);
         let sent = completion.result.map_or(0, |bytes| bytes as usize);

@@ -37,6 +37,28 @@ fn unknown_tagged_fields_of_responses_are_skipped() {
 }
 
 #[test]
+fn tagged_fields_cut_short_are_errors_even_when_unknown() {
+    for (name, request) in requests() {
+        let bytes = with_tag(&request_frame(&request));
+        let head = head_of(&bytes);
+        let tags_at = head.len() - 2 * UNKNOWN_TAG.len();
+        for cut in tags_at..head.len() {
+            let bytes = with_head(&bytes, &head[..cut]);
+            let frame = only_frame(&bytes);
+            let result = decode_request(&frame.header, frame.body);
+            if (cut - tags_at).is_multiple_of(UNKNOWN_TAG.len()) {
+                assert_eq!(result, Ok(request), "{name} cut between tags");
+            } else {
+                assert!(
+                    matches!(result, Err(WireError::Truncated { .. })),
+                    "{name} cut at {cut}: {result:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn unknown_fields_within_list_items_are_skipped() {
     let (_, metadata) = responses().swap_remove(2);
     let frame = response_frame(&metadata);

@@ -2,14 +2,14 @@
 
 use corelog_model::{Durability, LogId, ProducerId, Term, TopicId};
 use corelog_wire::{
-    ApiVersions, At, Endpoint, ErrorBody, ErrorCode, Hello, HelloReply, MetadataReply, PartitionPlace,
-    Request, Response, Status, TopicView, decode_request, decode_response,
+    ApiVersions, At, Endpoint, ErrorBody, ErrorCode, Frame, Hello, HelloReply, MetadataReply, PartitionPlace,
+    Request, Response, Split, Status, TopicView, decode_request, decode_response, encode_request, split,
 };
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
-use crate::samples::{only_frame, request_frame, response_frame};
+use crate::samples::{CALL, only_frame, request_frame, requests, response_frame};
 
 fn arrives(request: Request<'_>) -> Result<(), TestCaseError> {
     let bytes = request_frame(&request);
@@ -53,6 +53,26 @@ type OwnedTopic = (String, u128, Durability, Vec<(u16, u32)>);
 fn topics() -> impl Strategy<Value = Vec<OwnedTopic>> {
     let partitions = vec((any::<u16>(), any::<u32>()), 0..9);
     vec((".{0,20}", any::<u128>(), durability(), partitions), 0..6)
+}
+
+#[test]
+fn batches_of_a_stream_all_start_on_a_multiple_of_16() {
+    let mut stream = Vec::new();
+    for (_, request) in requests() {
+        encode_request(&request, CALL, &mut stream);
+    }
+    let mut rest = &stream[..];
+    let mut payloads = 0;
+    while let Ok(Split::Frame(Frame { header, body })) = split(rest, 1 << 20) {
+        let request = decode_request(&header, body).expect("a sample");
+        if !request.payload().is_empty() {
+            let at = request.payload().as_ptr().addr() - stream.as_ptr().addr();
+            assert!(at.is_multiple_of(16), "a batch at {at}");
+            payloads += 1;
+        }
+        rest = &rest[header.frame_bytes()..];
+    }
+    assert_eq!((rest.len(), payloads), (0, 2), "the whole stream was read");
 }
 
 proptest! {
