@@ -86,7 +86,10 @@ impl Client {
         let asking = self.inner.questions.ask(question);
         match timeout(self.inner.config.request_timeout, asking.answer()).await {
             Ok(answer) => answer,
-            Err(_) => Err(ClientError::Timeout),
+            Err(_) => {
+                self.inner.questions.distrust();
+                Err(ClientError::Timeout)
+            }
         }
     }
 

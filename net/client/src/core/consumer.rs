@@ -83,14 +83,26 @@ struct Queued {
     item: Result<RawBatch, ConsumeError>,
 }
 
+#[derive(Clone, Default)]
+struct Link {
+    connected: bool,
+    /// Something new for the link's task to look at.
+    kick: bool,
+    /// When the last answer came or the last request went.
+    alive_us: u64,
+    /// No answers come any more.
+    stuck: bool,
+}
+
 pub(crate) struct Consumer {
     config: ConsumerConfig,
     backoff: Backoff,
     topic: TopicId,
     cursors: Vec<Cursor>,
     by_partition: HashMap<u32, usize>,
-    connected: Vec<bool>,
-    kicks: Vec<bool>,
+    links: Vec<Link>,
+    /// How long a connection may leave requests without any answer, beyond the wait they ask for.
+    patience_us: u64,
     queue: VecDeque<Queued>,
     waker: Option<Waker>,
     rng: Rng,
@@ -102,10 +114,12 @@ impl Consumer {
     pub(crate) fn new(
         config: ConsumerConfig,
         backoff: Backoff,
+        patience_us: u64,
         seed: u64,
         places: &[(u32, usize)],
         links: usize,
     ) -> Self {
+        let wait_us = to_us(config.max_wait);
         let mut handles = vec![0; links];
         let mut cursor = |&(partition, link): &(u32, usize)| {
             handles[link] += 1;
@@ -133,8 +147,8 @@ impl Consumer {
             backoff,
             cursors,
             by_partition,
-            connected: vec![false; links],
-            kicks: vec![false; links],
+            links: vec![Link::default(); links],
+            patience_us: patience_us.saturating_add(wait_us),
             queue: VecDeque::new(),
             waker: None,
             rng: Rng::new(seed),
@@ -144,10 +158,13 @@ impl Consumer {
 
     /// Everything the link is to ask now.
     pub(crate) fn poll(&mut self, link: usize, now_us: u64, out: &mut Vec<Ask>) {
-        self.kicks[link] = false;
-        if !self.connected[link] {
+        let state = &mut self.links[link];
+        state.kick = false;
+        if !state.connected {
             return;
         }
+        let waiting = self.cursors.iter().any(|cursor| cursor.link == link && cursor.asked);
+        state.stuck |= waiting && state.alive_us.saturating_add(self.patience_us) <= now_us;
         let topic = self.topic;
         for (at, cursor) in self.cursors.iter_mut().enumerate() {
             let full = cursor.queued_bytes >= self.config.prefetch_bytes;
@@ -169,17 +186,17 @@ impl Consumer {
                 },
             };
             cursor.asked = true;
+            self.links[link].alive_us = now_us;
             out.push(Ask { token: Token { cursor: at, generation: cursor.generation }, request });
         }
     }
 
     pub(crate) fn on_connected(&mut self, link: usize) {
-        self.connected[link] = true;
-        self.kicks[link] = true;
+        self.links[link] = Link { connected: true, kick: true, ..Link::default() };
     }
 
     pub(crate) fn on_lost(&mut self, link: usize) {
-        self.connected[link] = false;
+        self.links[link] = Link::default();
         for cursor in self.cursors.iter_mut().filter(|cursor| cursor.link == link) {
             cursor.opened = false;
             cursor.asked = false;
@@ -197,6 +214,7 @@ impl Consumer {
         effects: &mut Effects,
     ) {
         let cursor = &mut self.cursors[token.cursor];
+        self.links[cursor.link].alive_us = now_us;
         let current = cursor.generation == token.generation;
         if let Response::Opened { leader_epoch, .. } = response {
             cursor.opened = true;
@@ -373,7 +391,7 @@ impl Consumer {
         let cursor = &mut self.cursors[queued.cursor];
         let was_full = cursor.queued_bytes >= self.config.prefetch_bytes;
         cursor.queued_bytes -= queued.bytes;
-        self.kicks[cursor.link] |= was_full && cursor.queued_bytes < self.config.prefetch_bytes;
+        self.links[cursor.link].kick |= was_full && cursor.queued_bytes < self.config.prefetch_bytes;
         match &queued.item {
             Ok(batch) => cursor.position = Some(batch.header.next_offset()),
             Err(ConsumeError::LogTruncated { offset, .. }) => cursor.position = Some(*offset),
@@ -397,7 +415,7 @@ impl Consumer {
         let cursor = &mut self.cursors[at];
         cursor.restart(place(to));
         cursor.position = known(to);
-        self.kicks[cursor.link] = true;
+        self.links[cursor.link].kick = true;
         true
     }
 
@@ -432,8 +450,8 @@ impl Consumer {
 
     /// Moves to `effects` which links have something new to look at.
     pub(crate) fn take_kicks(&mut self, effects: &mut Effects) {
-        for (at, kick) in self.kicks.iter_mut().enumerate() {
-            if std::mem::take(kick) {
+        for (at, link) in self.links.iter_mut().enumerate() {
+            if std::mem::take(&mut link.kick) {
                 effects.kick(at);
             }
         }
@@ -442,7 +460,15 @@ impl Consumer {
     /// When `poll` has something to ask although nothing happened, in microseconds.
     pub(crate) fn next_deadline(&self, link: usize, now_us: u64) -> Option<u64> {
         let paused = |cursor: &&Cursor| cursor.link == link && !cursor.asked && cursor.not_before_us > now_us;
-        self.cursors.iter().filter(paused).map(|cursor| cursor.not_before_us).min()
+        let paused = self.cursors.iter().filter(paused).map(|cursor| cursor.not_before_us).min();
+        let waiting = self.cursors.iter().any(|cursor| cursor.link == link && cursor.asked);
+        let silent = waiting.then(|| self.links[link].alive_us.saturating_add(self.patience_us));
+        paused.into_iter().chain(silent).min()
+    }
+
+    /// The link's connection answers no more and is to be made anew.
+    pub(crate) fn is_stuck(&self, link: usize) -> bool {
+        self.links[link].stuck
     }
 }
 

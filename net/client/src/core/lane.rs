@@ -21,6 +21,9 @@ use crate::core::buffers::{Chunk, Pool};
 use crate::core::outcome::{Answer, Landed, Outcome};
 use crate::error::{ProduceError, Refused};
 
+/// For so long at least a broker remembers who has appended, in microseconds (it forgets idle producers after a day).
+const REMEMBERED_US: u64 = 10 * 60 * 1_000_000;
+
 /// Under which name batches are appended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
@@ -86,6 +89,7 @@ struct Batch {
     /// It was sent on a connection that was lost before the answer.
     ambiguous: bool,
     attempts: u32,
+    first_sent_us: Option<u64>,
 }
 
 /// A batch whose answer is final: the caller frees its weight and settles its outcome.
@@ -224,37 +228,34 @@ impl Lane {
             state: State::Waiting,
             ambiguous: false,
             attempts: 0,
+            first_sent_us: None,
         });
         Some((builder, None))
     }
 
-    /// The next batch to send; the caller has seen that the lane may send. Batches whose answer is already known are
-    /// stepped over.
+    /// The next batch to send; the caller has seen that the lane may send.
     pub(crate) fn send(&mut self, now_us: u64) -> Option<Outgoing> {
         let identity = self.identity.expect("a lane sends under a name");
-        while let Some(batch) = self.batches.get_mut(self.sent) {
-            self.sent += 1;
-            if matches!(batch.state, State::Answered(_)) {
-                continue;
-            }
-            let stamp = match batch.stamp {
-                Some(stamp) => stamp,
-                None => {
-                    let sequence = self.next_sequence;
-                    if identity != Identity::NONE {
-                        self.next_sequence = sequence.wrapping_add(batch.records);
-                    }
-                    batch.restamp(identity, sequence, self.topic, self.partition);
-                    (identity, sequence)
-                }
-            };
-            batch.stamp = Some(stamp);
-            batch.state = State::Sent;
-            batch.sent_us = Some(now_us);
-            batch.attempts += 1;
-            return Some(Outgoing { number: batch.number, bytes: Arc::clone(&batch.bytes) });
+        let batch = self.batches.get_mut(self.sent)?;
+        if batch.stamp.is_none() {
+            batch.restamp(identity, self.next_sequence, self.topic, self.partition);
+            self.next_sequence = self.next_sequence.wrapping_add(batch.records);
         }
-        None
+        batch.state = State::Sent;
+        batch.sent_us = Some(now_us);
+        batch.first_sent_us.get_or_insert(now_us);
+        batch.attempts += 1;
+        let outgoing = Outgoing { number: batch.number, bytes: Arc::clone(&batch.bytes) };
+        self.sent += 1;
+        self.step_over();
+        Some(outgoing)
+    }
+
+    /// Batches whose answer is known count as out, so that what is out never exceeds what the broker can tell apart.
+    fn step_over(&mut self) {
+        while matches!(self.batches.get(self.sent), Some(Batch { state: State::Answered(_), .. })) {
+            self.sent += 1;
+        }
     }
 
     /// The broker has appended batch `number`. Answers to batches that expired are of no interest.
@@ -276,6 +277,7 @@ impl Lane {
         &mut self,
         number: u64,
         refused: Refused,
+        now_us: u64,
         pause: impl FnOnce(u32) -> u64,
         done: &mut Vec<Done>,
     ) {
@@ -285,10 +287,12 @@ impl Lane {
             return;
         }
         let mut pause_us = 0;
-        let verdict = match batch.judge(&refused) {
+        let verdict = match batch.judge(&refused, now_us) {
             // Nothing is out before it, so the broker has lost what it had acknowledged, or is slow to see it.
             Verdict::Behind { gap: true } if at == 0 => Verdict::Afresh,
             Verdict::Behind { gap: false } if at == 0 => Verdict::Again,
+            // The first batch was refused, so the broker has not heard of this producer yet.
+            Verdict::Afresh if at > 0 => Verdict::Behind { gap: true },
             verdict => verdict,
         };
         match verdict {
@@ -325,7 +329,9 @@ impl Lane {
 
     /// Fails what is past its deadline, and with it what was sent behind it: it could only be told from the failed ones by
     /// sequences that now have a gap.
-    pub(crate) fn expire(&mut self, now_us: u64, done: &mut Vec<Done>) {
+    /// Whether one of them was out: then the connection is of no use any more.
+    pub(crate) fn expire(&mut self, now_us: u64, done: &mut Vec<Done>) -> bool {
+        let mut silent = false;
         while let Some(batch) = self.batches.front().filter(|batch| batch.deadline_us <= now_us) {
             if batch.stamp.is_none() {
                 self.remove(0, ProduceError::Expired { maybe_appended: false }, done);
@@ -334,6 +340,7 @@ impl Lane {
             self.broken |= batch.is_named();
             let mut at = 0;
             while let Some(batch) = self.batches.get(at) {
+                silent |= batch.state == State::Sent;
                 let maybe_appended = batch.state == State::Sent || batch.ambiguous;
                 match batch.state {
                     State::Answered(_) => at += 1,
@@ -346,6 +353,7 @@ impl Lane {
             self.flow = Flow::Draining { pause_us: 0 };
             self.settle_front(done);
         }
+        silent
     }
 
     /// Fails everything: the producer is closed for good.
@@ -373,6 +381,7 @@ impl Lane {
         for batch in self.batches.iter_mut().filter(|batch| batch.state == State::Refused) {
             batch.state = State::Waiting;
         }
+        self.step_over();
         true
     }
 
@@ -466,7 +475,7 @@ impl Batch {
         Done { number, outcome, records, weight, bytes: self.bytes.len(), sent_us, answer }
     }
 
-    fn judge(&mut self, refused: &Refused) -> Verdict {
+    fn judge(&mut self, refused: &Refused, now_us: u64) -> Verdict {
         let sequence = self.stamp.map_or(0, |(_, sequence)| sequence);
         match refused.code {
             ErrorCode::OutOfOrderSequence => {
@@ -478,7 +487,13 @@ impl Batch {
                 self.ambiguous = false;
                 Verdict::Behind { gap: ahead < 0 }
             }
-            ErrorCode::UnknownProducerId | ErrorCode::FencedProducerEpoch => Verdict::Afresh,
+            ErrorCode::UnknownProducerId => {
+                // A broker's memory of producers says no less than its log: what it was sent lately it does not have.
+                let age_us = now_us.saturating_sub(self.first_sent_us.unwrap_or(now_us));
+                self.ambiguous &= age_us > REMEMBERED_US;
+                Verdict::Afresh
+            }
+            ErrorCode::FencedProducerEpoch => Verdict::Afresh,
             ErrorCode::UnknownHandle => Verdict::Again,
             ErrorCode::UnknownTopicId | ErrorCode::UnknownTopic => Verdict::Never(ProduceError::UnknownTopic),
             code if code.retryable() => Verdict::Again,
@@ -494,6 +509,7 @@ impl Batch {
         self.header.producer_id = identity.id;
         self.header.producer_epoch = identity.epoch;
         self.header.base_sequence = if identity == Identity::NONE { 0 } else { sequence };
+        self.stamp = Some((identity, sequence));
         if Arc::get_mut(&mut self.bytes).is_none() {
             // Still in the outbox of the connection on which it was refused.
             self.bytes = Arc::new(Chunk::copy_of(&self.bytes));

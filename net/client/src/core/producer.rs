@@ -70,6 +70,10 @@ struct Link {
     asked_identity: bool,
     /// Before this time no identity is asked for.
     identity_pause_us: u64,
+    /// When the last answer came, or the first request without answer went.
+    alive_us: u64,
+    /// No answers come any more.
+    stuck: bool,
     /// Something new for the link's task to look at.
     kick: bool,
 }
@@ -91,6 +95,8 @@ pub(crate) struct Producer {
     config: ProducerConfig,
     backoff: Backoff,
     lifetime_us: u64,
+    /// How long a connection may leave requests without any answer.
+    patience_us: u64,
     lanes: Vec<Lane>,
     taps: HashMap<usize, Tap>,
     topics: HashMap<TopicId, TopicLanes>,
@@ -106,13 +112,14 @@ pub(crate) struct Producer {
 }
 
 impl Producer {
-    pub(crate) fn new(config: ProducerConfig, backoff: Backoff, seed: u64) -> Self {
+    pub(crate) fn new(config: ProducerConfig, backoff: Backoff, patience_us: u64, seed: u64) -> Self {
         let lifetime_us = to_us(config.deadline);
         let pool = Pool::new(config.max_buffer_bytes);
         Self {
             config,
             backoff,
             lifetime_us,
+            patience_us,
             lanes: Vec::new(),
             taps: HashMap::new(),
             topics: HashMap::new(),
@@ -291,10 +298,6 @@ impl Producer {
             self.links[lane.link].unopened.push_back(at);
             self.links[lane.link].kick = true;
         }
-        if lane.identity.is_none() && lane.worn.is_some() && lane.worn == self.identity {
-            self.identity = None;
-            self.links[lane.link].kick = true;
-        }
     }
 
     /// Everything the link is to send now, until `room` bytes are exceeded.
@@ -311,6 +314,7 @@ impl Producer {
         if !self.links[link].connected {
             return;
         }
+        self.links[link].stuck |= self.silent_at(link).is_some_and(|due| due <= now_us);
         if self.wants_identity(link) && self.links[link].identity_pause_us <= now_us {
             self.links[link].asked_identity = true;
             out.push(Ask::ProducerId);
@@ -334,7 +338,9 @@ impl Producer {
                 left = left.saturating_sub(outgoing.bytes.len());
                 let (handle, number, bytes) = (lane.handle, outgoing.number, outgoing.bytes);
                 out.push(Ask::Produce { lane: at, handle, number, bytes });
-                self.links[link].unacked += 1;
+                let state = &mut self.links[link];
+                state.alive_us = if state.unacked == 0 { now_us } else { state.alive_us };
+                state.unacked += 1;
             }
             self.enlist(at);
         }
@@ -394,6 +400,7 @@ impl Producer {
     pub(crate) fn on_lost(&mut self, link: usize, now_us: u64, effects: &mut Effects) {
         let state = &mut self.links[link];
         state.connected = false;
+        state.stuck = false;
         state.unacked = 0;
         state.asked_identity = false;
         state.ready.clear();
@@ -465,7 +472,7 @@ impl Producer {
         now_us: u64,
         effects: &mut Effects,
     ) {
-        self.replied(at);
+        self.replied(at, now_us);
         self.lanes[at].on_produced(number, base_offset, append_timestamp_us, &mut self.done);
         self.settle_flow(at, now_us, effects);
     }
@@ -479,13 +486,13 @@ impl Producer {
         now_us: u64,
         effects: &mut Effects,
     ) {
-        self.replied(at);
+        self.replied(at, now_us);
         if refused.code == ErrorCode::UnknownHandle {
             self.lanes[at].opened = Opened::No;
         }
         let (backoff, rng) = (self.backoff, &mut self.rng);
         let pause = |attempt| pause_us(backoff, attempt, rng).max(retry_after_us);
-        self.lanes[at].on_refused(number, refused, pause, &mut self.done);
+        self.lanes[at].on_refused(number, refused, now_us, pause, &mut self.done);
         self.settle_flow(at, now_us, effects);
     }
 
@@ -501,8 +508,9 @@ impl Producer {
         self.links.iter_mut().for_each(|link| link.kick = true);
     }
 
-    fn replied(&mut self, at: usize) {
+    fn replied(&mut self, at: usize, now_us: u64) {
         let link = &mut self.links[self.lanes[at].link];
+        link.alive_us = now_us;
         link.unacked = link.unacked.saturating_sub(1);
         link.kick |= link.unacked < IDLE_BELOW;
     }
@@ -512,6 +520,11 @@ impl Producer {
         if self.lanes[at].rewind(now_us, &mut self.done) && matches!(self.lanes[at].flow, Flow::Paused { .. })
         {
             self.arm(at);
+        }
+        let lane = &self.lanes[at];
+        if lane.identity.is_none() && lane.worn.is_some() && lane.worn == self.identity {
+            self.identity = None;
+            self.links[lane.link].kick = true;
         }
         self.finish(at, now_us, effects);
         self.enlist(at);
@@ -581,7 +594,8 @@ impl Producer {
                 if open_is_late {
                     self.close_batch(at, now_us, effects);
                 }
-                self.lanes[at].expire(now_us, &mut self.done);
+                let silent = self.lanes[at].expire(now_us, &mut self.done);
+                self.links[link].stuck |= silent;
             }
             self.settle_flow(at, now_us, effects);
             self.arm(at);
@@ -602,7 +616,18 @@ impl Producer {
             }
         };
         let identity = (state.connected && self.wants_identity(link)).then_some(state.identity_pause_us);
-        timer.into_iter().chain(linger).chain(identity).min()
+        timer.into_iter().chain(linger).chain(identity).chain(self.silent_at(link)).min()
+    }
+
+    /// When the link has been silent for too long, in microseconds.
+    fn silent_at(&self, link: usize) -> Option<u64> {
+        let Link { connected, unacked, alive_us, .. } = self.links[link];
+        (connected && unacked > 0).then(|| alive_us.saturating_add(self.patience_us))
+    }
+
+    /// The link's connection answers no more and is to be made anew.
+    pub(crate) fn is_stuck(&self, link: usize) -> bool {
+        self.links[link].stuck
     }
 
     /// Moves to `effects` which links have something new to look at.

@@ -7,6 +7,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use crate::config::{ClientConfig, ConsumerConfig};
+use crate::core::backoff::to_us;
 use crate::core::buffers::Pool;
 use crate::core::connection::{Connection, Reply};
 use crate::core::consumer::{Ask, Consumer, Token};
@@ -65,7 +66,14 @@ pub(crate) fn start(
         places.iter().map(|(partition, address)| (*partition, link(address))).collect();
     let chunk_bytes = config.max_bytes as usize + CHUNK_EXTRA_BYTES;
     let mut rng = Rng::new(seed);
-    let core = Consumer::new(config, client.backoff, rng.next_u64(), &linked, addresses.len());
+    let core = Consumer::new(
+        config,
+        client.backoff,
+        to_us(client.request_timeout),
+        rng.next_u64(),
+        &linked,
+        addresses.len(),
+    );
     let news = addresses.iter().map(|_| Notify::new()).collect();
     let shared = Arc::new(Shared { core: Mutex::new(core), news, dropped: AtomicBool::new(false) });
     for (link, address) in addresses.into_iter().enumerate() {
@@ -127,6 +135,10 @@ impl Role for ConsumeRole {
 
     fn news(&self) -> &Notify {
         &self.shared.news[self.link]
+    }
+
+    fn stuck(&self) -> bool {
+        self.shared.with(|core, _| core.is_stuck(self.link))
     }
 
     fn finished(&self) -> bool {

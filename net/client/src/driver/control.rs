@@ -27,6 +27,7 @@ pub(crate) struct Questions {
     state: Mutex<State>,
     news: Notify,
     dropped: AtomicBool,
+    stuck: AtomicBool,
 }
 
 /// A question under way; dropping it forgets the question as far as it was not sent.
@@ -53,6 +54,12 @@ impl Questions {
         drop(state);
         self.news.notify_one();
         Asking { questions: Arc::clone(self), ticket, answer }
+    }
+
+    /// A question was not answered in time: the connection may be dead without anybody having said so.
+    pub(crate) fn distrust(&self) {
+        self.stuck.store(true, Ordering::Release);
+        self.news.notify_one();
     }
 
     /// The last client is gone.
@@ -104,7 +111,9 @@ impl Role for ControlRole {
         Token::Whole(0)
     }
 
-    fn connected(&mut self, _now_us: u64) {}
+    fn connected(&mut self, _now_us: u64) {
+        self.questions.stuck.store(false, Ordering::Release);
+    }
 
     fn lost(&mut self, _now_us: u64) {
         self.then.clear();
@@ -142,6 +151,10 @@ impl Role for ControlRole {
 
     fn news(&self) -> &Notify {
         &self.questions.news
+    }
+
+    fn stuck(&self) -> bool {
+        self.questions.stuck.load(Ordering::Acquire)
     }
 
     fn finished(&self) -> bool {

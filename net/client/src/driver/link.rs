@@ -49,6 +49,8 @@ pub(crate) trait Role: Send + 'static {
     fn answered(&mut self);
     fn deadline_us(&self, now_us: u64) -> Option<u64>;
     fn news(&self) -> &Notify;
+    /// The peer has been silent for too long: try another connection.
+    fn stuck(&self) -> bool;
     /// Nobody is interested in this connection any more.
     fn finished(&self) -> bool;
 }
@@ -138,6 +140,9 @@ async fn serve<R: Role>(
         };
         if role.finished() {
             return LinkError::Closed;
+        }
+        if role.stuck() {
+            return LinkError::Timeout;
         }
         if moved {
             // Other tasks of the runtime must get their turn although there is always more to do here.

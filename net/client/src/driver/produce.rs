@@ -9,6 +9,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use crate::config::{ClientConfig, ProducerConfig};
+use crate::core::backoff::to_us;
 use crate::core::buffers::Pool;
 use crate::core::connection::{Connection, Reply};
 use crate::core::effects::Effects;
@@ -51,7 +52,8 @@ impl Shared {
         seed: u64,
     ) -> Arc<Self> {
         let mut rng = Rng::new(seed);
-        let core = Producer::new(config.bounded(), client.backoff, rng.next_u64());
+        let core =
+            Producer::new(config.bounded(), client.backoff, to_us(client.request_timeout), rng.next_u64());
         Arc::new(Self {
             state: Mutex::new(State { core, links: HashMap::new(), rng }),
             news: Mutex::default(),
@@ -220,6 +222,10 @@ impl Role for ProduceRole {
 
     fn news(&self) -> &Notify {
         &self.news
+    }
+
+    fn stuck(&self) -> bool {
+        self.shared.with(|core, _| core.is_stuck(self.link))
     }
 
     fn finished(&self) -> bool {
