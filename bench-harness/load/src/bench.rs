@@ -20,7 +20,7 @@ use crate::results::{
     BrokerResult, ConsumeResult, DeviceResult, MachineResult, ProduceResult, Results, SCHEMA, WorkloadResult,
     ratio,
 };
-use crate::run::{Outcome, Target, run};
+use crate::run::{Outcome, run};
 use crate::workload::{ContentSource, Length, Workload};
 
 /// Below this a run does not start a broker of its own.
@@ -80,8 +80,7 @@ pub fn bench(
     match which {
         Which::Server(server) => {
             cores.pin_load();
-            let target = Target { server: server.clone(), consumer_server: None };
-            let outcome = run(workload, &target, interrupt, observer)?;
+            let outcome = run(workload, server, interrupt, observer)?;
             Ok(conclude(workload, which, outcome, machine, None))
         }
         Which::Own(own) => run_own(workload, which, own, cores, machine, interrupt, observer),
@@ -117,11 +116,10 @@ fn run_own(
         return Err(LoadError::Interrupted);
     }
     let broker = BrokerProcess::start(serve(own, data.path(), cores.broker))?;
-    let address = address(broker.ready_line())?;
-    machine.broker_ready = Some(broker.ready_line().to_owned());
+    let ready = Ready::parse(broker.ready_line())?;
+    machine.broker_ready = Some(ready.line.clone());
     cores.pin_load();
-    let target = Target { server: address, consumer_server: None };
-    let outcome = run(&workload, &target, interrupt, observer)?;
+    let outcome = run(&workload, &ready.address, interrupt, observer)?;
     broker.stop()?;
     let after = measure(observer)?;
     let device = before.zip(after).map(|(before, after)| before.better(after));
@@ -161,11 +159,23 @@ fn serve(own: &OwnBroker, data: &Path, core: usize) -> Command {
     command
 }
 
-/// The address in the JSON ready line of `corelog serve`.
-fn address(ready: &str) -> Result<String, BrokerError> {
-    let line: Option<serde_json::Value> = serde_json::from_str(ready).ok();
-    let address = line.as_ref().and_then(|line| line.get("ready")?.get("address")?.as_str());
-    address.map(str::to_owned).ok_or_else(|| BrokerError::NotReady(ready.into()))
+/// The JSON ready line of `corelog serve`.
+#[derive(serde::Deserialize)]
+struct Ready {
+    address: String,
+    /// For people.
+    line: String,
+}
+
+impl Ready {
+    fn parse(line: &str) -> Result<Self, BrokerError> {
+        #[derive(serde::Deserialize)]
+        struct Document {
+            ready: Ready,
+        }
+        let document: Result<Document, _> = serde_json::from_str(line);
+        document.map(|document| document.ready).map_err(|_| BrokerError::NotReady(line.into()))
+    }
 }
 
 /// Which core does what: as far apart as the machine allows.
@@ -310,10 +320,11 @@ mod tests {
 
     #[test]
     fn the_address_is_read_from_the_ready_line_and_anything_else_is_refused() {
-        let ready = r#"{"ready":{"address":"127.0.0.1:4711","mode":"poll"}}"#;
-        assert_eq!(address(ready).expect("an address"), "127.0.0.1:4711");
+        let ready = r#"{"ready":{"address":"127.0.0.1:4711","line":"corelog ready","buffered":false}}"#;
+        let ready = Ready::parse(ready).expect("a ready line");
+        assert_eq!((ready.address.as_str(), ready.line.as_str()), ("127.0.0.1:4711", "corelog ready"));
         for line in ["", "corelog is ready", "{\"ready\":{}}"] {
-            assert!(matches!(address(line), Err(BrokerError::NotReady(_))), "{line}");
+            assert!(matches!(Ready::parse(line), Err(BrokerError::NotReady(_))), "{line}");
         }
     }
 

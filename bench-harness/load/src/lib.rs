@@ -31,6 +31,6 @@ pub use error::LoadError;
 pub use interrupt::Interrupt;
 pub use phase::Measured;
 pub use progress::{Observer, Progress, Stage};
-pub use run::{Outcome, Target, run};
+pub use run::{Outcome, run};
 pub use table::{bytes, table};
 pub use workload::{ContentSource, Length, Pace, Workload, WorkloadError};

@@ -25,15 +25,6 @@ use crate::shared::Shared;
 use crate::verify::Check;
 use crate::workload::{ContentSource, Length, Pace, Workload};
 
-/// Where the broker is.
-#[derive(Clone, Debug)]
-pub struct Target {
-    /// `HOST:PORT` for producers and administration.
-    pub server: String,
-    /// `HOST:PORT` for consumers where it differs: tests put a relay there.
-    pub consumer_server: Option<String>,
-}
-
 /// What a run found; [`crate::bench`] makes the results of it.
 pub struct Outcome {
     /// When it began.
@@ -52,10 +43,10 @@ pub struct Outcome {
     pub histograms: Histograms,
 }
 
-/// Runs `workload`; blocks the calling thread, which is the one that makes the load.
+/// Runs `workload` against the broker at `server` (`HOST:PORT`); blocks the calling thread, which is the one that makes the load.
 pub fn run(
     workload: &Workload,
-    target: &Target,
+    server: &str,
     interrupt: &mut Interrupt,
     observer: Observer<'_>,
 ) -> Result<Outcome, LoadError> {
@@ -66,7 +57,7 @@ pub fn run(
         .map_err(|cause| LoadError::System { operation: "starting the load's runtime", cause })?;
     let local = LocalSet::new();
     local.block_on(&runtime, async {
-        let mut work = pin!(work(workload, target, observer));
+        let mut work = pin!(work(workload, server, observer));
         tokio::select! {
             outcome = &mut work => outcome,
             () = interrupt.seen() => Err(LoadError::Interrupted),
@@ -74,17 +65,17 @@ pub fn run(
     })
 }
 
-async fn work(workload: &Workload, target: &Target, observer: Observer<'_>) -> Result<Outcome, LoadError> {
+async fn work(workload: &Workload, server: &str, observer: Observer<'_>) -> Result<Outcome, LoadError> {
     let payload = payload(workload)?;
     let record_bytes = payload.mean_bytes();
-    let admin = connect(&target.server).await?;
+    let admin = connect(server).await?;
     let name = format!("corelog-bench-{:012x}", run_number() & 0xffff_ffff_ffff);
     let topic = admin.create_topic(&name, workload.partitions, workload.durability).await?;
     let run_records = (workload.batch_bytes / record_bytes.max(1)).clamp(1, 1 << 20) as u32;
     let assignment = Assignment::new(workload.producers, workload.partitions, run_records);
     let mut run = Run {
         workload,
-        target,
+        server,
         admin,
         topic,
         shared: Rc::new(Shared::new(payload, assignment)),
@@ -144,7 +135,7 @@ fn lines(path: &Path) -> Result<Vec<Box<[u8]>>, LoadError> {
 
 struct Run<'a> {
     workload: &'a Workload,
-    target: &'a Target,
+    server: &'a str,
     admin: Client,
     topic: Topic,
     shared: Rc<Shared>,
@@ -166,7 +157,7 @@ impl Run<'_> {
             ..ProducerConfig::default()
         };
         for index in 0..self.workload.producers {
-            let client = connect(&self.target.server).await?;
+            let client = connect(self.server).await?;
             let shared = self.shared.clone();
             self.producers.push(LoadProducer::new(index, &client, &self.topic, config.clone(), shared)?);
         }
@@ -174,9 +165,8 @@ impl Run<'_> {
     }
 
     async fn connect_consumers(&mut self, count: u32) -> Result<(), LoadError> {
-        let server = self.target.consumer_server.as_ref().unwrap_or(&self.target.server);
         for index in 0..count {
-            let client = connect(server).await?;
+            let client = connect(self.server).await?;
             let topic = client.topic(self.topic.name()).await?;
             let partitions: Vec<u32> = (index..self.workload.partitions).step_by(count as usize).collect();
             let mut consumer = LoadConsumer::new(&client, &topic, partitions, self.shared.clone()).await?;

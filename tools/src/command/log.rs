@@ -158,7 +158,11 @@ impl Dump {
         match self.format {
             Format::Text => {
                 let detail = batch.map_or_else(String::new, |batch| {
-                    let text = |name: &str| batch.get(name).map_or_else(|| "?".to_owned(), Value::to_string);
+                    let text = |name: &str| match batch.get(name) {
+                        None => "?".to_owned(),
+                        Some(Value::String(text)) => text.clone(),
+                        Some(other) => other.to_string(),
+                    };
                     format!(
                         ", offsets {}..{}, {} records, codec {}, producer {} epoch {} sequence {}{}",
                         text("base_offset"),
