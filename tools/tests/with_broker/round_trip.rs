@@ -3,9 +3,7 @@
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
 
-mod broker;
-
-use broker::Broker;
+use crate::broker::Broker;
 
 fn run(arguments: &[&str], input: &[u8]) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_corelog"))

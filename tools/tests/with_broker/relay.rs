@@ -14,9 +14,7 @@ use corelog_model::TopicId;
 use corelog_model::batch::{AlignedVec, BatchBuilder, BatchHeader, BatchView, Codec, Patch, RecordRef, Seal};
 use corelog_wire::{FrameHeader, Response, decode_response, encode_response};
 
-mod broker;
-
-use broker::Broker;
+use crate::broker::Broker;
 
 const HEADER_BYTES: usize = 32;
 const FRAME_LIMIT: usize = 64 << 20;

@@ -4,16 +4,16 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
 /// `corelog serve` as a child; killed when the test is over.
-pub struct Broker {
+pub(crate) struct Broker {
     child: Child,
     /// Where it listens.
-    pub address: String,
+    pub(crate) address: String,
     store: tempfile::TempDir,
 }
 
 impl Broker {
     /// Starts one with small buffers, and these settings.
-    pub fn start(settings: &[&str]) -> Self {
+    pub(crate) fn start(settings: &[&str]) -> Self {
         // Not the system's temporary directory, which may be memory: next to the binary is a real file system.
         let store = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary directory");
         let mut command = Command::new(env!("CARGO_BIN_EXE_corelog"));
@@ -50,12 +50,12 @@ impl Broker {
     }
 
     /// Its data directory.
-    pub fn store(&self) -> &std::path::Path {
+    pub(crate) fn store(&self) -> &std::path::Path {
         self.store.path()
     }
 
     /// Stops it as an operator would and leaves its store.
-    pub fn stop(mut self) -> tempfile::TempDir {
+    pub(crate) fn stop(mut self) -> tempfile::TempDir {
         let pid =
             i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a child");
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");

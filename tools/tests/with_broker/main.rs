@@ -1,0 +1,5 @@
+//! The binary against a real broker, which is the binary too.
+
+mod broker;
+mod relay;
+mod round_trip;
