@@ -3,9 +3,13 @@
 //! **Invariant:** no I/O, no clock, no randomness, no decisions, no `unsafe`.
 #![forbid(unsafe_code)]
 
+pub mod batch;
+pub mod crc;
 pub mod id;
 pub mod limits;
 pub mod memory;
+pub mod time;
 
 pub use id::{Durability, GroupId, LogId, ProducerId, Term, TopicId};
 pub use memory::{Block, BlockId, Slice};
+pub use time::Now;

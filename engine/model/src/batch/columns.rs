@@ -1,0 +1,162 @@
+//! The body: one archive of columns per batch. `BATCH.md` gives it byte by byte.
+
+use std::mem::size_of;
+
+use rkyv::{Archive, Serialize};
+
+use super::build::RecordRef;
+
+/// The columns in the order in which they lie in the body, widest first so that alignment costs nothing.
+/// An empty column is an absent one.
+#[derive(Archive, Debug, Default, Serialize)]
+#[rkyv(derive(Debug))]
+pub(super) struct Columns {
+    /// Microseconds after the base timestamp, when the flag says wide; else empty.
+    pub(super) wide_timestamp_delta: Vec<u64>,
+    /// Microseconds after the base timestamp, unless the flag says wide.
+    pub(super) timestamp_delta: Vec<u32>,
+    /// Offset after the base offset; only after compaction, else record `i` has delta `i`.
+    pub(super) offset_delta: Vec<u32>,
+    /// End of each record's key in `bytes`, which starts where the previous value ends. Absent: no record has a key.
+    pub(super) key_end: Vec<u32>,
+    /// End of each record's value in `bytes`, which starts where its key ends.
+    pub(super) value_end: Vec<u32>,
+    /// End of each record's headers, counted in headers. Absent: no record has headers.
+    pub(super) header_end: Vec<u32>,
+    /// End of each header's name in `header_names`.
+    pub(super) header_name_end: Vec<u32>,
+    /// End of each header's value in `header_values`.
+    pub(super) header_value_end: Vec<u32>,
+    /// Bit `i % 8` of byte `i / 8`: the key of record `i` is null. Absent: none is, if there are keys at all.
+    pub(super) key_null: Vec<u8>,
+    /// The same of values.
+    pub(super) value_null: Vec<u8>,
+    /// The names of all headers, UTF-8.
+    pub(super) header_names: Vec<u8>,
+    /// The values of all headers.
+    pub(super) header_values: Vec<u8>,
+    /// Keys and values: key 0, value 0, key 1, value 1, ...
+    pub(super) bytes: Vec<u8>,
+}
+
+/// Both null bitmaps, a bit per record and column each, never take more than this.
+const fn bitmap_bytes(count: usize) -> usize {
+    2 * count.div_ceil(8)
+}
+
+impl Columns {
+    /// Bytes of the archive's root: a relative pointer and a length per column.
+    pub(super) const ROOT_BYTES: usize = size_of::<ArchivedColumns>();
+
+    /// Appends the record with this index to every column but the timestamps.
+    pub(super) fn push(&mut self, index: usize, record: &RecordRef<'_>) {
+        if let Some(key) = record.key {
+            if self.key_end.is_empty() && index > 0 {
+                self.add_null_keys(index);
+            }
+            self.bytes.extend_from_slice(key);
+            self.key_end.push(end(&self.bytes));
+        } else if !self.key_end.is_empty() {
+            set_bit(&mut self.key_null, index);
+            self.key_end.push(end(&self.bytes));
+        }
+        match record.value {
+            Some(value) => self.bytes.extend_from_slice(value),
+            None => set_bit(&mut self.value_null, index),
+        }
+        self.value_end.push(end(&self.bytes));
+        if !record.headers.is_empty() || !self.header_end.is_empty() {
+            self.push_headers(index, record.headers);
+        }
+    }
+
+    /// Makes the null bitmaps reach the last record: while records came, they reached the last null.
+    pub(super) fn finish(&mut self, count: usize) {
+        for bitmap in [&mut self.key_null, &mut self.value_null] {
+            if !bitmap.is_empty() {
+                bitmap.resize(count.div_ceil(8), 0);
+            }
+        }
+    }
+
+    /// The first key of a batch: the `count` records before it get null ones.
+    fn add_null_keys(&mut self, count: usize) {
+        self.key_end.push(0);
+        self.key_end.extend_from_slice(&self.value_end[..count - 1]);
+        (0..count).for_each(|index| set_bit(&mut self.key_null, index));
+    }
+
+    fn push_headers(&mut self, index: usize, headers: &[(&str, &[u8])]) {
+        // Records before the first one with headers have none.
+        self.header_end.resize(index, 0);
+        for (name, value) in headers {
+            self.header_names.extend_from_slice(name.as_bytes());
+            self.header_name_end.push(end(&self.header_names));
+            self.header_values.extend_from_slice(value);
+            self.header_value_end.push(end(&self.header_values));
+        }
+        self.header_end.push(end(&self.header_name_end));
+    }
+
+    /// Bytes that the columns of `count` records take, alignment and root aside. Not less than the truth.
+    pub(super) fn estimate(&self, count: usize, wide: bool) -> usize {
+        self.estimate_with(count, wide, &RecordRef::default())
+    }
+
+    /// The same after `record` is added, which `count` includes. Saturates: a record may be of any size.
+    pub(super) fn estimate_with(&self, count: usize, wide: bool, record: &RecordRef<'_>) -> usize {
+        let has_keys = record.key.is_some() || !self.key_end.is_empty();
+        let per_record = if wide { 8 } else { 4 } + 4 + if has_keys { 4 } else { 0 };
+        let mut bytes = count * per_record + bitmap_bytes(count) + self.bytes.len();
+        bytes = bytes.saturating_add(record.key.map_or(0, <[u8]>::len));
+        bytes = bytes.saturating_add(record.value.map_or(0, <[u8]>::len));
+        if record.headers.is_empty() && self.header_end.is_empty() {
+            return bytes;
+        }
+        let added: usize = record.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let headers = self.header_name_end.len() + record.headers.len();
+        let blobs = self.header_names.len() + self.header_values.len();
+        bytes.saturating_add(4 * count + 8 * headers + blobs).saturating_add(added)
+    }
+
+    /// Empties every column, keeps the memory.
+    pub(super) fn clear(&mut self) {
+        let Self {
+            wide_timestamp_delta,
+            timestamp_delta,
+            offset_delta,
+            key_end,
+            value_end,
+            header_end,
+            header_name_end,
+            header_value_end,
+            key_null,
+            value_null,
+            header_names,
+            header_values,
+            bytes,
+        } = self;
+        wide_timestamp_delta.clear();
+        for column in
+            [timestamp_delta, offset_delta, key_end, value_end, header_end, header_name_end, header_value_end]
+        {
+            column.clear();
+        }
+        for column in [key_null, value_null, header_names, header_values, bytes] {
+            column.clear();
+        }
+    }
+}
+
+/// The length of a column as an end; batches are limited to 16 MiB long before this could be cut off.
+fn end<T>(column: &[T]) -> u32 {
+    column.len() as u32
+}
+
+/// Sets one bit, growing the bitmap to reach it.
+fn set_bit(bitmap: &mut Vec<u8>, index: usize) {
+    if bitmap.len() <= index / 8 {
+        bitmap.resize(index / 8 + 1, 0);
+    }
+    bitmap[index / 8] |= 1 << (index % 8);
+}

@@ -1,0 +1,183 @@
+//! What a log is told once, and the few values that may change while it runs.
+
+use corelog_model::limits::{
+    FRAME_ALIGN, FRAME_TARGET_BYTES, MAX_BATCH_BYTES_DEFAULT, MAX_BATCH_BYTES_LIMIT,
+};
+use corelog_model::{Block, LogId};
+
+use crate::frame::{ENTRY_HEADER_BYTES, FRAME_HEADER_BYTES};
+
+/// Frames that may ever be in flight at once; recovery relies on it.
+pub const FRAMES_IN_FLIGHT_MAX: u8 = 16;
+
+/// How the space ahead of the log is made cheap to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preparation {
+    /// Allocated and never touched before the frame itself.
+    Unwritten,
+    /// Zeros are written a window ahead of the head while the disk has time.
+    ZeroAhead,
+}
+
+/// What makes a frame durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DurableMethod {
+    /// Each write is durable when it completes.
+    Dsync,
+    /// A plain write, then fdatasync.
+    Fdatasync,
+}
+
+/// Fixed for the life of a [`crate::Log`].
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// Which log of the store.
+    pub log: LogId,
+    /// The store's random number: files of another store are refused.
+    pub store: u64,
+    /// Size of every extent, a multiple of 4 KiB; fixed when the log is made.
+    pub extent_bytes: u64,
+    /// A frame is cut at the latest when it is this large.
+    pub frame_target_bytes: u32,
+    /// The largest batch, padded.
+    pub max_batch_bytes: u32,
+    /// Keep about this much of the log; `None` keeps everything.
+    pub retention_bytes: Option<u64>,
+    /// Extents written with zeros when the log is made, before it takes anything.
+    pub provision_extents: u32,
+    /// How extents are prepared.
+    pub preparation: Preparation,
+    /// How frames become durable.
+    pub durable_method: DurableMethod,
+    /// Frames written but not yet durable, 1 to [`FRAMES_IN_FLIGHT_MAX`].
+    pub frames_in_flight: u8,
+    /// After this much silence a beacon proves the last frame durable, microseconds.
+    pub beacon_us: u64,
+    /// How far ahead zeros are written.
+    pub zero_ahead_bytes: u64,
+    /// Log bytes between checkpoints: what a restart has to replay.
+    pub checkpoint_bytes: u64,
+    /// Batches the live window can name at once.
+    pub entries_in_window: u32,
+}
+
+impl LogConfig {
+    /// The product's defaults for this log.
+    pub const fn new(log: LogId, store: u64) -> Self {
+        Self {
+            log,
+            store,
+            extent_bytes: 256 << 20,
+            frame_target_bytes: FRAME_TARGET_BYTES as u32,
+            max_batch_bytes: MAX_BATCH_BYTES_DEFAULT as u32,
+            retention_bytes: None,
+            provision_extents: 0,
+            preparation: Preparation::ZeroAhead,
+            durable_method: DurableMethod::Fdatasync,
+            frames_in_flight: 1,
+            beacon_us: 5_000,
+            zero_ahead_bytes: 8 << 20,
+            checkpoint_bytes: 256 << 20,
+            entries_in_window: 1 << 16,
+        }
+    }
+
+    /// The largest frame: one batch of the largest size alone, or a target's worth.
+    pub const fn max_frame_bytes(&self) -> usize {
+        let single = FRAME_HEADER_BYTES + ENTRY_HEADER_BYTES + self.max_batch_bytes as usize;
+        let target = self.frame_target_bytes as usize;
+        let larger = if single > target { single } else { target };
+        corelog_model::limits::round_up(larger, FRAME_ALIGN)
+    }
+
+    /// Says which value cannot work, and with which memory.
+    pub fn check(&self, memory: &Memory) -> Result<(), ConfigError> {
+        let max_frame = self.max_frame_bytes();
+        if self.max_batch_bytes as usize > MAX_BATCH_BYTES_LIMIT || self.max_batch_bytes < 128 {
+            return Err(ConfigError::MaxBatchBytes);
+        }
+        if (self.frame_target_bytes as usize) < FRAME_ALIGN || self.frame_target_bytes > 16 << 20 {
+            return Err(ConfigError::FrameTargetBytes);
+        }
+        let whole = self.extent_bytes.is_multiple_of(FRAME_ALIGN as u64);
+        if !whole || self.extent_bytes < 4 * max_frame as u64 || self.extent_bytes > 2 << 30 {
+            return Err(ConfigError::ExtentBytes { least: 4 * max_frame as u64 });
+        }
+        if !(1..=FRAMES_IN_FLIGHT_MAX).contains(&self.frames_in_flight) {
+            return Err(ConfigError::FramesInFlight);
+        }
+        if self.retention_bytes.is_some_and(|bytes| bytes < 2 * self.extent_bytes) {
+            return Err(ConfigError::RetentionBytes { least: 2 * self.extent_bytes });
+        }
+        if self.entries_in_window < 16 || self.checkpoint_bytes == 0 {
+            return Err(ConfigError::EntriesInWindow);
+        }
+        let equal = memory.window.iter().all(|block| block.len() == memory.window[0].len());
+        if memory.window.len() < 2 || !equal || memory.window[0].len() < max_frame {
+            return Err(ConfigError::Window { least: max_frame });
+        }
+        // A cold read covers one batch with its entry header, wherever in a sector it starts.
+        let cold = corelog_model::limits::round_up(
+            ENTRY_HEADER_BYTES + self.max_batch_bytes as usize + FRAME_ALIGN,
+            FRAME_ALIGN,
+        );
+        if memory.cold.is_empty() || memory.cold.iter().any(|block| block.len() < cold) {
+            return Err(ConfigError::Cold { least: cold });
+        }
+        Ok(())
+    }
+}
+
+/// The log's share of the arena, given once.
+#[derive(Debug)]
+pub struct Memory {
+    /// Frames are assembled here and stay for live readers; at least two, of equal size, each at least one
+    /// maximal frame.
+    pub window: Vec<Block>,
+    /// For reads from the disk; each at least one maximal batch and two sectors.
+    pub cold: Vec<Block>,
+}
+
+/// What may change at run time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Frames in flight, 1 to [`FRAMES_IN_FLIGHT_MAX`]; raised only once a durable frame announces it.
+    pub frames_in_flight: u8,
+    /// Frame size at which a frame is cut, bytes.
+    pub frame_target_bytes: u32,
+    /// Bytes of cold reads in flight at once.
+    pub cold_bytes_in_flight: u64,
+}
+
+/// A value that cannot work: the name says which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConfigError {
+    /// Outside 128 bytes to the limit.
+    MaxBatchBytes,
+    /// Outside 4 KiB to 16 MiB.
+    FrameTargetBytes,
+    /// Not whole sectors, fewer than four maximal frames, or beyond 2 GiB.
+    ExtentBytes {
+        /// Smallest size that works, bytes.
+        least: u64,
+    },
+    /// Outside 1 to 16.
+    FramesInFlight,
+    /// Fewer than two extents.
+    RetentionBytes {
+        /// Smallest cap that works, bytes.
+        least: u64,
+    },
+    /// Fewer than 16, or a checkpoint interval of 0.
+    EntriesInWindow,
+    /// Fewer than two window blocks, of unequal sizes, or too small.
+    Window {
+        /// Smallest block that works, bytes.
+        least: usize,
+    },
+    /// No block for cold reads, or one that is too small.
+    Cold {
+        /// Smallest block that works, bytes.
+        least: usize,
+    },
+}

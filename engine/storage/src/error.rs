@@ -1,0 +1,89 @@
+//! The world's errors: why a log does not open, and why it takes nothing at the moment.
+
+use std::fmt;
+
+use crate::config::ConfigError;
+use crate::op::{DiskError, FileName};
+
+/// Why nothing can be appended; nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// The live window is full of bytes that are not durable or still being sent: ask again next turn.
+    Window,
+    /// No extent is free: the disk is full, or recycling has not caught up.
+    Extents,
+    /// A write failed twice; the log only reads until it is opened again.
+    ReadOnly,
+}
+
+/// Why a log does not open. Nothing on the disk was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenError {
+    /// A configured value cannot work.
+    Config(ConfigError),
+    /// The disk refused an operation that a start needs.
+    Disk {
+        /// The file.
+        file: FileName,
+        /// Where in it, bytes.
+        position: u64,
+        /// Why.
+        error: DiskError,
+    },
+    /// There are extents, but none of the four superblock copies verifies.
+    NoSuperblock,
+    /// The superblock belongs to another store or another log.
+    WrongStore {
+        /// The store's number found.
+        store: u64,
+        /// The log's number found.
+        log: u16,
+    },
+    /// The log uses a feature this version does not know: incompatible bits.
+    Features {
+        /// The unknown bits.
+        incompatible: u64,
+    },
+    /// The configured extent size is not the one the log was made with.
+    ExtentBytes {
+        /// Bytes, as the log was made.
+        found: u64,
+    },
+    /// An extent the log needs is missing or has another size.
+    MissingExtent {
+        /// Its number.
+        extent: u32,
+    },
+    /// A checkpoint named by the superblock does not verify.
+    Checkpoint {
+        /// The extent it lies in.
+        extent: u32,
+        /// Where, bytes.
+        position: u64,
+    },
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(error) => write!(f, "the log cannot work with its configuration: {error:?}"),
+            Self::Disk { file, position, error } => write!(f, "{file} at {position}: {error}"),
+            Self::NoSuperblock => f.write_str("none of the four superblock copies verifies"),
+            Self::WrongStore { store, log } => {
+                write!(f, "the superblock belongs to log {log} of store {store:016x}")
+            }
+            Self::Features { incompatible } => {
+                write!(f, "the log needs features unknown to this version: {incompatible:#x}")
+            }
+            Self::ExtentBytes { found } => write!(f, "the log was made with extents of {found} bytes"),
+            Self::MissingExtent { extent } => {
+                write!(f, "{} is missing or has another size", FileName::Extent(*extent))
+            }
+            Self::Checkpoint { extent, position } => {
+                write!(f, "the checkpoint in {} at {position} does not verify", FileName::Extent(*extent))
+            }
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}

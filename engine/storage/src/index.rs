@@ -1,0 +1,356 @@
+//! Level 2 of the index: the runs of one extent. A run is what one frame holds of one group.
+//!
+//! While an extent is open its runs are in log order and linked back per group (the jump links of `window.rs`);
+//! when it is closed they are sorted by group and offset, kept in a small cache and written to the log as
+//! footers, from where they are loaded again on demand.
+//!
+//! **Invariant:** derivable from the frames of the extent and never trusted over them: whoever reads by a run
+//! verifies the entries it finds.
+
+use crate::frame::field;
+use crate::groups::{GroupSlot, Groups, Row};
+use corelog_model::GroupId;
+
+/// No run.
+pub(crate) const NO_RUN: u32 = u32::MAX;
+/// Bytes of a run in a footer.
+pub const RUN_BYTES: usize = 48;
+/// Bytes before the runs of a footer part.
+pub const FOOTER_HEADER_BYTES: usize = 32;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub(crate) first_offset: u64,
+    pub(crate) last_offset: u64,
+    pub(crate) max_timestamp_us: u64,
+    pub(crate) slot: GroupSlot,
+    /// First byte of the first entry header, in the extent.
+    pub(crate) start: u32,
+    /// After the last entry's payload, in the extent.
+    pub(crate) end: u32,
+    /// Of the frame, less the sequence of the extent's first frame.
+    pub(crate) frame: u32,
+}
+
+#[derive(Clone, Copy)]
+struct Links {
+    previous: u32,
+    jump: u32,
+    depth: u32,
+}
+
+/// The runs of the extent that is being written.
+pub(crate) struct OpenRuns {
+    runs: Vec<Run>,
+    links: Vec<Links>,
+    first_sequence: u64,
+}
+
+impl OpenRuns {
+    pub(crate) fn new(reserve: usize) -> Self {
+        Self { runs: Vec::with_capacity(reserve), links: Vec::with_capacity(reserve), first_sequence: 0 }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// Starts a new extent; the caller has sealed the old one and reset the groups' links.
+    pub(crate) fn restart(&mut self, first_sequence: u64, groups: &mut Groups) {
+        for run in &self.runs {
+            groups.at_mut(run.slot).newest_run = NO_RUN;
+        }
+        self.runs.clear();
+        self.links.clear();
+        self.first_sequence = first_sequence;
+    }
+
+    pub(crate) const fn first_sequence(&self) -> u64 {
+        self.first_sequence
+    }
+
+    /// Adds one batch of a frame; batches arrive in log order.
+    pub(crate) fn add(&mut self, groups: &mut Groups, mut batch: Run, sequence: u64) {
+        batch.frame = u32::try_from(sequence - self.first_sequence).expect("an extent has fewer frames");
+        let newest = groups.at(batch.slot).newest_run;
+        if let Some(run) = self.runs.get_mut(newest as usize).filter(|run| run.frame == batch.frame) {
+            run.last_offset = batch.last_offset;
+            run.max_timestamp_us = run.max_timestamp_us.max(batch.max_timestamp_us);
+            run.end = batch.end;
+            return;
+        }
+        let links = match self.links.get(newest as usize) {
+            Some(links) => {
+                Links { previous: newest, jump: self.jump_from(newest, *links), depth: links.depth + 1 }
+            }
+            None => Links { previous: NO_RUN, jump: NO_RUN, depth: 0 },
+        };
+        groups.at_mut(batch.slot).newest_run = self.runs.len() as u32;
+        self.runs.push(batch);
+        self.links.push(links);
+    }
+
+    fn jump_from(&self, newest: u32, links: Links) -> u32 {
+        let Some(first) = self.links.get(links.jump as usize) else { return newest };
+        let Some(second) = self.links.get(first.jump as usize) else { return newest };
+        if links.depth - first.depth == first.depth - second.depth { first.jump } else { newest }
+    }
+
+    /// Forgets the runs of frames after `sequence`: they were not written.
+    pub(crate) fn void_after(&mut self, sequence: u64, groups: &mut Groups) {
+        while let Some(run) = self.runs.last() {
+            if self.first_sequence + u64::from(run.frame) <= sequence {
+                break;
+            }
+            let links = self.links.pop().expect("one per run");
+            groups.at_mut(run.slot).newest_run = links.previous;
+            self.runs.pop();
+        }
+    }
+
+    /// The runs of a group that hold `offset` or lie behind it, oldest first, at most `limit`.
+    pub(crate) fn from_offset(&self, newest: u32, offset: u64, limit: usize, out: &mut Vec<Run>) {
+        let mut best = newest;
+        let Some(run) = self.runs.get(best as usize) else { return };
+        if run.last_offset < offset {
+            return;
+        }
+        while let Some(run) = self.runs.get(best as usize) {
+            if run.first_offset <= offset {
+                break;
+            }
+            let links = self.links[best as usize];
+            let reaches = |at: u32| self.runs.get(at as usize).is_some_and(|run| run.last_offset >= offset);
+            best = if reaches(links.jump) {
+                links.jump
+            } else if reaches(links.previous) {
+                links.previous
+            } else {
+                break;
+            };
+        }
+        // Forward is in log order; runs of other groups are skipped.
+        let (slot, from) = (self.runs[best as usize].slot, best as usize);
+        out.extend(self.runs[from..].iter().filter(|run| run.slot == slot).take(limit));
+    }
+
+    /// One row per group for level 1; the runs, sorted, stay behind as level 2.
+    pub(crate) fn close(&mut self, generation: u64, groups: &mut Groups) -> Runs {
+        let mut sorted = self.runs.clone();
+        sorted.sort_unstable_by_key(|run| (run.slot, run.first_offset));
+        for (slot, row) in rows_of(&sorted, generation) {
+            groups.at_mut(slot).rows.push_back(row);
+        }
+        Runs { sorted, first_sequence: self.first_sequence }
+    }
+}
+
+/// Level 1 from level 2.
+pub(crate) fn rows_of(sorted: &[Run], generation: u64) -> impl Iterator<Item = (GroupSlot, Row)> + '_ {
+    sorted.chunk_by(|a, b| a.slot == b.slot).map(move |runs| {
+        let row = Row {
+            generation,
+            first_offset: runs[0].first_offset,
+            last_offset: runs[runs.len() - 1].last_offset,
+            max_timestamp_us: runs.iter().map(|run| run.max_timestamp_us).max().unwrap_or(0),
+        };
+        (runs[0].slot, row)
+    })
+}
+
+/// The runs of a closed extent, sorted by group and offset.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Runs {
+    pub(crate) sorted: Vec<Run>,
+    pub(crate) first_sequence: u64,
+}
+
+impl Runs {
+    pub(crate) fn from_offset(&self, slot: GroupSlot, offset: u64, limit: usize, out: &mut Vec<Run>) {
+        let from = self.sorted.partition_point(|run| (run.slot, run.last_offset) < (slot, offset));
+        out.extend(self.sorted[from..].iter().take_while(|run| run.slot == slot).take(limit));
+    }
+
+    /// How many footer parts of at most `part_bytes` the runs take: at least one.
+    pub(crate) fn parts(&self, part_bytes: usize) -> usize {
+        self.sorted.len().div_ceil(Self::runs_per_part(part_bytes)).max(1)
+    }
+
+    const fn runs_per_part(part_bytes: usize) -> usize {
+        (part_bytes - FOOTER_HEADER_BYTES) / RUN_BYTES
+    }
+
+    /// Writes footer part `part` of an extent into `out`.
+    pub(crate) fn encode_part(
+        &self,
+        generation: u64,
+        part: usize,
+        part_bytes: usize,
+        groups: &Groups,
+        out: &mut Vec<u8>,
+    ) {
+        let size = Self::runs_per_part(part_bytes);
+        let runs = self.sorted.chunks(size).nth(part).unwrap_or(&[]);
+        out.clear();
+        out.extend(generation.to_le_bytes());
+        out.extend(self.first_sequence.to_le_bytes());
+        out.extend((part as u32).to_le_bytes());
+        out.extend((self.parts(part_bytes) as u32).to_le_bytes());
+        out.extend((runs.len() as u32).to_le_bytes());
+        out.extend([0; 4]);
+        for run in runs {
+            out.extend(groups.at(run.slot).id.0.to_le_bytes());
+            out.extend(run.first_offset.to_le_bytes());
+            out.extend(run.last_offset.to_le_bytes());
+            out.extend(run.max_timestamp_us.to_le_bytes());
+            out.extend(run.start.to_le_bytes());
+            out.extend(run.end.to_le_bytes());
+            out.extend(run.frame.to_le_bytes());
+            out.extend([0; 4]);
+        }
+    }
+
+    /// Adds the runs of a footer part; `None` when it is not part `part` of this generation.
+    pub(crate) fn decode_part(
+        &mut self,
+        bytes: &[u8],
+        generation: u64,
+        part: u32,
+        groups: &mut Groups,
+    ) -> Option<()> {
+        let header = FooterHeader::decode(bytes)?;
+        if header.generation != generation || header.part != part {
+            return None;
+        }
+        self.first_sequence = header.first_sequence;
+        for run in bytes[FOOTER_HEADER_BYTES..].chunks_exact(RUN_BYTES).take(header.runs as usize) {
+            self.sorted.push(Run {
+                slot: groups.slot(GroupId(field!(run, 0, u64))),
+                first_offset: field!(run, 8, u64),
+                last_offset: field!(run, 16, u64),
+                max_timestamp_us: field!(run, 24, u64),
+                start: field!(run, 32, u32),
+                end: field!(run, 36, u32),
+                frame: field!(run, 40, u32),
+            });
+        }
+        Some(())
+    }
+
+    /// Slots are given anew at every start: after the last part the order is made whole again.
+    pub(crate) fn sort(&mut self) {
+        self.sorted.sort_unstable_by_key(|run| (run.slot, run.first_offset));
+    }
+}
+
+/// What a footer part says about itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FooterHeader {
+    pub(crate) generation: u64,
+    pub(crate) first_sequence: u64,
+    pub(crate) part: u32,
+    pub(crate) parts: u32,
+    pub(crate) runs: u32,
+}
+
+impl FooterHeader {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let header: &[u8; FOOTER_HEADER_BYTES] = bytes.first_chunk()?;
+        let header = Self {
+            generation: field!(header, 0, u64),
+            first_sequence: field!(header, 8, u64),
+            part: field!(header, 16, u32),
+            parts: field!(header, 20, u32),
+            runs: field!(header, 24, u32),
+        };
+        let room = (bytes.len() - FOOTER_HEADER_BYTES) / RUN_BYTES;
+        (header.part < header.parts && header.runs as usize <= room).then_some(header)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(groups: &mut Groups) -> OpenRuns {
+        let mut open = OpenRuns::new(0);
+        open.restart(100, groups);
+        let mut next = [0_u64; 3];
+        for frame in 0..300_u64 {
+            for batch in 0..5_u64 {
+                let group = (frame * batch) as usize % 3;
+                let slot = groups.slot(GroupId(16 + group as u64));
+                let start = (frame * 4096 + batch * 200) as u32;
+                let run = Run {
+                    first_offset: next[group],
+                    last_offset: next[group] + 6,
+                    max_timestamp_us: frame,
+                    slot,
+                    start,
+                    end: start + 200,
+                    frame: 0,
+                };
+                next[group] += 7;
+                open.add(groups, run, 100 + frame);
+            }
+        }
+        open
+    }
+
+    #[test]
+    fn an_open_extent_and_its_footers_find_the_same_runs() {
+        let mut groups = Groups::default();
+        let mut open = filled(&mut groups);
+        let closed = open.close(9, &mut groups);
+        let mut loaded = Runs::default();
+        let mut part = Vec::new();
+        for at in 0..closed.parts(1000) {
+            closed.encode_part(9, at, 1000, &groups, &mut part);
+            assert!(part.len() <= 1000);
+            loaded.decode_part(&part, 9, at as u32, &mut groups).expect("its own part");
+        }
+        loaded.sort();
+        assert_eq!(loaded, closed);
+        for slot in groups.slots() {
+            let newest = groups.at(slot).newest_run;
+            let end = groups.at(slot).rows[0].last_offset + 1;
+            for offset in 0..end {
+                let (mut a, mut b) = (Vec::new(), Vec::new());
+                open.from_offset(newest, offset, 3, &mut a);
+                loaded.from_offset(slot, offset, 3, &mut b);
+                assert_eq!(a, b);
+                assert!(a[0].first_offset <= offset && offset <= a[0].last_offset);
+            }
+            let mut none = Vec::new();
+            open.from_offset(newest, end, 3, &mut none);
+            loaded.from_offset(slot, end, 3, &mut none);
+            assert!(none.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_voided_frame_leaves_no_run_behind() {
+        let mut groups = Groups::default();
+        let mut open = filled(&mut groups);
+        open.void_after(149, &mut groups);
+        let closed = open.close(1, &mut groups);
+        assert!(closed.sorted.iter().all(|run| run.frame < 50));
+        let slot = groups.slot(GroupId(16));
+        let mut found = Vec::new();
+        open.from_offset(groups.at(slot).newest_run, 0, usize::MAX, &mut found);
+        assert_eq!(found.len(), closed.sorted.iter().filter(|run| run.slot == slot).count());
+    }
+
+    #[test]
+    fn a_footer_of_another_generation_or_cut_short_is_refused() {
+        let mut groups = Groups::default();
+        let closed = filled(&mut groups).close(9, &mut groups);
+        let mut part = Vec::new();
+        closed.encode_part(9, 0, 1000, &groups, &mut part);
+        let mut loaded = Runs::default();
+        assert_eq!(loaded.decode_part(&part, 8, 0, &mut groups), None);
+        assert_eq!(loaded.decode_part(&part, 9, 1, &mut groups), None);
+        assert_eq!(loaded.decode_part(&part[..part.len() - 1], 9, 0, &mut groups), None);
+        assert_eq!(loaded.decode_part(&[], 9, 0, &mut groups), None);
+    }
+}

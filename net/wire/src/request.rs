@@ -1,0 +1,301 @@
+//! What a client asks. One value per api; variable parts are borrowed from the frame.
+
+use corelog_model::{Durability, Term, TopicId};
+
+use crate::api::Api;
+use crate::fault::{NoRoom, WireError};
+use crate::frame::FrameHeader;
+use crate::hello::Hello;
+use crate::reader::Reader;
+use crate::writer::Writer;
+
+/// Largest handle: a connection names at most this many partitions.
+pub const MAX_HANDLE: u32 = 65_535;
+/// Header and head of a Produce or Fetch request take at most this many bytes.
+pub const HOT_REQUEST_BYTES: usize = 64;
+
+const PRODUCE_EXPECTS_OFFSET: u32 = 1 << 0;
+const FETCH_NAMES_EPOCH: u32 = 1 << 0;
+const METADATA_NAMES_TOPIC: u32 = 1 << 0;
+
+const AT_START: u32 = 0;
+const AT_END: u32 = 1;
+const AT_TIME: u32 = 2;
+
+/// A request of version 1 of its api.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request<'a> {
+    /// First on every connection.
+    Hello(Hello<'a>),
+    /// Nothing.
+    Ping,
+    /// Topics and where their partitions live.
+    Metadata {
+        /// One topic by name, or all.
+        topic: Option<&'a str>,
+    },
+    /// Makes a topic.
+    CreateTopic {
+        /// Its name.
+        name: &'a str,
+        /// Number of partitions, from 1.
+        partitions: u32,
+        /// When its records are acknowledged and visible.
+        durability: Durability,
+    },
+    /// Removes a topic and its records.
+    DeleteTopic {
+        /// Its name.
+        name: &'a str,
+    },
+    /// Names a partition for this connection. Opening a handle again replaces what it named.
+    Open {
+        /// Chosen by the client, 1 to [`MAX_HANDLE`].
+        handle: u32,
+        /// The topic's id, from the metadata.
+        topic: TopicId,
+        /// Its partition, from 0.
+        partition: u32,
+    },
+    /// Appends batches to the handle's partition.
+    Produce {
+        /// The partition.
+        handle: u32,
+        /// Append only if the log ends here.
+        expected_offset: Option<u64>,
+        /// Sealed batches, each padded to 16 bytes, back to back.
+        batches: &'a [u8],
+    },
+    /// Reads batches of the handle's partition.
+    Fetch {
+        /// The partition.
+        handle: u32,
+        /// The first offset wanted; the first batch answered contains it.
+        offset: u64,
+        /// The epoch of what was read before `offset`, where known.
+        leader_epoch: Option<Term>,
+        /// Upper bound of the answer in bytes; one batch is answered even if it is larger.
+        max_bytes: u32,
+        /// Wait until this many bytes are visible, or until the time is over.
+        min_bytes: u32,
+        /// How long to wait for `min_bytes`, in microseconds; 0 answers at once.
+        max_wait_us: u64,
+    },
+    /// Looks up an offset by position or time.
+    OffsetForTime {
+        /// The partition.
+        handle: u32,
+        /// What is looked for.
+        at: At,
+    },
+    /// A fresh producer id.
+    ProducerId,
+    /// Counters of the broker.
+    Status,
+}
+
+/// A place in a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    /// The oldest record kept.
+    Start,
+    /// The high watermark.
+    End,
+    /// The first record at or after this time, in microseconds since 1970.
+    Time(u64),
+}
+
+/// What a client adds to a request: how it wants to be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// Comes back with the response. Unique among the requests of a connection that are not answered yet.
+    pub correlation: u64,
+    /// The version of the api: one that [`crate::api::negotiate`] found.
+    pub version: u8,
+}
+
+impl<'a> Request<'a> {
+    /// Its api.
+    pub const fn api(&self) -> Api {
+        match self {
+            Self::Hello(_) => Api::Hello,
+            Self::Ping => Api::Ping,
+            Self::Metadata { .. } => Api::Metadata,
+            Self::CreateTopic { .. } => Api::CreateTopic,
+            Self::DeleteTopic { .. } => Api::DeleteTopic,
+            Self::Open { .. } => Api::Open,
+            Self::Produce { .. } => Api::Produce,
+            Self::Fetch { .. } => Api::Fetch,
+            Self::OffsetForTime { .. } => Api::OffsetForTime,
+            Self::ProducerId => Api::ProducerId,
+            Self::Status => Api::Status,
+        }
+    }
+
+    /// The handle it names, or 0.
+    pub const fn handle(&self) -> u32 {
+        match *self {
+            Self::Open { handle, .. }
+            | Self::Produce { handle, .. }
+            | Self::Fetch { handle, .. }
+            | Self::OffsetForTime { handle, .. } => handle,
+            _ => 0,
+        }
+    }
+
+    /// The bytes that follow the head.
+    pub const fn payload(&self) -> &'a [u8] {
+        match self {
+            Self::Produce { batches, .. } => batches,
+            _ => &[],
+        }
+    }
+
+    fn encode_head(&self, head: &mut Writer<'_>) {
+        match *self {
+            Self::Hello(ref hello) => hello.encode(head),
+            Self::Ping | Self::ProducerId | Self::Status => {}
+            Self::Metadata { topic } => {
+                head.u32(if topic.is_some() { METADATA_NAMES_TOPIC } else { 0 });
+                head.text(topic.unwrap_or_default());
+            }
+            Self::CreateTopic { name, partitions, durability } => {
+                head.u32(partitions);
+                head.u8(durability as u8);
+                head.text(name);
+            }
+            Self::DeleteTopic { name } => head.text(name),
+            Self::Open { topic, partition, .. } => {
+                head.u128(topic.0);
+                head.u32(partition);
+            }
+            Self::Produce { expected_offset, .. } => {
+                head.u32(if expected_offset.is_some() { PRODUCE_EXPECTS_OFFSET } else { 0 });
+                head.u64(expected_offset.unwrap_or(0));
+            }
+            Self::Fetch { offset, leader_epoch, max_bytes, min_bytes, max_wait_us, .. } => {
+                head.u32(if leader_epoch.is_some() { FETCH_NAMES_EPOCH } else { 0 });
+                head.u32(leader_epoch.unwrap_or_default().0);
+                head.u64(offset);
+                head.u64(max_wait_us);
+                head.u32(max_bytes);
+                head.u32(min_bytes);
+            }
+            Self::OffsetForTime { at, .. } => {
+                let (kind, time) = match at {
+                    At::Start => (AT_START, 0),
+                    At::End => (AT_END, 0),
+                    At::Time(time) => (AT_TIME, time),
+                };
+                head.u32(kind);
+                head.u64(time);
+            }
+        }
+    }
+}
+
+/// Reads a request. `header` is its frame's, `body` all bytes of the frame after it. Borrows from `body`;
+/// allocates nothing. The answer to an error is [`crate::ErrorBody::from_fault`].
+pub fn decode_request<'a>(header: &FrameHeader, body: &'a [u8]) -> Result<Request<'a>, WireError> {
+    if header.is_response() {
+        return Err(WireError::WrongDirection);
+    }
+    let (head, payload) = header.parts(body)?;
+    let unsupported = WireError::Unsupported { api: header.api, version: header.version };
+    let api = Api::from_u16(header.api).ok_or(unsupported)?;
+    if !api.versions().contains(header.version) {
+        return Err(unsupported);
+    }
+    if api != Api::Produce && !payload.is_empty() {
+        return Err(WireError::UnexpectedPayload);
+    }
+    let handle = header.handle;
+    let mut head = Reader::new(head);
+    let request = match api {
+        Api::Hello => return Hello::decode(head).map(Request::Hello),
+        Api::Ping => Request::Ping,
+        Api::Metadata => {
+            let named = head.flags(METADATA_NAMES_TOPIC, "metadata flags")? != 0;
+            let topic = head.text("topic")?;
+            Request::Metadata { topic: named.then_some(topic) }
+        }
+        Api::CreateTopic => {
+            let partitions = head.u32("partitions")?;
+            let durability = head.durability()?;
+            Request::CreateTopic { name: head.text("name")?, partitions, durability }
+        }
+        Api::DeleteTopic => Request::DeleteTopic { name: head.text("name")? },
+        Api::Open => {
+            if handle == 0 || handle > MAX_HANDLE {
+                return Err(WireError::BadValue { field: "handle" });
+            }
+            let topic = TopicId(head.u128("topic id")?);
+            Request::Open { handle, topic, partition: head.u32("partition")? }
+        }
+        Api::Produce => decode_produce(&mut head, handle, payload)?,
+        Api::Fetch => decode_fetch(&mut head, handle)?,
+        Api::OffsetForTime => decode_offset_for_time(&mut head, handle)?,
+        Api::ProducerId => Request::ProducerId,
+        Api::Status => Request::Status,
+    };
+    head.end()?;
+    Ok(request)
+}
+
+fn decode_produce<'a>(
+    head: &mut Reader<'a>,
+    handle: u32,
+    batches: &'a [u8],
+) -> Result<Request<'a>, WireError> {
+    let expects = head.flags(PRODUCE_EXPECTS_OFFSET, "produce flags")? != 0;
+    let expected = head.u64("expected_offset")?;
+    Ok(Request::Produce { handle, expected_offset: expects.then_some(expected), batches })
+}
+
+fn decode_fetch<'a>(head: &mut Reader<'a>, handle: u32) -> Result<Request<'a>, WireError> {
+    let named = head.flags(FETCH_NAMES_EPOCH, "fetch flags")? != 0;
+    let epoch = Term(head.u32("leader_epoch")?);
+    let offset = head.u64("offset")?;
+    let max_wait_us = head.u64("max_wait_us")?;
+    let max_bytes = head.u32("max_bytes")?;
+    let min_bytes = head.u32("min_bytes")?;
+    let leader_epoch = named.then_some(epoch);
+    Ok(Request::Fetch { handle, offset, leader_epoch, max_bytes, min_bytes, max_wait_us })
+}
+
+fn decode_offset_for_time<'a>(head: &mut Reader<'a>, handle: u32) -> Result<Request<'a>, WireError> {
+    let kind = head.u32("at")?;
+    let time = head.u64("time_us")?;
+    let at = match kind {
+        AT_START => At::Start,
+        AT_END => At::End,
+        AT_TIME => At::Time(time),
+        _ => return Err(WireError::BadValue { field: "at" }),
+    };
+    Ok(Request::OffsetForTime { handle, at })
+}
+
+/// Writes header and head to the start of `out` and returns how many bytes that are, a multiple of 16. What is to
+/// be sent after them: [`Request::payload`] and its [`crate::frame::padding`]. Allocates nothing; an `out` of
+/// [`HOT_REQUEST_BYTES`] is enough for Produce and Fetch.
+pub fn encode_request_head(request: &Request<'_>, call: Call, out: &mut [u8]) -> Result<usize, NoRoom> {
+    let mut head = Writer::frame(out);
+    request.encode_head(&mut head);
+    let header = FrameHeader {
+        length: 0,
+        head_bytes: 0,
+        api: request.api() as u16,
+        version: call.version,
+        flags: 0,
+        handle: request.handle(),
+        correlation: call.correlation,
+        payload_bytes: 0,
+    };
+    head.finish(header, request.payload().len())
+}
+
+/// Appends the whole frame to `out`, payload and paddings included, and returns its length in bytes.
+pub fn encode_request(request: &Request<'_>, call: Call, out: &mut Vec<u8>) -> usize {
+    let payload = request.payload();
+    crate::writer::append(out, payload, |room| encode_request_head(request, call, room))
+}

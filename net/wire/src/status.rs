@@ -1,0 +1,127 @@
+//! The reply to Status: counters, each a tagged field, so that old and new tools and brokers understand each
+//! other without a version. A counter that the broker does not send reads 0. The one table of their numbers.
+
+use crate::fault::WireError;
+use crate::reader::Reader;
+use crate::writer::Writer;
+
+macro_rules! status {
+    ($($(#[$doc:meta])* $tag:literal $name:ident,)*) => {
+        /// Counters since the start of the broker, and gauges of now. Times are in microseconds.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Status {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Status {
+            /// Tag and name of every counter, by tag.
+            pub const TAGS: &'static [(u16, &'static str)] = &[$(($tag, stringify!($name))),*];
+
+            /// Every counter with its name, in the order of the tags.
+            pub fn counters(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($name), self.$name)),*].into_iter()
+            }
+
+            fn set(&mut self, tag: u16, value: u64) {
+                match tag {
+                    $($tag => self.$name = value,)*
+                    _ => {}
+                }
+            }
+        }
+    };
+}
+
+status! {
+    /// How the reactor waits: 0 poll, 1 adaptive, 2 park.
+    1 mode,
+    /// What the machine refused: the sum of [`REFUSED_REGISTRATION`] and [`REFUSED_DIRECT`].
+    2 refused,
+    /// Since the ready line.
+    3 uptime_us,
+    /// CPU time of the broker's threads, user and system.
+    4 cpu_us,
+    /// Part of it in which the reactors had work.
+    5 busy_us,
+    /// Part of it in which the reactors looked for work and found none.
+    6 polling_us,
+    /// System calls of the reactors' own making, ring enters included.
+    7 system_calls,
+    /// Ring enters.
+    8 enters,
+    /// Resident memory of the process, in bytes.
+    9 resident_bytes,
+    /// Frames written to disk.
+    10 frames,
+    /// Bytes written to disk, everything included: headers, padding, zeros ahead, checkpoints.
+    11 bytes_written,
+    /// Bytes of appended batches, without padding.
+    12 bytes_accepted,
+    /// Batches appended.
+    13 batches,
+    /// Records appended.
+    14 records,
+    /// Bytes of batches sent to consumers.
+    15 bytes_fetched,
+    /// Requests taken.
+    16 requests,
+    /// Requests refused.
+    17 refusals,
+    /// Memory of the live window, in bytes.
+    18 window_bytes,
+    /// Reads answered from the live window.
+    19 window_reads,
+    /// Reads that went to the disk.
+    20 cold_reads,
+    /// Bytes that those read from the disk.
+    21 cold_bytes,
+    /// Connections that were closed because they read too slowly.
+    22 slow_consumers,
+    /// Connections open now.
+    23 connections,
+    /// Topics now.
+    24 topics,
+    /// Partitions now.
+    25 partitions,
+    /// Logs of the data directory.
+    26 logs,
+    /// The term of log 0.
+    27 term,
+    /// Turns of the reactors that were measured for hiccups: how much later a turn ended than it should have.
+    28 hiccup_count,
+    /// Half of them were at most this late.
+    29 hiccup_p50_us,
+    /// 99 % of them were at most this late.
+    30 hiccup_p99_us,
+    /// 99.9 % of them were at most this late.
+    31 hiccup_p999_us,
+    /// The latest.
+    32 hiccup_max_us,
+}
+
+/// [`Status::refused`]: no registered buffers or files, plain ones are used.
+pub const REFUSED_REGISTRATION: u64 = 1 << 0;
+/// [`Status::refused`]: no O_DIRECT, the log is written through the page cache and synced.
+pub const REFUSED_DIRECT: u64 = 1 << 1;
+
+impl Status {
+    pub(crate) fn decode(head: Reader<'_>) -> Result<Self, WireError> {
+        let mut status = Self::default();
+        let mut tagged = head.tagged();
+        while let Some((tag, mut field)) = tagged.next()? {
+            let known = Self::TAGS.iter().any(|&(known, _)| known == tag);
+            if known {
+                status.set(tag, field.u64("counter")?);
+            }
+        }
+        Ok(status)
+    }
+
+    pub(crate) fn encode(&self, head: &mut Writer<'_>) {
+        for (&(tag, _), (_, value)) in Self::TAGS.iter().zip(self.counters()) {
+            if value != 0 {
+                head.tagged(tag, |field| field.u64(value));
+            }
+        }
+    }
+}
