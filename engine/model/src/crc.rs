@@ -5,8 +5,10 @@
 use crc_fast::CrcAlgorithm::Crc32Iscsi;
 use crc_fast::Digest;
 
-/// From this length on, in bytes, `crc-fast` sums instead of `crc32c`.
-const LARGE: usize = 1024;
+/// From this length on, in bytes, `crc-fast` sums instead of `crc32c`. Measured on 2026-11-22 (`perf/benches/model.rs`,
+/// a Xeon with VPCLMULQDQ, other load on the machine), `crc32c` against `crc-fast`: 256 B 18 and 19 ns, 512 B 51
+/// and 23 ns, 1 KiB 82 and 22 ns, 64 KiB 3.5 and 0.83 us, 1 MiB 56 and 18 us.
+const LARGE: usize = 512;
 
 /// Continues `seed` (0 to start) over `bytes`: `crc32c(crc32c(0, a), b)` is the sum of `a` followed by `b`.
 pub fn crc32c(seed: u32, bytes: &[u8]) -> u32 {

@@ -5,6 +5,7 @@ use std::mem::size_of;
 use rkyv::{Archive, Serialize};
 
 use super::build::RecordRef;
+use crate::limits::MAX_RECORDS_PER_BATCH;
 
 /// The columns in the order in which they lie in the body, widest first so that alignment costs nothing.
 /// An empty column is an absent one.
@@ -39,6 +40,9 @@ pub(super) struct Columns {
     pub(super) bytes: Vec<u8>,
 }
 
+/// What a record without headers takes beside its bytes: a wide timestamp, two ends, two bits rounded up.
+const MAX_BYTES_PER_RECORD: usize = 8 + 4 + 4 + 2;
+
 /// Both null bitmaps, a bit per record and column each, never take more than this.
 const fn bitmap_bytes(count: usize) -> usize {
     2 * count.div_ceil(8)
@@ -49,6 +53,7 @@ impl Columns {
     pub(super) const ROOT_BYTES: usize = size_of::<ArchivedColumns>();
 
     /// Appends the record with this index to every column but the timestamps.
+    #[inline]
     pub(super) fn push(&mut self, index: usize, record: &RecordRef<'_>) {
         if let Some(key) = record.key {
             if self.key_end.is_empty() && index > 0 {
@@ -96,6 +101,16 @@ impl Columns {
             self.header_value_end.push(end(&self.header_values));
         }
         self.header_end.push(end(&self.header_name_end));
+    }
+
+    /// Whether `record`, the last of `count`, fits into `max_bytes` however its timestamp and key turn out. Rough
+    /// and quick: false may be wrong, true is not.
+    #[inline]
+    pub(super) fn fit_surely(&self, count: usize, record: &RecordRef<'_>, max_bytes: usize) -> bool {
+        let (key, value) = (record.key.map_or(0, <[u8]>::len), record.value.map_or(0, <[u8]>::len));
+        let columns = count * MAX_BYTES_PER_RECORD + self.bytes.len();
+        let plain = record.headers.is_empty() && self.header_end.is_empty() && count <= MAX_RECORDS_PER_BATCH;
+        plain && columns.saturating_add(key).saturating_add(value) <= max_bytes
     }
 
     /// Bytes that the columns of `count` records take, alignment and root aside. Not less than the truth.

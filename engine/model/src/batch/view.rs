@@ -55,14 +55,14 @@ pub struct Record<'a> {
     /// The event itself; `None` is null.
     pub value: Option<&'a [u8]>,
     headers: HeaderColumns<'a>,
-    header_start: u32,
-    header_end: u32,
+    index: usize,
 }
 
 impl<'a> Record<'a> {
     /// Names and values, in order; names may repeat.
     pub fn headers(&self) -> Headers<'a> {
-        Headers { columns: self.headers, next: self.header_start, end: self.header_end }
+        let (next, end) = self.headers.of(self.index);
+        Headers { columns: self.headers, next, end }
     }
 }
 
@@ -160,17 +160,20 @@ impl<'a> BatchView<'a> {
     ///
     /// # Panics
     /// When `index` is not below [`Self::len`].
+    #[inline]
     pub fn record(&self, index: usize) -> Record<'a> {
         let start = start_of(self.value_end, index) as u32;
         self.record_from(index, start)
     }
 
     /// All records, in order.
+    #[inline]
     pub fn records(&self) -> Records<'a> {
         Records { view: *self, index: 0, start: 0 }
     }
 
     /// The record whose bytes start at `start`.
+    #[inline]
     fn record_from(&self, index: usize, start: u32) -> Record<'a> {
         let value_end = self.value_end[index].to_native();
         let key_end = if self.key_end.is_empty() { start } else { self.key_end[index].to_native() };
@@ -180,15 +183,13 @@ impl<'a> BatchView<'a> {
             [] => index as u64,
             deltas => u64::from(deltas[index].to_native()),
         };
-        let (header_start, header_end) = self.headers.of(index);
         Record {
             offset: self.header.base_offset + delta,
             timestamp_us: self.header.base_timestamp_us + self.timestamps.delta(index),
             key: (!self.key_end.is_empty() && !is_set(self.key_null, index)).then_some(key),
             value: (!is_set(self.value_null, index)).then_some(value),
             headers: self.headers,
-            header_start,
-            header_end,
+            index,
         }
     }
 }
@@ -216,6 +217,7 @@ impl<'a> Timestamps<'a> {
         Ok(if is_wide { Self::Wide(wide) } else { Self::Narrow(narrow) })
     }
 
+    #[inline]
     fn delta(&self, index: usize) -> u64 {
         match self {
             Self::Narrow(deltas) => u64::from(deltas[index].to_native()),
@@ -274,6 +276,7 @@ pub struct Records<'a> {
 impl<'a> Iterator for Records<'a> {
     type Item = Record<'a>;
 
+    #[inline]
     fn next(&mut self) -> Option<Record<'a>> {
         if self.index == self.view.len() {
             return None;
@@ -321,6 +324,7 @@ impl<'a> Iterator for Headers<'a> {
 impl ExactSizeIterator for Headers<'_> {}
 
 /// Where item `index` of a column of ends starts.
+#[inline]
 fn start_of(ends: &[u32_le], index: usize) -> usize {
     if index == 0 { 0 } else { ends[index - 1].to_native() as usize }
 }
@@ -359,6 +363,7 @@ fn bitmap(bits: &[u8], count: usize) -> Result<&[u8], BatchError> {
     if agrees { Ok(bits) } else { Err(BatchError::Columns) }
 }
 
+#[inline]
 fn is_set(bits: &[u8], index: usize) -> bool {
     !bits.is_empty() && bits[index / 8] & (1 << (index % 8)) != 0
 }
