@@ -116,13 +116,9 @@ impl LogConfig {
         if memory.window.len() < 2 || !equal || memory.window[0].len() < max_frame {
             return Err(ConfigError::Window { least: max_frame });
         }
-        // A cold read covers one batch with its entry header, wherever in a sector it starts.
-        let cold = corelog_model::limits::round_up(
-            ENTRY_HEADER_BYTES + self.max_batch_bytes as usize + FRAME_ALIGN,
-            FRAME_ALIGN,
-        );
-        if memory.cold.is_empty() || memory.cold.iter().any(|block| block.len() < cold) {
-            return Err(ConfigError::Cold { least: cold });
+        // A cold read takes at least what one frame holds of a group, which may be all of it.
+        if memory.cold.is_empty() || memory.cold.iter().any(|block| block.len() < max_frame) {
+            return Err(ConfigError::Cold { least: max_frame });
         }
         Ok(())
     }
@@ -134,7 +130,7 @@ pub struct Memory {
     /// Frames are assembled here and stay for live readers; at least two, of equal size, each at least one
     /// maximal frame.
     pub window: Vec<Block>,
-    /// For reads from the disk; each at least one maximal batch and two sectors.
+    /// For reads from the disk; each at least one maximal frame.
     pub cold: Vec<Block>,
 }
 

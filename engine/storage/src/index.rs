@@ -44,29 +44,47 @@ pub(crate) struct OpenRuns {
     runs: Vec<Run>,
     links: Vec<Links>,
     first_sequence: u64,
+    /// Of the extent; `None` once it is closed.
+    generation: Option<u64>,
 }
 
 impl OpenRuns {
     pub(crate) fn new(reserve: usize) -> Self {
-        Self { runs: Vec::with_capacity(reserve), links: Vec::with_capacity(reserve), first_sequence: 0 }
+        Self {
+            runs: Vec::with_capacity(reserve),
+            links: Vec::with_capacity(reserve),
+            first_sequence: 0,
+            generation: None,
+        }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.runs.is_empty()
+    /// Starts a new extent; the one before it was closed, or never came to be.
+    pub(crate) fn restart(&mut self, generation: u64, first_sequence: u64, groups: &mut Groups) {
+        self.clear(groups);
+        self.first_sequence = first_sequence;
+        self.generation = Some(generation);
     }
 
-    /// Starts a new extent; the caller has sealed the old one and reset the groups' links.
-    pub(crate) fn restart(&mut self, first_sequence: u64, groups: &mut Groups) {
+    fn clear(&mut self, groups: &mut Groups) {
         for run in &self.runs {
             groups.at_mut(run.slot).newest_run = NO_RUN;
         }
         self.runs.clear();
         self.links.clear();
-        self.first_sequence = first_sequence;
+        self.generation = None;
+    }
+
+    /// The extent never came to be: its first frame was not written.
+    pub(crate) fn abandon(&mut self, groups: &mut Groups) {
+        self.clear(groups);
     }
 
     pub(crate) const fn first_sequence(&self) -> u64 {
         self.first_sequence
+    }
+
+    pub(crate) const fn generation(&self) -> Option<u64> {
+        self.generation
     }
 
     /// Adds one batch of a frame; batches arrive in log order.
@@ -134,14 +152,21 @@ impl OpenRuns {
         out.extend(self.runs[from..].iter().filter(|run| run.slot == slot).take(limit));
     }
 
-    /// One row per group for level 1; the runs, sorted, stay behind as level 2.
-    pub(crate) fn close(&mut self, generation: u64, groups: &mut Groups) -> Runs {
+    /// The runs of a group, oldest first.
+    pub(crate) fn of_group(&self, slot: GroupSlot) -> impl Iterator<Item = &Run> {
+        self.runs.iter().filter(move |run| run.slot == slot)
+    }
+
+    /// Ends the extent: one row per group for level 1, and the runs, sorted, as level 2.
+    pub(crate) fn close(&mut self, groups: &mut Groups) -> (u64, Runs) {
+        let generation = self.generation.expect("an extent is closed once");
         let mut sorted = self.runs.clone();
         sorted.sort_unstable_by_key(|run| (run.slot, run.first_offset));
         for (slot, row) in rows_of(&sorted, generation) {
             groups.at_mut(slot).rows.push_back(row);
         }
-        Runs { sorted, first_sequence: self.first_sequence }
+        self.clear(groups);
+        (generation, Runs { sorted, first_sequence: self.first_sequence })
     }
 }
 
@@ -274,7 +299,7 @@ mod tests {
 
     fn filled(groups: &mut Groups) -> OpenRuns {
         let mut open = OpenRuns::new(0);
-        open.restart(100, groups);
+        open.restart(9, 100, groups);
         let mut next = [0_u64; 3];
         for frame in 0..300_u64 {
             for batch in 0..5_u64 {
@@ -301,7 +326,8 @@ mod tests {
     fn an_open_extent_and_its_footers_find_the_same_runs() {
         let mut groups = Groups::default();
         let mut open = filled(&mut groups);
-        let closed = open.close(9, &mut groups);
+        let mut again = filled(&mut Groups::default());
+        let closed = again.close(&mut groups).1;
         let mut loaded = Runs::default();
         let mut part = Vec::new();
         for at in 0..closed.parts(1000) {
@@ -333,18 +359,16 @@ mod tests {
         let mut groups = Groups::default();
         let mut open = filled(&mut groups);
         open.void_after(149, &mut groups);
-        let closed = open.close(1, &mut groups);
+        let closed = open.close(&mut groups).1;
         assert!(closed.sorted.iter().all(|run| run.frame < 50));
-        let slot = groups.slot(GroupId(16));
-        let mut found = Vec::new();
-        open.from_offset(groups.at(slot).newest_run, 0, usize::MAX, &mut found);
-        assert_eq!(found.len(), closed.sorted.iter().filter(|run| run.slot == slot).count());
+        let newest = groups.at(groups.slot(GroupId(16))).newest_run;
+        assert_eq!(newest, NO_RUN, "a closed extent is no longer linked to");
     }
 
     #[test]
     fn a_footer_of_another_generation_or_cut_short_is_refused() {
         let mut groups = Groups::default();
-        let closed = filled(&mut groups).close(9, &mut groups);
+        let closed = filled(&mut groups).close(&mut groups).1;
         let mut part = Vec::new();
         closed.encode_part(9, 0, 1000, &groups, &mut part);
         let mut loaded = Runs::default();

@@ -11,14 +11,29 @@
 //! header. Nothing allocates on append, cut, completion and reads from the window once warm.
 #![forbid(unsafe_code)]
 
+mod append;
 mod arena;
+mod checkpoint;
+mod cold;
+mod commit;
 mod config;
 mod error;
+mod extent;
+mod footer;
 mod frame;
 mod groups;
 mod index;
+mod log;
 mod op;
+mod read;
+mod recovery;
+mod stats;
+mod superblock;
+mod upkeep;
 mod window;
+
+pub use append::Appended;
+pub use checkpoint::CheckpointKind;
 
 pub use config::{
     ConfigError, DurableMethod, FRAMES_IN_FLIGHT_MAX, LogConfig, Memory, Preparation, Settings,
@@ -26,4 +41,8 @@ pub use config::{
 pub use error::{Full, OpenError};
 pub use frame::{EntryHeader, EntryKind, FrameHeader, FrameSeed, Seal};
 pub use groups::GroupSlot;
+pub use log::Log;
 pub use op::{DiskCompletion, DiskError, DiskOp, FileName, Listing, OpClass, OpId, UnknownFile};
+pub use read::{Read, ReadRequest, TimeFound};
+pub use recovery::{Opening, Replayed};
+pub use stats::LogStats;

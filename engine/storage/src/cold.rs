@@ -1,0 +1,169 @@
+//! Blocks for reads from the disk: in flight, or holding verified batches of one group for whoever asks.
+//!
+//! **Invariant:** a block that is away has no pins; a filled block's batches are consecutive, verified, and
+//! described by `first..next` offsets.
+
+use corelog_model::{Block, BlockId, Slice};
+
+use crate::groups::GroupSlot;
+use crate::index::Run;
+
+/// Runs that one read covers at most.
+pub(crate) const RUNS_PER_READ: usize = 64;
+
+/// What a read was for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Job {
+    /// Batches of a group, the one that holds `offset` first; `next` is behind the last run planned.
+    Batches { slot: GroupSlot, offset: u64, next: u64, generation: u64 },
+    /// Part `part` of an extent's index.
+    Footer { generation: u64, part: u32 },
+}
+
+/// A batch in a filled block.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ColdBatch {
+    pub(crate) slice: Slice,
+    pub(crate) last_offset: u64,
+}
+
+pub(crate) struct ColdBlock {
+    id: BlockId,
+    /// `None` while a read has it.
+    pub(crate) block: Option<Block>,
+    pub(crate) job: Option<Job>,
+    /// Of the extent, where the block's first byte is from.
+    pub(crate) position: u64,
+    pub(crate) length: u32,
+    pub(crate) runs: Vec<Run>,
+    pub(crate) batches: Vec<ColdBatch>,
+    pub(crate) filled: Option<Filled>,
+    pins: u32,
+    used: u64,
+    pub(crate) tokens: Vec<u64>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Filled {
+    pub(crate) slot: GroupSlot,
+    pub(crate) first: u64,
+    pub(crate) next: u64,
+}
+
+pub(crate) struct Cold {
+    pub(crate) blocks: Vec<ColdBlock>,
+    budget: u64,
+    in_flight: u64,
+    clock: u64,
+    pub(crate) finished: Vec<u64>,
+}
+
+impl Cold {
+    pub(crate) fn new(blocks: Vec<Block>) -> Self {
+        let budget = blocks.iter().map(|block| block.len() as u64).sum();
+        let blocks = blocks.into_iter().map(|block| ColdBlock {
+            id: block.id(),
+            block: Some(block),
+            job: None,
+            position: 0,
+            length: 0,
+            runs: Vec::with_capacity(RUNS_PER_READ),
+            batches: Vec::with_capacity(RUNS_PER_READ),
+            filled: None,
+            pins: 0,
+            used: 0,
+            tokens: Vec::with_capacity(16),
+        });
+        Self { blocks: blocks.collect(), budget, in_flight: 0, clock: 0, finished: Vec::with_capacity(64) }
+    }
+
+    pub(crate) fn set_budget(&mut self, bytes: u64) {
+        self.budget = bytes;
+    }
+
+    /// The filled block that holds `offset` of the group.
+    pub(crate) fn filled(&mut self, slot: GroupSlot, offset: u64) -> Option<usize> {
+        let holds = |filled: Filled| filled.slot == slot && filled.first <= offset && offset < filled.next;
+        let at = self.blocks.iter().position(|block| block.filled.is_some_and(holds))?;
+        self.clock += 1;
+        self.blocks[at].used = self.clock;
+        Some(at)
+    }
+
+    /// The read under way that will answer for `offset` of the group.
+    pub(crate) fn coming(&mut self, slot: GroupSlot, wanted: u64) -> Option<&mut ColdBlock> {
+        self.blocks.iter_mut().find(|block| match block.job {
+            Some(Job::Batches { slot: reads, offset, next, .. }) => {
+                reads == slot && offset <= wanted && wanted < next
+            }
+            _ => false,
+        })
+    }
+
+    pub(crate) fn loading(&mut self, wanted: u64) -> Option<&mut ColdBlock> {
+        self.blocks
+            .iter_mut()
+            .find(|block| matches!(block.job, Some(Job::Footer { generation, .. }) if generation == wanted))
+    }
+
+    pub(crate) fn is_loading(&self) -> bool {
+        self.blocks.iter().any(|block| matches!(block.job, Some(Job::Footer { .. })))
+    }
+
+    /// A block for a read of `length` bytes, the longest unused one; `None` when the budget or the blocks are
+    /// used up.
+    pub(crate) fn free(&self, length: u32) -> Option<usize> {
+        if self.in_flight > 0 && self.in_flight + u64::from(length) > self.budget {
+            return None;
+        }
+        let free =
+            self.blocks.iter().enumerate().filter(|(_, block)| block.block.is_some() && block.pins == 0);
+        free.min_by_key(|(_, block)| block.used).map(|(at, _)| at)
+    }
+
+    pub(crate) fn block_bytes(&self, at: usize) -> u32 {
+        self.blocks[at].block.as_ref().map_or(0, |block| block.len() as u32)
+    }
+
+    /// Sends a block on its way.
+    pub(crate) fn lend(&mut self, at: usize, job: Job, position: u64, length: u32) -> Block {
+        let cold = &mut self.blocks[at];
+        assert!(cold.pins == 0, "nobody sends from a block that is read into");
+        (cold.job, cold.position, cold.length, cold.filled) = (Some(job), position, length, None);
+        cold.batches.clear();
+        self.in_flight += u64::from(length);
+        cold.block.take().expect("a free block is here")
+    }
+
+    /// Takes a block back; `None` when it was not away.
+    pub(crate) fn give_back(&mut self, at: usize, block: Option<Block>) -> Option<Job> {
+        let cold = self.blocks.get_mut(at)?;
+        let job = cold.job.take()?;
+        self.in_flight -= u64::from(cold.length);
+        cold.block = block.filter(|block| block.id() == cold.id);
+        self.finished.append(&mut cold.tokens);
+        Some(job)
+    }
+
+    pub(crate) fn pin(&mut self, at: usize) {
+        self.blocks[at].pins += 1;
+    }
+
+    pub(crate) fn unpin(&mut self, id: BlockId) {
+        let block = self.blocks.iter_mut().find(|block| block.id == id);
+        let block = block.expect("a pinned block is one of the log's");
+        assert!(block.pins > 0, "a pin ends once");
+        block.pins -= 1;
+    }
+
+    pub(crate) fn bytes(&self, id: BlockId) -> Option<&[u8]> {
+        self.blocks.iter().find(|block| block.id == id)?.block.as_ref().map(Block::bytes)
+    }
+
+    /// Forgets what was read of a range that turned out not to be served.
+    pub(crate) fn forget(&mut self, slot: GroupSlot) {
+        for block in self.blocks.iter_mut().filter(|block| block.pins == 0) {
+            block.filled.take_if(|filled| filled.slot == slot);
+        }
+    }
+}

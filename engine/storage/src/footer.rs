@@ -1,0 +1,170 @@
+//! The indexes of closed extents: those still to be written into the log, and the few kept in memory.
+//!
+//! The footer of an extent lies in later extents, which recycling takes later: so an index is never longer on
+//! the disk than what it points at needs it, and no room has to be kept free at the end of an extent.
+//!
+//! **Invariant:** the runs of a closed extent are in `pending` until every part of its footer is durable.
+
+use std::collections::VecDeque;
+
+use crate::append::Place;
+use crate::extent::{Extents, FooterAt};
+use crate::groups::Groups;
+use crate::index::Runs;
+
+/// Indexes of closed extents kept in memory beside the pending ones.
+const CACHED: usize = 8;
+/// Payload of one footer part at most.
+const PART_BYTES: usize = 256 << 10;
+
+struct Part {
+    sequence: u64,
+    /// Of the entry header in its frame.
+    offset: u32,
+    length: u32,
+    at: Option<FooterAt>,
+}
+
+struct Pending {
+    generation: u64,
+    runs: Runs,
+    parts: Vec<Part>,
+}
+
+pub(crate) struct Footers {
+    pending: VecDeque<Pending>,
+    /// Oldest use first.
+    cache: VecDeque<(u64, Runs)>,
+    /// An index that is being loaded, and the part it needs next.
+    partial: Option<(u64, u32, Runs)>,
+    part_bytes: usize,
+    scratch: Vec<u8>,
+}
+
+impl Footers {
+    pub(crate) fn new(max_batch_bytes: u32) -> Self {
+        Self {
+            pending: VecDeque::new(),
+            cache: VecDeque::with_capacity(CACHED + 1),
+            partial: None,
+            part_bytes: PART_BYTES.min(max_batch_bytes as usize),
+            scratch: Vec::new(),
+        }
+    }
+
+    pub(crate) const fn part_bytes(&self) -> usize {
+        self.part_bytes
+    }
+
+    /// An extent was closed: its index has to be written down.
+    pub(crate) fn closed(&mut self, generation: u64, runs: Runs) {
+        self.pending.push_back(Pending { generation, runs, parts: Vec::new() });
+    }
+
+    /// Recovery has met every part of a closed extent's footer.
+    pub(crate) fn written(&mut self, generation: u64) {
+        if let Some(at) = self.pending.iter().position(|pending| pending.generation == generation)
+            && let Some(pending) = self.pending.remove(at)
+        {
+            self.keep(generation, pending.runs);
+        }
+    }
+
+    /// The next part to append: its extent's generation and its number.
+    pub(crate) fn next_part(&self) -> Option<(u64, usize)> {
+        let part_bytes = self.part_bytes;
+        let pending =
+            self.pending.iter().find(|pending| pending.parts.len() < pending.runs.parts(part_bytes))?;
+        Some((pending.generation, pending.parts.len()))
+    }
+
+    /// Encodes that part; the buffer comes back with [`Footers::appended`].
+    pub(crate) fn encode(&mut self, part: usize, groups: &Groups) -> &mut Vec<u8> {
+        let part_bytes = self.part_bytes;
+        let pending =
+            self.pending.iter().find(|pending| pending.parts.len() < pending.runs.parts(part_bytes));
+        if let Some(pending) = pending {
+            pending.runs.encode_part(pending.generation, part, part_bytes, groups, &mut self.scratch);
+        }
+        &mut self.scratch
+    }
+
+    pub(crate) fn appended(&mut self, scratch: Vec<u8>, sequence: u64, offset: u32, length: u32) {
+        self.scratch = scratch;
+        let part_bytes = self.part_bytes;
+        let pending =
+            self.pending.iter_mut().find(|pending| pending.parts.len() < pending.runs.parts(part_bytes));
+        pending.expect("a part was encoded").parts.push(Part { sequence, offset, length, at: None });
+    }
+
+    /// A frame was given a place, perhaps not its first one.
+    pub(crate) fn placed(&mut self, sequence: u64, place: Place) {
+        let parts = self.pending.iter_mut().flat_map(|pending| &mut pending.parts);
+        for part in parts.filter(|part| part.sequence == sequence) {
+            part.at = Some(FooterAt {
+                generation: place.generation,
+                sequence,
+                position: place.position as u32 + part.offset,
+                length: part.length,
+            });
+        }
+    }
+
+    /// Frames up to `sequence` are durable: indexes that are whole in them need no longer be kept.
+    pub(crate) fn durable(&mut self, sequence: u64, extents: &mut Extents) {
+        let part_bytes = self.part_bytes;
+        while let Some(pending) = self.pending.front() {
+            let complete = pending.parts.len() == pending.runs.parts(part_bytes)
+                && pending.parts.iter().all(|part| part.sequence <= sequence);
+            if !complete {
+                return;
+            }
+            let pending = self.pending.pop_front().expect("there is a front");
+            if let Some(live) = extents.by_generation_mut(pending.generation) {
+                live.footers = pending.parts.iter().filter_map(|part| part.at).collect();
+                self.keep(pending.generation, pending.runs);
+            }
+        }
+    }
+
+    /// Keeps an index in memory, at the cost of the one longest unused.
+    pub(crate) fn keep(&mut self, generation: u64, runs: Runs) {
+        self.cache.push_back((generation, runs));
+        if self.cache.len() > CACHED {
+            self.cache.pop_front();
+        }
+    }
+
+    pub(crate) fn forget(&mut self, generation: u64) {
+        self.cache.retain(|(kept, _)| *kept != generation);
+        self.pending.retain(|pending| pending.generation != generation);
+    }
+
+    /// Whether every closed extent's index is durable.
+    pub(crate) fn settled(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    pub(crate) fn get(&mut self, generation: u64) -> Option<&Runs> {
+        if let Some(at) = self.pending.iter().position(|pending| pending.generation == generation) {
+            return Some(&self.pending[at].runs);
+        }
+        let at = self.cache.iter().position(|(kept, _)| *kept == generation)?;
+        let used = self.cache.remove(at).expect("it was just found");
+        self.cache.push_back(used);
+        self.cache.back().map(|(_, runs)| runs)
+    }
+
+    /// Keeps an index of which parts are still to be loaded. One at a time: another one starts over.
+    pub(crate) fn keep_partial(&mut self, generation: u64, next_part: u32, runs: Runs) {
+        self.partial = Some((generation, next_part, runs));
+    }
+
+    pub(crate) fn take_partial(&mut self, generation: u64) -> Option<Runs> {
+        self.partial.take_if(|(loading, ..)| *loading == generation).map(|(.., runs)| runs)
+    }
+
+    pub(crate) fn next_partial(&self) -> Option<(u64, u32)> {
+        self.partial.as_ref().map(|(generation, part, _)| (*generation, *part))
+    }
+}

@@ -1,0 +1,190 @@
+//! The log as one value: what its parts share, and the small questions it answers at once.
+//!
+//! The verbs live in files of their own: `append.rs`, `commit.rs`, `upkeep.rs`, `checkpoint.rs`, `read.rs`.
+//!
+//! **The order of the cursors** (frame sequences): `durable <= written <= submitted < next_sequence`.
+
+use std::collections::VecDeque;
+
+use corelog_model::{BlockId, GroupId, Slice, Term, TopicId};
+
+use crate::append::Queue;
+use crate::arena::Arena;
+use crate::checkpoint::Checkpoints;
+use crate::cold::Cold;
+use crate::commit::Commit;
+use crate::config::{FRAMES_IN_FLIGHT_MAX, LogConfig, Settings};
+use crate::extent::Extents;
+use crate::footer::Footers;
+use crate::frame::FrameSeed;
+use crate::groups::{GroupSlot, Groups};
+use crate::index::OpenRuns;
+use crate::stats::{Counters, LogStats};
+use crate::superblock::SuperblockWriter;
+use crate::window::Window;
+
+/// Offsets that were acknowledged and do not verify: named, never served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Damage {
+    pub(crate) slot: GroupSlot,
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+}
+
+/// One open log. Made by [`crate::Opening`] alone.
+pub struct Log {
+    pub(crate) config: LogConfig,
+    pub(crate) seed: FrameSeed,
+    pub(crate) term: Term,
+    /// Frame size at which a frame is cut, bytes.
+    pub(crate) target: u32,
+    pub(crate) arena: Arena,
+    pub(crate) window: Window,
+    pub(crate) groups: Groups,
+    pub(crate) queue: Queue,
+    pub(crate) commit: Commit,
+    pub(crate) extents: Extents,
+    pub(crate) runs: OpenRuns,
+    pub(crate) footers: Footers,
+    pub(crate) checkpoints: Checkpoints,
+    pub(crate) superblock: SuperblockWriter,
+    pub(crate) cold: Cold,
+    pub(crate) damage: Vec<Damage>,
+    pub(crate) moved_starts: VecDeque<(GroupSlot, u64)>,
+    pub(crate) counters: Counters,
+}
+
+impl Log {
+    /// Of this start; rises by one at every start.
+    pub const fn term(&self) -> Term {
+        self.term
+    }
+
+    /// Gives the group its slot and the seed of its batch headers; harmless when repeated.
+    pub fn open_group(&mut self, group: GroupId, topic: TopicId, partition: u32) -> GroupSlot {
+        let slot = self.groups.slot(group);
+        self.groups.at_mut(slot).topic = Some((topic, partition));
+        slot
+    }
+
+    /// The slot of a group that the log has seen.
+    pub fn group(&self, group: GroupId) -> Option<GroupSlot> {
+        self.groups.find(group)
+    }
+
+    /// The group's records are no longer served; its space comes back with its extents.
+    pub fn drop_group(&mut self, slot: GroupSlot) {
+        let group = self.groups.at_mut(slot);
+        group.dropped = true;
+        group.log_start = group.log_end;
+        group.rows.clear();
+    }
+
+    /// First offset that can be read.
+    pub fn log_start(&self, slot: GroupSlot) -> u64 {
+        self.groups.at(slot).log_start
+    }
+
+    /// Offset behind the last appended record.
+    pub fn log_end(&self, slot: GroupSlot) -> u64 {
+        self.groups.at(slot).log_end
+    }
+
+    /// Index of the group's newest entry; 0 when there is none.
+    pub fn last_index(&self, slot: GroupSlot) -> u64 {
+        self.groups.at(slot).last_index
+    }
+
+    /// Every frame up to this sequence is durable.
+    pub const fn durable_frame(&self) -> u64 {
+        self.commit.durable
+    }
+
+    /// Every frame up to this sequence is written, perhaps not flushed.
+    pub const fn written_frame(&self) -> u64 {
+        self.commit.written
+    }
+
+    /// Whether appends are refused until the log is opened again.
+    pub const fn is_read_only(&self) -> bool {
+        self.commit.read_only
+    }
+
+    /// The bytes of a slice that this log gave out and nobody has unpinned.
+    pub fn bytes(&self, slice: Slice) -> &[u8] {
+        let block = match self.arena.index_of(slice.block) {
+            Some(index) => self.arena.bytes(index),
+            None => self.cold.bytes(slice.block).expect("a pinned slice lies in a block of the log"),
+        };
+        &block[slice.offset as usize..slice.end() as usize]
+    }
+
+    /// Ends the use of one slice that [`Log::read`] gave out.
+    ///
+    /// # Panics
+    /// When no slice of the block is pinned: a pin ends once.
+    pub fn unpin(&mut self, block: BlockId) {
+        if !self.arena.unpin(block) {
+            self.cold.unpin(block);
+        }
+    }
+
+    /// Blocks that must make room and are pinned: whoever sends from them moves or gives up.
+    pub fn wanted(&mut self, out: &mut Vec<BlockId>) {
+        out.extend(self.arena.wanted());
+    }
+
+    /// Log starts moved by recycling since the last call.
+    pub fn moved_starts(&mut self, out: &mut Vec<(GroupSlot, u64)>) {
+        out.extend(self.moved_starts.drain(..));
+    }
+
+    /// Takes new values; a larger number of frames in flight counts once a durable frame has announced it.
+    pub fn set(&mut self, settings: Settings) {
+        self.commit.limit = settings.frames_in_flight.clamp(1, FRAMES_IN_FLIGHT_MAX);
+        let largest = self.config.max_frame_bytes() as u32;
+        self.target = settings.frame_target_bytes.clamp(4096, largest);
+        self.cold.set_budget(settings.cold_bytes_in_flight);
+    }
+
+    /// What the log has done and holds.
+    pub fn stats(&self) -> LogStats {
+        let (window_bytes, pins) = self.arena.usage();
+        LogStats {
+            frames: self.counters.frames,
+            beacons: self.counters.beacons,
+            bytes_written: self.counters.bytes_written,
+            entries: self.counters.entries,
+            moved_frames: self.counters.moved_frames,
+            cold_reads: self.counters.cold_reads,
+            cold_bytes: self.counters.cold_bytes,
+            zeroed_bytes: self.counters.zeroed_bytes,
+            recycled_extents: self.counters.recycled_extents,
+            checkpoints: self.counters.checkpoints,
+            superblock_failures: self.superblock.failed_copies(),
+            live_extents: self.extents.live.len() as u64,
+            spare_extents: self.extents.spare.len() as u64,
+            window_bytes,
+            window_pins: pins,
+            damaged_ranges: self.damage.len() as u64,
+            groups: self.groups.len() as u64,
+            read_only: self.commit.read_only,
+        }
+    }
+
+    /// Asserts every invariant that spans parts; for tests and the simulator, after each event.
+    pub fn check(&self) {
+        let commit = &self.commit;
+        assert!(commit.durable <= commit.written, "durable before written");
+        assert!(commit.written <= commit.submitted, "written before submitted");
+        assert!(commit.submitted < self.queue.next_sequence);
+        assert_eq!(commit.submitted_frames as u64, commit.submitted - commit.durable);
+        for (at, frame) in self.queue.frames.iter().enumerate() {
+            assert_eq!(frame.sequence, commit.durable + 1 + at as u64, "sequences are consecutive");
+            assert_eq!(frame.place.is_some(), at < commit.submitted_frames);
+            assert!(frame.length != 0 || at + 1 == self.queue.frames.len(), "only the last frame is open");
+        }
+        self.extents.check();
+        self.groups.check();
+    }
+}

@@ -1,0 +1,434 @@
+//! Reading: slices of the live window where it reaches, else one planned read from the disk.
+//!
+//! **Invariants:** what is given out is whole padded batches, in order, verified when they come from the disk.
+//! Damaged offsets are named and never served.
+
+use corelog_model::Slice;
+use corelog_model::batch::BatchHeader;
+use corelog_model::limits::{BATCH_ALIGN, FRAME_ALIGN, round_up};
+
+use crate::cold::{ColdBatch, Filled, Job, RUNS_PER_READ};
+use crate::frame::{ENTRY_HEADER_BYTES, EntryHeader, EntryKind};
+use crate::groups::GroupSlot;
+use crate::index::{Run, Runs};
+use crate::log::{Damage, Log};
+use crate::op::{DiskCompletion, DiskOp, FileName, Purpose};
+
+/// A cold read covers at least this much where the group's runs are that dense, and at most a block.
+const READ_BYTES: u32 = 128 << 10;
+/// Bytes of other groups that a cold read passes over rather than end.
+const GAP_BYTES: u32 = 128 << 10;
+
+/// What a reader asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadRequest {
+    /// The group.
+    pub slot: GroupSlot,
+    /// The first batch given out contains it.
+    pub offset: u64,
+    /// Records at and behind it are not given out: the high watermark.
+    pub end_offset: u64,
+    /// Bytes of batches; the first batch is given out whatever its size.
+    pub max_bytes: u32,
+    /// Comes back through [`Log::finished`] when a pending read may be asked for again.
+    pub token: u64,
+}
+
+/// What a reader gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Read {
+    /// One slice per batch, each to be unpinned once.
+    Ready {
+        /// Behind the last record given out.
+        next_offset: u64,
+    },
+    /// The disk is being asked; the token tells when to come back.
+    Pending,
+    /// No block or budget for another read: ask again next turn.
+    Busy,
+    /// Nothing before `end_offset`.
+    Nothing,
+    /// The offset is gone.
+    BelowStart {
+        /// First offset that can be read.
+        log_start: u64,
+    },
+    /// These offsets were acknowledged and do not verify.
+    Damaged {
+        /// First offset.
+        first: u64,
+        /// Last offset.
+        last: u64,
+    },
+}
+
+/// Where a time lies in a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeFound {
+    /// The first offset of the first batch (or, on the disk, run of batches) whose newest record is not older.
+    At {
+        /// The offset.
+        offset: u64,
+        /// Newest timestamp there, microseconds.
+        timestamp_us: u64,
+    },
+    /// Every record is older.
+    End,
+    /// An index is being loaded; the token tells when to come back.
+    Pending,
+    /// No block or budget for a read: ask again next turn.
+    Busy,
+}
+
+impl Log {
+    /// Reads batches of a group: from memory at once, or asks the disk.
+    pub fn read(&mut self, request: &ReadRequest, slices: &mut Vec<Slice>, out: &mut Vec<DiskOp>) -> Read {
+        let Some(group) = self.groups.get(request.slot) else { return Read::Nothing };
+        let (log_start, log_end, newest) = (group.log_start, group.log_end, group.newest);
+        if request.offset < log_start || group.dropped {
+            return Read::BelowStart { log_start };
+        }
+        if request.offset >= request.end_offset.min(log_end) {
+            return Read::Nothing;
+        }
+        if let Some(id) = self.window.find(newest, request.offset) {
+            return self.read_window(id, request, slices);
+        }
+        if let Some(damage) = self.damage_at(request.slot, request.offset) {
+            return Read::Damaged { first: damage.first, last: damage.last };
+        }
+        if let Some(at) = self.cold.filled(request.slot, request.offset) {
+            return self.read_filled(at, request, slices);
+        }
+        if let Some(block) = self.cold.coming(request.slot, request.offset) {
+            block.tokens.push(request.token);
+            return Read::Pending;
+        }
+        self.read_disk(request, out)
+    }
+
+    fn damage_at(&self, slot: GroupSlot, offset: u64) -> Option<Damage> {
+        let holds = |damage: &&Damage| damage.slot == slot && damage.first <= offset && offset <= damage.last;
+        self.damage.iter().find(holds).copied()
+    }
+
+    fn read_window(&mut self, from: u64, request: &ReadRequest, slices: &mut Vec<Slice>) -> Read {
+        let (mut id, mut next_offset, mut bytes) = (Some(from), request.offset, 0_u32);
+        while let Some(entry) = id.and_then(|id| self.window.get(id)) {
+            let fits = bytes == 0 || bytes.saturating_add(entry.length) <= request.max_bytes;
+            if !fits || entry.last_offset >= request.end_offset {
+                break;
+            }
+            slices.push(self.arena.slice(entry.block, entry.offset, entry.length));
+            self.arena.pin(entry.block);
+            bytes += entry.length;
+            next_offset = entry.last_offset + 1;
+            id = id.and_then(|id| self.window.next(id));
+        }
+        match bytes {
+            0 => Read::Nothing,
+            _ => Read::Ready { next_offset },
+        }
+    }
+
+    fn read_filled(&mut self, at: usize, request: &ReadRequest, slices: &mut Vec<Slice>) -> Read {
+        let from = self.cold.blocks[at].batches.partition_point(|batch| batch.last_offset < request.offset);
+        let (mut next_offset, mut bytes) = (request.offset, 0_u32);
+        for index in from..self.cold.blocks[at].batches.len() {
+            let ColdBatch { slice, last_offset } = self.cold.blocks[at].batches[index];
+            let fits = bytes == 0 || bytes.saturating_add(slice.length) <= request.max_bytes;
+            if !fits || last_offset >= request.end_offset {
+                break;
+            }
+            slices.push(slice);
+            self.cold.pin(at);
+            bytes += slice.length;
+            next_offset = last_offset + 1;
+        }
+        match bytes {
+            0 => Read::Nothing,
+            _ => Read::Ready { next_offset },
+        }
+    }
+
+    /// Plans and issues a read of the batches from `offset` on.
+    fn read_disk(&mut self, request: &ReadRequest, out: &mut Vec<DiskOp>) -> Read {
+        let Some(at) = self.cold.free(READ_BYTES) else { return Read::Busy };
+        let mut runs = std::mem::take(&mut self.cold.blocks[at].runs);
+        runs.clear();
+        let found = self.find_runs(request.slot, request.offset, &mut runs);
+        let generation = match found {
+            Found::Runs { generation } if !runs.is_empty() => generation,
+            Found::NeedsFooter { generation } => {
+                self.cold.blocks[at].runs = runs;
+                return self.load_footer(generation, request.token, out);
+            }
+            // The index has nothing behind this offset, and the group does: the records are lost.
+            Found::Runs { .. } | Found::Nowhere => {
+                self.cold.blocks[at].runs = runs;
+                let last = self.groups.at(request.slot).log_end - 1;
+                return Read::Damaged { first: request.offset, last };
+            }
+        };
+        let (position, length) = plan(&mut runs, request.max_bytes, self.cold.block_bytes(at));
+        let next = runs.last().map_or(request.offset, |run| run.last_offset) + 1;
+        self.cold.blocks[at].runs = runs;
+        let job = Job::Batches { slot: request.slot, offset: request.offset, next, generation };
+        let Some(extent) = self.extents.by_generation(generation).map(|live| live.extent) else {
+            return Read::BelowStart { log_start: self.groups.at(request.slot).log_start };
+        };
+        self.cold.blocks[at].tokens.push(request.token);
+        self.issue_read(at, job, extent, position, length, out);
+        Read::Pending
+    }
+
+    fn issue_read(
+        &mut self,
+        at: usize,
+        job: Job,
+        extent: u32,
+        position: u64,
+        length: u32,
+        out: &mut Vec<DiskOp>,
+    ) {
+        self.counters.cold_reads += 1;
+        self.counters.cold_bytes += u64::from(length);
+        let into = self.cold.lend(at, job, position, length);
+        let id = Purpose::ColdRead { slot: at as u32 }.id();
+        out.push(DiskOp::Read { id, file: FileName::Extent(extent), position, length, into });
+    }
+
+    /// Runs of the group from `offset` on, through level 1 and level 2 of the index.
+    fn find_runs(&mut self, slot: GroupSlot, offset: u64, runs: &mut Vec<Run>) -> Found {
+        let group = self.groups.at(slot);
+        let at = group.rows.partition_point(|row| row.last_offset < offset);
+        let Some(row) = group.rows.get(at) else {
+            self.runs.from_offset(group.newest_run, offset, RUNS_PER_READ, runs);
+            return match self.runs.generation() {
+                Some(generation) => Found::Runs { generation },
+                None => Found::Nowhere,
+            };
+        };
+        let generation = row.generation;
+        match self.footers.get(generation) {
+            Some(index) => {
+                index.from_offset(slot, offset, RUNS_PER_READ, runs);
+                Found::Runs { generation }
+            }
+            None => Found::NeedsFooter { generation },
+        }
+    }
+
+    fn load_footer(&mut self, generation: u64, token: u64, out: &mut Vec<DiskOp>) -> Read {
+        if let Some(block) = self.cold.loading(generation) {
+            block.tokens.push(token);
+            return Read::Pending;
+        }
+        // One index at a time: two of several parts each would drive each other out.
+        if self.cold.is_loading() || self.footers.next_partial().is_some() {
+            return Read::Busy;
+        }
+        match self.load_footer_part(generation, 0, out) {
+            Some(at) => {
+                self.cold.blocks[at].tokens.push(token);
+                Read::Pending
+            }
+            None => Read::Busy,
+        }
+    }
+
+    /// Issues the read of one part of an extent's index.
+    fn load_footer_part(&mut self, generation: u64, part: u32, out: &mut Vec<DiskOp>) -> Option<usize> {
+        let footer = *self.extents.by_generation(generation)?.footers.get(part as usize)?;
+        let extent = self.extents.by_generation(footer.generation)?.extent;
+        let from = u64::from(footer.position) & !(FRAME_ALIGN as u64 - 1);
+        let end = u64::from(footer.position) + (ENTRY_HEADER_BYTES + footer.length as usize) as u64;
+        let length = round_up((end - from) as usize, FRAME_ALIGN) as u32;
+        let at = self.cold.free(length).filter(|at| self.cold.block_bytes(*at) >= length)?;
+        self.issue_read(at, Job::Footer { generation, part }, extent, from, length, out);
+        Some(at)
+    }
+
+    pub(crate) fn on_cold_read(&mut self, at: u32, completion: DiskCompletion) {
+        let at = at as usize;
+        let Some(job) = self.cold.give_back(at, completion.block) else { return };
+        let found = completion.result.unwrap_or(0).min(self.cold.blocks[at].length);
+        match job {
+            Job::Batches { slot, offset, generation, .. } => {
+                self.on_batches(at, slot, offset, generation, found);
+            }
+            Job::Footer { generation, part } => self.on_footer(at, generation, part, found),
+        }
+    }
+
+    /// Verifies what came from the disk and keeps it for whoever asks next.
+    fn on_batches(&mut self, at: usize, slot: GroupSlot, offset: u64, generation: u64, found: u32) {
+        let Some(live) = self.extents.by_generation(generation) else { return };
+        let first_sequence = live.first_sequence;
+        let group = self.groups.at(slot).id;
+        let cold = &mut self.cold.blocks[at];
+        let Some(block) = cold.block.as_ref() else { return };
+        let bytes = &block.bytes()[..found as usize];
+        let (mut first, mut next, mut bad) = (None, offset, None);
+        'runs: for run in &cold.runs {
+            let mut position = (u64::from(run.start) - cold.position) as usize;
+            let end = (u64::from(run.end) - cold.position) as usize;
+            let seed = self.seed.entries(first_sequence + u64::from(run.frame));
+            while position < end {
+                let entry = bytes.get(position..).unwrap_or(&[]);
+                let Some((header, _)) = EntryHeader::decode(entry, seed) else {
+                    bad = Some((next.max(run.first_offset), run.last_offset));
+                    break 'runs;
+                };
+                let payload = &entry[ENTRY_HEADER_BYTES..][..header.length as usize];
+                let start = position + ENTRY_HEADER_BYTES;
+                position += header.total_bytes();
+                if header.kind != EntryKind::Batch || header.group != group {
+                    continue;
+                }
+                let batch = BatchHeader::parse(payload).ok();
+                let Some(batch) = batch.filter(|batch| batch.padded_bytes() == payload.len()) else {
+                    bad = Some((next.max(run.first_offset), run.last_offset));
+                    break 'runs;
+                };
+                if !batch.verify_body(payload) {
+                    bad = Some((batch.base_offset, batch.last_offset()));
+                    break 'runs;
+                }
+                let slice = Slice { block: block.id(), offset: start as u32, length: header.length };
+                cold.batches.push(ColdBatch { slice, last_offset: batch.last_offset() });
+                first.get_or_insert(batch.base_offset);
+                next = batch.next_offset();
+            }
+        }
+        // A gap before the first batch belongs to it: compaction leaves such gaps.
+        cold.filled = first.map(|first| Filled { slot, first: first.min(offset), next });
+        if let Some((first, last)) = bad {
+            self.damage.push(Damage { slot, first, last });
+        }
+    }
+
+    fn on_footer(&mut self, at: usize, generation: u64, part: u32, found: u32) {
+        let Some(live) = self.extents.by_generation(generation) else { return };
+        let (footer, parts) = (live.footers[part as usize], live.footers.len());
+        let cold = &self.cold.blocks[at];
+        let Some(block) = cold.block.as_ref() else { return };
+        let from = (u64::from(footer.position) - cold.position) as usize;
+        let entry = block.bytes()[..found as usize].get(from..).unwrap_or(&[]);
+        let mut runs = match part {
+            0 => Runs::default(),
+            _ => self.footers.take_partial(generation).unwrap_or_default(),
+        };
+        let decoded =
+            EntryHeader::decode(entry, self.seed.entries(footer.sequence)).and_then(|(header, _)| {
+                let payload = &entry[ENTRY_HEADER_BYTES..][..header.length as usize];
+                runs.decode_part(payload, generation, part, &mut self.groups)
+            });
+        if decoded.is_none() {
+            self.damage_extent(generation);
+        } else if part as usize + 1 < parts {
+            self.footers.keep_partial(generation, part + 1, runs);
+        } else {
+            runs.sort();
+            self.footers.keep(generation, runs);
+        }
+    }
+
+    /// An extent without its index: what it holds cannot be found, and is named.
+    fn damage_extent(&mut self, generation: u64) {
+        for slot in self.groups.slots() {
+            let rows = &self.groups.at(slot).rows;
+            if let Ok(at) = rows.binary_search_by_key(&generation, |row| row.generation) {
+                let (first, last) = (rows[at].first_offset, rows[at].last_offset);
+                self.damage.push(Damage { slot, first, last });
+                self.cold.forget(slot);
+            }
+        }
+    }
+
+    /// Tokens of reads that may be asked for again.
+    pub fn finished(&mut self, tokens: &mut Vec<u64>) {
+        tokens.append(&mut self.cold.finished);
+    }
+
+    /// The first batch of a group whose newest record is at or behind a time.
+    pub fn offset_for_time(
+        &mut self,
+        slot: GroupSlot,
+        time_us: u64,
+        token: u64,
+        out: &mut Vec<DiskOp>,
+    ) -> TimeFound {
+        let Some(group) = self.groups.get(slot) else { return TimeFound::End };
+        let newest = group.newest;
+        if let Some(row) = group.rows.iter().find(|row| row.max_timestamp_us >= time_us) {
+            let generation = row.generation;
+            let Some(runs) = self.footers.get(generation) else {
+                return match self.load_footer(generation, token, out) {
+                    Read::Pending => TimeFound::Pending,
+                    _ => TimeFound::Busy,
+                };
+            };
+            let from = runs.sorted.partition_point(|run| run.slot < slot);
+            let mut runs = runs.sorted[from..].iter().take_while(|run| run.slot == slot);
+            if let Some(run) = runs.find(|run| run.max_timestamp_us >= time_us) {
+                return TimeFound::At { offset: run.first_offset, timestamp_us: run.max_timestamp_us };
+            }
+        }
+        let oldest = self.window.oldest(newest);
+        let in_window =
+            oldest.and_then(|id| self.window.get(id)).map_or(u64::MAX, |entry| entry.first_offset);
+        if let Some(run) = self.runs.of_group(slot).find(|run| run.max_timestamp_us >= time_us) {
+            // The window tells batches apart where the run only knows the frame.
+            if run.first_offset < in_window {
+                return TimeFound::At { offset: run.first_offset, timestamp_us: run.max_timestamp_us };
+            }
+        }
+        let mut id = oldest;
+        while let Some(entry) = id.and_then(|id| self.window.get(id)) {
+            if entry.max_timestamp_us >= time_us {
+                return TimeFound::At { offset: entry.first_offset, timestamp_us: entry.max_timestamp_us };
+            }
+            id = id.and_then(|id| self.window.next(id));
+        }
+        TimeFound::End
+    }
+
+    /// Goes on loading indexes of several parts; part of every cut.
+    pub(crate) fn load_footers(&mut self, out: &mut Vec<DiskOp>) {
+        if let Some((generation, part)) = self.footers.next_partial()
+            && self.cold.loading(generation).is_none()
+        {
+            let _busy_is_tried_next_turn = self.load_footer_part(generation, part, out);
+        }
+    }
+}
+
+enum Found {
+    Runs { generation: u64 },
+    NeedsFooter { generation: u64 },
+    Nowhere,
+}
+
+/// Cuts the runs to what one read takes; gives back where it starts and how long it is.
+fn plan(runs: &mut Vec<Run>, max_bytes: u32, block_bytes: u32) -> (u64, u32) {
+    let align = FRAME_ALIGN as u32;
+    let start = runs[0].start & !(align - 1);
+    let mut wanted = runs[0].end - runs[0].start;
+    let mut end = runs[0].end;
+    let mut count = 1;
+    for run in &runs[1..] {
+        let dense = run.start >= end && run.start - end <= GAP_BYTES;
+        let fits = round_up((run.end - start) as usize, FRAME_ALIGN) as u32 <= block_bytes;
+        if !dense || !fits || wanted >= max_bytes.max(READ_BYTES) {
+            break;
+        }
+        wanted += run.end - run.start;
+        end = run.end;
+        count += 1;
+    }
+    runs.truncate(count);
+    (u64::from(start), (round_up((end - start) as usize, FRAME_ALIGN) as u32).min(block_bytes))
+}
+
+const _: () = assert!(ENTRY_HEADER_BYTES.is_multiple_of(BATCH_ALIGN));

@@ -1,0 +1,150 @@
+//! Which extents are the log, in which order. Pure.
+//!
+//! From the newest first frame that verifies, its seal leads to the extent before it, and so on back to the one
+//! that holds the newest checkpoint. A file that the seals pass by is not of the log: its first frame was
+//! superseded, or it is an extent of an earlier time.
+
+use crate::frame::{FrameHeader, Seal};
+
+/// An extent file and its first frame's header, if that verifies.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Candidate {
+    pub(crate) extent: u32,
+    pub(crate) first: Option<FrameHeader>,
+}
+
+/// An extent to be scanned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Planned {
+    pub(crate) extent: u32,
+    pub(crate) generation: u64,
+    /// How its successor closed it; `None` for the newest.
+    pub(crate) seal: Option<Seal>,
+    /// Its first frame is known to have been durable.
+    pub(crate) begun: bool,
+}
+
+/// The extent whose first frame closed the one of `generation`; the newest where several tried.
+pub(crate) fn successor(candidates: &[Candidate], generation: u64) -> Option<(u32, FrameHeader)> {
+    let firsts = candidates.iter().filter_map(|candidate| Some((candidate.extent, candidate.first?)));
+    firsts.filter(|(_, first)| first.seal.generation == generation).max_by_key(|(_, first)| first.generation)
+}
+
+/// The extents from the one with the newest checkpoint (or the first of all) to the newest, oldest first.
+/// `head` was durable when the superblock was written.
+pub(crate) fn chain(candidates: &[Candidate], from: Option<(u32, u64)>, head: (u32, u64)) -> Vec<Planned> {
+    let least = from.map_or(1, |(_, generation)| generation);
+    let firsts = || {
+        let verified = candidates.iter().filter_map(|candidate| Some((candidate.extent, candidate.first?)));
+        verified.filter(|(_, first)| first.generation >= least)
+    };
+    let (head_extent, head_generation) = head;
+    let newest = firsts().max_by_key(|(_, first)| first.generation);
+    let mut chain = Vec::new();
+    let mut next = match newest {
+        Some((extent, first)) if first.generation >= head_generation => {
+            Some((extent, first.generation, first.generation == head_generation))
+        }
+        // The first frame of the head was durable, and is damaged.
+        _ if head_generation >= least && head_generation > 0 => Some((head_extent, head_generation, true)),
+        _ => None,
+    };
+    let mut seal = None;
+    while let Some((extent, generation, begun)) = next.take() {
+        chain.push(Planned { extent, generation, seal, begun: begun || seal.is_some() });
+        if generation == least {
+            break;
+        }
+        let first = firsts().find(|(at, first)| *at == extent && first.generation == generation);
+        let older = match first {
+            Some((_, first)) => (first.seal.generation > 0).then_some(first.seal),
+            // Without its first frame nobody says what came before; the next older one there is, is the best guess.
+            None => firsts()
+                .filter(|(_, first)| first.generation < generation)
+                .max_by_key(|(_, first)| first.generation)
+                .map(|(extent, first)| Seal {
+                    extent,
+                    generation: first.generation,
+                    position: u64::MAX,
+                    sequence: 0,
+                }),
+        };
+        if let Some(older) = older.filter(|older| older.generation >= least) {
+            // An open end: the scan of the older extent finds it.
+            seal = (older.position != u64::MAX).then_some(older);
+            next = Some((older.extent, older.generation, true));
+        }
+    }
+    if let Some((extent, generation)) = from
+        && chain.last().is_none_or(|last| last.generation != generation)
+    {
+        chain.push(Planned { extent, generation, seal: None, begun: true });
+    }
+    chain.reverse();
+    chain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use corelog_model::{LogId, Term};
+
+    fn first(extent: u32, generation: u64, sealed: (u32, u64)) -> Candidate {
+        let seal = Seal { extent: sealed.0, generation: sealed.1, position: 8192, sequence: generation };
+        let header = FrameHeader {
+            crc: 0,
+            flags: 1,
+            log: LogId(0),
+            entries: 0,
+            generation,
+            sequence: generation * 10,
+            position: 0,
+            length: 4096,
+            used: 128,
+            durable_sequence: 0,
+            in_flight_limit: 1,
+            term: Term(1),
+            previous_crc: 0,
+            entries_crc: 0,
+            wall_us: 0,
+            seal,
+        };
+        Candidate { extent, first: Some(header) }
+    }
+
+    fn generations(planned: &[Planned]) -> Vec<u64> {
+        planned.iter().map(|planned| planned.generation).collect()
+    }
+
+    #[test]
+    fn the_seals_lead_from_the_newest_extent_back_to_the_checkpoint() {
+        let all = [first(0, 1, (0, 0)), first(1, 2, (0, 1)), first(2, 66, (1, 2)), first(3, 67, (2, 66))];
+        assert_eq!(generations(&chain(&all, None, (0, 0))), [1, 2, 66, 67]);
+        assert_eq!(generations(&chain(&all, Some((1, 2)), (3, 67))), [2, 66, 67]);
+        assert_eq!(generations(&chain(&all, Some((3, 67)), (3, 67))), [67]);
+        let planned = chain(&all, None, (3, 67));
+        assert!(planned[3].seal.is_none() && planned[3].begun);
+        assert_eq!(planned[2].seal.map(|seal| seal.generation), Some(66));
+    }
+
+    #[test]
+    fn an_extent_that_was_superseded_is_passed_by() {
+        // 66 failed on its first frame and 67 sealed the same extent again.
+        let all = [first(0, 1, (0, 0)), first(1, 66, (0, 1)), first(2, 67, (0, 1))];
+        assert_eq!(generations(&chain(&all, None, (0, 1))), [1, 67]);
+    }
+
+    #[test]
+    fn a_head_whose_first_frame_is_damaged_is_missed() {
+        let all = [first(0, 1, (0, 0)), Candidate { extent: 1, first: None }];
+        let planned = chain(&all, None, (1, 2));
+        assert_eq!(generations(&planned), [1, 2]);
+        assert!(planned[1].begun, "its loss is damage, not a tail");
+        assert_eq!(generations(&chain(&all, None, (0, 1))), [1], "never durable, never missed");
+    }
+
+    #[test]
+    fn an_empty_directory_has_no_chain() {
+        assert!(chain(&[], None, (0, 0)).is_empty());
+    }
+}

@@ -1,0 +1,326 @@
+//! The one page a start reads first: who the log belongs to, where its newest checkpoints lie, which extent is
+//! its head. Four copies; FORMAT.md has the table.
+//!
+//! **Invariant:** one copy is rewritten at a time, so at least three are whole whatever happens; a rewrite raises
+//! the version and goes through all four before anything an older version points at may be overwritten.
+
+use corelog_model::crc::crc32c;
+use corelog_model::{LogId, Term};
+
+use crate::frame::field;
+use crate::op::{DiskOp, Purpose};
+
+/// Bytes of one copy.
+pub const SUPERBLOCK_BYTES: usize = 4096;
+/// Copies in the file, one behind the other.
+pub const SUPERBLOCK_COPIES: u8 = 4;
+/// The first eight bytes of a copy.
+pub const SUPERBLOCK_MAGIC: u64 = u64::from_le_bytes(*b"CLOGSUPR");
+/// The layout's version.
+pub const SUPERBLOCK_SCHEMA: u32 = 1;
+/// Checkpoints a superblock can name: the last full one and the incremental ones after it.
+pub const CHECKPOINTS_MAX: usize = 16;
+/// Where the checkpoints start.
+pub const CHECKPOINTS_AT: usize = 96;
+/// Bytes of one checkpoint's place.
+pub const CHECKPOINT_BYTES: usize = 32;
+/// Where the bitmap of written extents starts; it goes to the end of the page.
+pub const WRITTEN_AT: usize = 1024;
+
+/// Features this version knows: none yet, of any class.
+const KNOWN_INCOMPATIBLE: u64 = 0;
+const KNOWN_READ_ONLY_COMPATIBLE: u64 = 0;
+
+/// Where a checkpoint starts: the frame that holds its first part.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct CheckpointAt {
+    pub(crate) generation: u64,
+    pub(crate) position: u64,
+    pub(crate) id: u64,
+    pub(crate) extent: u32,
+}
+
+/// One page, read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Superblock {
+    pub(crate) incompatible: u64,
+    pub(crate) read_only_compatible: u64,
+    pub(crate) compatible: u64,
+    pub(crate) store: u64,
+    pub(crate) log: LogId,
+    pub(crate) term: Term,
+    /// Rises with every rewrite.
+    pub(crate) version: u64,
+    pub(crate) extent_bytes: u64,
+    /// An extent whose first frame was durable when this was written, and the newest one then.
+    pub(crate) head_generation: u64,
+    pub(crate) head_extent: u32,
+    /// The last full checkpoint, then the incremental ones after it.
+    pub(crate) checkpoints: Vec<CheckpointAt>,
+    /// One bit per extent: written to its end, so that overwriting it is cheap. A hint.
+    pub(crate) written: Vec<u8>,
+}
+
+impl Superblock {
+    pub(crate) fn new(store: u64, log: LogId, extent_bytes: u64) -> Self {
+        Self {
+            incompatible: 0,
+            read_only_compatible: 0,
+            compatible: 0,
+            store,
+            log,
+            term: Term(0),
+            version: 0,
+            extent_bytes,
+            head_generation: 0,
+            head_extent: 0,
+            checkpoints: Vec::with_capacity(CHECKPOINTS_MAX),
+            written: vec![0; SUPERBLOCK_BYTES - WRITTEN_AT],
+        }
+    }
+
+    /// Bits of features that this version must not write to.
+    pub(crate) const fn unknown_features(&self) -> u64 {
+        (self.incompatible & !KNOWN_INCOMPATIBLE) | (self.read_only_compatible & !KNOWN_READ_ONLY_COMPATIBLE)
+    }
+
+    pub(crate) fn is_written(&self, extent: u32) -> bool {
+        self.written.get(extent as usize / 8).is_some_and(|byte| byte & 1 << (extent % 8) != 0)
+    }
+
+    pub(crate) fn set_written(&mut self, extent: u32, written: bool) {
+        if let Some(byte) = self.written.get_mut(extent as usize / 8) {
+            *byte = *byte & !(1 << (extent % 8)) | u8::from(written) << (extent % 8);
+        }
+    }
+
+    pub(crate) fn encode(&self) -> Box<[u8]> {
+        let mut page = vec![0; SUPERBLOCK_BYTES];
+        page[0..8].copy_from_slice(&SUPERBLOCK_MAGIC.to_le_bytes());
+        page[12..16].copy_from_slice(&SUPERBLOCK_SCHEMA.to_le_bytes());
+        page[16..24].copy_from_slice(&self.compatible.to_le_bytes());
+        page[24..32].copy_from_slice(&self.read_only_compatible.to_le_bytes());
+        page[32..40].copy_from_slice(&self.incompatible.to_le_bytes());
+        page[40..48].copy_from_slice(&self.store.to_le_bytes());
+        page[48..50].copy_from_slice(&self.log.0.to_le_bytes());
+        page[52..56].copy_from_slice(&self.term.0.to_le_bytes());
+        page[56..64].copy_from_slice(&self.version.to_le_bytes());
+        page[64..72].copy_from_slice(&self.extent_bytes.to_le_bytes());
+        page[72..80].copy_from_slice(&self.head_generation.to_le_bytes());
+        page[80..84].copy_from_slice(&self.head_extent.to_le_bytes());
+        page[84..88].copy_from_slice(&(self.checkpoints.len() as u32).to_le_bytes());
+        assert!(self.checkpoints.len() <= CHECKPOINTS_MAX, "a full checkpoint starts the list anew");
+        for (at, place) in self.checkpoints.iter().enumerate() {
+            let out = &mut page[CHECKPOINTS_AT + at * CHECKPOINT_BYTES..][..CHECKPOINT_BYTES];
+            out[0..8].copy_from_slice(&place.generation.to_le_bytes());
+            out[8..16].copy_from_slice(&place.position.to_le_bytes());
+            out[16..24].copy_from_slice(&place.id.to_le_bytes());
+            out[24..28].copy_from_slice(&place.extent.to_le_bytes());
+        }
+        page[WRITTEN_AT..].copy_from_slice(&self.written);
+        let crc = crc32c(0, &page[12..]);
+        page[8..12].copy_from_slice(&crc.to_le_bytes());
+        page.into_boxed_slice()
+    }
+
+    /// Reads a copy; `None` when it does not verify.
+    pub(crate) fn decode(page: &[u8]) -> Option<Self> {
+        let page: &[u8; SUPERBLOCK_BYTES] = page.first_chunk()?;
+        let sound = field!(page, 0, u64) == SUPERBLOCK_MAGIC
+            && field!(page, 8, u32) == crc32c(0, &page[12..])
+            && field!(page, 12, u32) == SUPERBLOCK_SCHEMA;
+        let count = field!(page, 84, u32) as usize;
+        if !sound || count > CHECKPOINTS_MAX {
+            return None;
+        }
+        let places = page[CHECKPOINTS_AT..].chunks_exact(CHECKPOINT_BYTES).take(count);
+        Some(Self {
+            compatible: field!(page, 16, u64),
+            read_only_compatible: field!(page, 24, u64),
+            incompatible: field!(page, 32, u64),
+            store: field!(page, 40, u64),
+            log: LogId(field!(page, 48, u16)),
+            term: Term(field!(page, 52, u32)),
+            version: field!(page, 56, u64),
+            extent_bytes: field!(page, 64, u64),
+            head_generation: field!(page, 72, u64),
+            head_extent: field!(page, 80, u32),
+            checkpoints: places
+                .map(|place| CheckpointAt {
+                    generation: field!(place, 0, u64),
+                    position: field!(place, 8, u64),
+                    id: field!(place, 16, u64),
+                    extent: field!(place, 24, u32),
+                })
+                .collect(),
+            written: page[WRITTEN_AT..].to_vec(),
+        })
+    }
+
+    /// The newest of the copies that verify in the bytes of the file.
+    pub(crate) fn newest(file: &[u8]) -> Option<Self> {
+        file.chunks(SUPERBLOCK_BYTES).filter_map(Self::decode).max_by_key(|superblock| superblock.version)
+    }
+}
+
+/// Rewrites the copies, one after the other, and says when a version is on all of them.
+pub(crate) struct SuperblockWriter {
+    pub(crate) current: Superblock,
+    /// Something changed since `writing` was encoded.
+    dirty: bool,
+    writing: Option<Writing>,
+    /// The newest version that went through all copies.
+    settled: u64,
+    failed_copies: u64,
+}
+
+struct Writing {
+    version: u64,
+    copy: u8,
+    in_flight: bool,
+    good: u8,
+}
+
+impl SuperblockWriter {
+    pub(crate) fn new(current: Superblock) -> Self {
+        let settled = current.version;
+        Self { current, dirty: false, writing: None, settled, failed_copies: 0 }
+    }
+
+    /// Asks for a rewrite; gives back the version that will hold everything changed so far.
+    pub(crate) fn touch(&mut self) -> u64 {
+        self.dirty = true;
+        self.current.version + 1
+    }
+
+    pub(crate) const fn settled(&self) -> u64 {
+        self.settled
+    }
+
+    pub(crate) const fn is_idle(&self) -> bool {
+        !self.dirty && self.writing.is_none()
+    }
+
+    pub(crate) const fn failed_copies(&self) -> u64 {
+        self.failed_copies
+    }
+
+    /// Issues the next copy's write when none is under way.
+    pub(crate) fn advance(&mut self, out: &mut Vec<DiskOp>) {
+        if self.writing.is_none() && self.dirty {
+            self.dirty = false;
+            self.current.version += 1;
+            self.writing =
+                Some(Writing { version: self.current.version, copy: 0, in_flight: false, good: 0 });
+        }
+        let Some(writing) = self.writing.as_mut().filter(|writing| !writing.in_flight) else { return };
+        writing.in_flight = true;
+        // A change after the first copy keeps the version and makes the log rewrite all four once more; until
+        // then each copy is whole and true by itself.
+        let id = Purpose::Superblock { copy: writing.copy }.id();
+        out.push(DiskOp::WriteSuperblock { id, copy: writing.copy, bytes: self.current.encode() });
+    }
+
+    pub(crate) fn on_written(&mut self, copy: u8, good: bool) {
+        let Some(writing) = self.writing.as_mut().filter(|writing| writing.in_flight && writing.copy == copy)
+        else {
+            return;
+        };
+        writing.in_flight = false;
+        writing.copy += 1;
+        if good {
+            writing.good += 1;
+        } else {
+            self.failed_copies += 1;
+        }
+        if writing.copy == SUPERBLOCK_COPIES {
+            // Two good copies outlive the loss of any one; fewer, and the older versions stay in force.
+            if writing.good >= 2 {
+                self.settled = writing.version;
+            }
+            self.writing = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn superblock(version: u64) -> Superblock {
+        let mut superblock = Superblock::new(7, LogId(2), 1 << 20);
+        superblock.version = version;
+        superblock.term = Term(3);
+        superblock.head_generation = 65;
+        superblock.head_extent = 4;
+        superblock.checkpoints.push(CheckpointAt { generation: 65, position: 4096, id: 9, extent: 4 });
+        superblock.set_written(4, true);
+        superblock.set_written(9, true);
+        superblock.set_written(9, false);
+        superblock
+    }
+
+    #[test]
+    fn every_damaged_byte_is_noticed() {
+        let page = superblock(5).encode();
+        assert_eq!(Superblock::decode(&page), Some(superblock(5)));
+        assert!(superblock(5).is_written(4) && !superblock(5).is_written(9));
+        for at in 0..SUPERBLOCK_BYTES {
+            let mut damaged = page.clone();
+            damaged[at] ^= 1;
+            assert_eq!(Superblock::decode(&damaged), None, "byte {at}");
+        }
+        assert_eq!(Superblock::decode(&page[..4095]), None);
+    }
+
+    /// Which copies hold which version (0 = damaged), and which one is served.
+    #[test]
+    fn the_newest_good_copy_is_served_and_none_when_none_is_left() {
+        let table: [([u64; 4], Option<u64>); 6] = [
+            ([5, 5, 5, 5], Some(5)),
+            ([6, 5, 5, 5], Some(6)),
+            ([0, 5, 5, 5], Some(5)),
+            ([6, 6, 0, 5], Some(6)),
+            ([0, 0, 0, 5], Some(5)),
+            ([0, 0, 0, 0], None),
+        ];
+        for (copies, served) in table {
+            let mut file = Vec::new();
+            for version in copies {
+                let mut page = superblock(version).encode();
+                page[100] ^= u8::from(version == 0);
+                file.extend_from_slice(&page);
+            }
+            assert_eq!(Superblock::newest(&file).map(|superblock| superblock.version), served, "{copies:?}");
+        }
+        assert_eq!(Superblock::newest(&[]), None);
+    }
+
+    #[test]
+    fn a_version_is_settled_only_after_all_four_copies() {
+        let mut writer = SuperblockWriter::new(superblock(5));
+        let mut out = Vec::new();
+        let version = writer.touch();
+        for copy in 0..SUPERBLOCK_COPIES {
+            assert!(writer.settled() < version);
+            writer.advance(&mut out);
+            writer.advance(&mut out);
+            assert_eq!(out.len(), usize::from(copy) + 1, "one copy at a time");
+            writer.on_written(copy, copy != 1);
+        }
+        assert_eq!((writer.settled(), writer.failed_copies()), (version, 1));
+        assert!(writer.is_idle());
+    }
+
+    #[test]
+    fn a_version_on_one_copy_only_settles_nothing() {
+        let mut writer = SuperblockWriter::new(superblock(5));
+        let mut out = Vec::new();
+        let version = writer.touch();
+        for copy in 0..SUPERBLOCK_COPIES {
+            writer.advance(&mut out);
+            writer.on_written(copy, copy == 0);
+        }
+        assert!(writer.settled() < version);
+    }
+}
