@@ -1,0 +1,42 @@
+//! Cores, and threads that stay on one.
+
+use std::sync::OnceLock;
+
+use core_affinity::CoreId;
+
+/// The cores this process may use, ascending. Read once, because a pinned thread sees only its own core: the
+/// first call belongs at the start of the program.
+pub fn cores() -> &'static [usize] {
+    static CORES: OnceLock<Vec<usize>> = OnceLock::new();
+    CORES.get_or_init(|| {
+        let mut cores: Vec<usize> =
+            core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect();
+        cores.sort_unstable();
+        cores
+    })
+}
+
+/// Keeps the calling thread on `core`; false when it is none of [`cores`] or the system refuses.
+pub fn pin(core: usize) -> bool {
+    // Asking first also reads the mask before it shrinks to one core.
+    cores().contains(&core) && core_affinity::set_for_current(CoreId { id: core })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pinned_thread_still_knows_all_cores() {
+        let before = cores();
+        assert!(!before.is_empty());
+        let last = before[before.len() - 1];
+        std::thread::spawn(move || {
+            assert!(pin(last));
+            assert_eq!(cores(), before);
+            assert_eq!(core_affinity::get_core_ids().map(|ids| ids.len()), Some(1), "it is pinned");
+        })
+        .join()
+        .expect("the thread ends");
+    }
+}

@@ -1,0 +1,282 @@
+//! What the machine can do without a broker: the figures every result is set against.
+//!
+//! They use the same ring, buffers and flags as the broker, and nothing else: no checks, no copies, no protocol.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use corelog_model::Block;
+
+use crate::affinity;
+use crate::arena::{Arena, Chunk};
+use crate::clock::monotonic_ns;
+use crate::frames::{IN_FLIGHT, LARGE, Run, Scratch, Writer};
+use crate::limits::{DurableMethod, Preparation};
+use crate::op::{Key, SocketId, Submission};
+use crate::ring::{Ring, RingConfig};
+use crate::socket::{self, SocketOptions};
+
+pub use crate::frames::MeasureError;
+
+/// Bytes of the file that is overwritten.
+const RECYCLED_BYTES: u64 = 1 << 30;
+/// Bytes of each file that is allocated and written once.
+const EXTENT_BYTES: u64 = 256 << 20;
+/// Connections of the TCP measurement.
+const CONNECTIONS: u32 = 4;
+/// Bytes of one send or receive.
+const TRANSFER: usize = 128 << 10;
+/// How long connections run before they are measured.
+const WARM_UP: Duration = Duration::from_millis(200);
+
+/// Bytes a second in durable O_DIRECT writes of 1 MiB, four in flight, from registered buffers. Onto written
+/// blocks it overwrites one file of 1 GiB; onto unwritten ones it makes a new extent of 256 MiB when one is full,
+/// inside the measured time.
+pub fn disk(
+    directory: &Path,
+    preparation: Preparation,
+    method: DurableMethod,
+    duration: Duration,
+) -> Result<u64, MeasureError> {
+    let run = Run { frame_bytes: LARGE, in_flight: IN_FLIGHT, method, duration };
+    let mut writer = Writer::new()?;
+    let done = match preparation {
+        Preparation::Written => {
+            let scratch = Scratch::unwritten(directory, "recycled", RECYCLED_BYTES)?;
+            writer.fill(&scratch)?;
+            writer.overwrite(&run, &scratch)?
+        }
+        Preparation::Unwritten => {
+            let mut growing = Growing { directory, extents: Vec::new(), number: 0, position: EXTENT_BYTES };
+            writer.run(&run, directory, |writer| growing.next(writer).map(Some))?
+        }
+    };
+    Ok(done.per_second() * LARGE as u64)
+}
+
+/// Times in microseconds, ascending, of durable 4 KiB writes onto written blocks, one after the other.
+pub fn write_latency(
+    directory: &Path,
+    method: DurableMethod,
+    duration: Duration,
+) -> Result<Vec<u32>, MeasureError> {
+    let run = Run { frame_bytes: 4096, in_flight: 1, method, duration };
+    let mut writer = Writer::new()?;
+    let scratch = Scratch::unwritten(directory, "latency", 64 << 20)?;
+    writer.fill(&scratch)?;
+    let mut latencies = writer.overwrite(&run, &scratch)?.latencies_us;
+    latencies.sort_unstable();
+    Ok(latencies)
+}
+
+/// Files that are written once and then dropped.
+struct Growing<'a> {
+    directory: &'a Path,
+    /// The one being written, after those that writes in flight may still be for.
+    extents: Vec<(crate::op::FileId, Scratch)>,
+    number: u32,
+    position: u64,
+}
+
+impl Growing<'_> {
+    fn next(&mut self, writer: &mut Writer) -> Result<(crate::op::FileId, u64), MeasureError> {
+        if self.position == EXTENT_BYTES {
+            // Four frames in flight reach back into one earlier extent at most.
+            if self.extents.len() == 2 {
+                let (file, _scratch) = self.extents.remove(0);
+                writer.close(file)?;
+            }
+            let scratch =
+                Scratch::unwritten(self.directory, &format!("growing-{}", self.number), EXTENT_BYTES)?;
+            self.extents.push((writer.open(&scratch)?, scratch));
+            self.number += 1;
+            self.position = 0;
+        }
+        let position = self.position;
+        self.position += LARGE as u64;
+        Ok((self.extents[self.extents.len() - 1].0, position))
+    }
+}
+
+/// Bytes a second over loopback: four connections, sends and receives of 128 KiB through one ring on each side,
+/// the sender pinned to `load_core`, the receiver to `broker_core`.
+pub fn tcp(load_core: usize, broker_core: usize, duration: Duration) -> Result<u64, MeasureError> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let (tell_address, address) = mpsc::channel();
+    let receiver = pinned("corelog-receive", broker_core, move || receive(&tell_address, duration))?;
+    let Ok(address) = address.recv() else {
+        return join(receiver);
+    };
+    let stopped = Arc::clone(&stop);
+    let sender = pinned("corelog-send", load_core, move || send(address, &stopped))?;
+    let received = join(receiver);
+    stop.store(true, Ordering::Relaxed);
+    // The receiver is gone, so the sender's connections break: that is how it ends.
+    let sent = join(sender);
+    let bytes_per_second = received?;
+    sent?;
+    Ok(bytes_per_second)
+}
+
+type Job<T> = thread::JoinHandle<Result<T, MeasureError>>;
+
+fn pinned<T: Send + 'static>(
+    name: &str,
+    core: usize,
+    work: impl FnOnce() -> Result<T, MeasureError> + Send + 'static,
+) -> Result<Job<T>, MeasureError> {
+    let job = move || if affinity::pin(core) { work() } else { Err(MeasureError::Thread) };
+    thread::Builder::new().name(name.to_owned()).spawn(job).map_err(|_| MeasureError::Thread)
+}
+
+fn join<T>(job: Job<T>) -> Result<T, MeasureError> {
+    job.join().unwrap_or(Err(MeasureError::Thread))
+}
+
+/// A ring and one block per connection.
+fn ring_and_blocks() -> Result<(Ring, Vec<Block>), MeasureError> {
+    let config = RingConfig {
+        operations: CONNECTIONS,
+        sockets: CONNECTIONS,
+        files: 1,
+        regions: 1,
+        register_buffers: false,
+    };
+    let mut ring = Ring::new(&config)?;
+    let (region, mut blocks) = Arena::new().carve(Chunk::map(1)?, TRANSFER);
+    ring.register_region(&region);
+    blocks.truncate(CONNECTIONS as usize);
+    Ok((ring, blocks))
+}
+
+fn key(slot: u32) -> Key {
+    Key::new(0, 0, slot)
+}
+
+fn receive(tell_address: &mpsc::Sender<SocketAddr>, duration: Duration) -> Result<u64, MeasureError> {
+    let (mut ring, blocks) = ring_and_blocks()?;
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let (listener, address) = socket::listen(any, &SocketOptions::default())?;
+    let listener = ring.register_listener(listener)?;
+    for slot in 0..CONNECTIONS {
+        ring.push(Submission::Accept { key: key(slot), listener }, &[]);
+    }
+    let _ = tell_address.send(address);
+    let mut completions = Vec::new();
+    while ring.in_flight() > 0 {
+        ring.wait(1, None)?;
+        ring.completions(&mut completions);
+    }
+    let mut sockets = [SocketId(0); CONNECTIONS as usize];
+    for completion in completions.drain(..) {
+        let accepted = completion.accepted.ok_or_else(|| broken(&completion))?;
+        sockets[completion.key.slot() as usize] = accepted.socket;
+    }
+    let again = |ring: &mut Ring, slot: u32, block: Block| {
+        let socket = sockets[slot as usize];
+        let length = TRANSFER as u32;
+        ring.push(Submission::Recv { key: key(slot), socket, block, offset: 0, length }, &[]);
+    };
+    for (slot, block) in (0..CONNECTIONS).zip(blocks) {
+        again(&mut ring, slot, block);
+    }
+    let begin = monotonic_ns() + WARM_UP.as_nanos() as u64;
+    let end = begin + u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 2);
+    let mut bytes = 0;
+    loop {
+        ring.wait(1, Some(WARM_UP))?;
+        ring.completions(&mut completions);
+        let now = monotonic_ns();
+        for mut completion in completions.drain(..) {
+            match (completion.result, completion.block.take()) {
+                (Ok(received), Some(block)) if received > 0 => {
+                    bytes += u64::from(received) * u64::from(now >= begin);
+                    again(&mut ring, completion.key.slot(), block);
+                }
+                _ => return Err(broken(&completion)),
+            }
+        }
+        if now >= end {
+            let elapsed = u128::from(now - begin);
+            return Ok(u64::try_from(u128::from(bytes) * 1_000_000_000 / elapsed.max(1)).unwrap_or(u64::MAX));
+        }
+    }
+}
+
+fn send(address: SocketAddr, stop: &AtomicBool) -> Result<(), MeasureError> {
+    let (mut ring, blocks) = ring_and_blocks()?;
+    let mut sockets = Vec::new();
+    for _ in 0..CONNECTIONS {
+        sockets.push(ring.adopt_socket(socket::connect(address, &SocketOptions::default())?)?);
+    }
+    let again = |ring: &mut Ring, slot: u32, block: Block| {
+        let (socket, head_length) = (sockets[slot as usize], TRANSFER as u32);
+        let send = Submission::Send {
+            key: key(slot),
+            socket,
+            head: Some(block),
+            head_offset: 0,
+            head_length,
+            slices: 0..0,
+        };
+        ring.push(send, &[]);
+    };
+    for (slot, block) in (0..CONNECTIONS).zip(blocks) {
+        again(&mut ring, slot, block);
+    }
+    let mut completions = Vec::new();
+    loop {
+        ring.wait(1, Some(WARM_UP))?;
+        ring.completions(&mut completions);
+        if stop.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        for mut completion in completions.drain(..) {
+            match (completion.result, completion.block.take()) {
+                (Ok(_), Some(block)) => again(&mut ring, completion.key.slot(), block),
+                // The receiver has ended; the one who joins us has just, or will, set the flag.
+                _ if completion.result.is_err() => return Ok(()),
+                _ => return Err(broken(&completion)),
+            }
+        }
+    }
+}
+
+fn broken(completion: &crate::op::Completion) -> MeasureError {
+    MeasureError::Connection(completion.result.err().unwrap_or(crate::op::Errno(libc::ECONNRESET)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_directory;
+
+    const SHORT: Duration = Duration::from_millis(100);
+
+    #[test]
+    fn bytes_flow_between_two_cores() {
+        let cores = affinity::cores();
+        let measured = tcp(cores[cores.len() - 1], cores[0], SHORT).expect("loopback");
+        // Slower than any machine, but not nothing.
+        assert!(measured > 10_000_000, "{measured} bytes/s");
+    }
+
+    #[test]
+    fn a_core_that_does_not_exist_ends_the_measurement() {
+        assert_eq!(tcp(0, 100_000, SHORT), Err(MeasureError::Thread));
+    }
+
+    #[test]
+    fn the_disk_is_measured_on_new_extents_and_they_are_removed() {
+        let directory = test_directory();
+        let measured = disk(directory.path(), Preparation::Unwritten, DurableMethod::Dsync, SHORT);
+        assert!(measured.expect("a disk") > 0);
+        let latencies = write_latency(directory.path(), DurableMethod::Fdatasync, SHORT).expect("a disk");
+        assert!(!latencies.is_empty() && latencies.is_sorted());
+        assert_eq!(crate::file::list(directory.path()), Ok(Vec::new()));
+    }
+}

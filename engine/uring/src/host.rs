@@ -1,0 +1,431 @@
+//! What runs a reactor on its core: glommio, named in this file and nowhere else.
+//!
+//! The reactor is one task of the executor and does its I/O on its own ring. The host gives it a pinned thread, a
+//! way to park, and background work on `DmaFile` in a task queue with fewer shares, so that preparing extents
+//! never takes the core from serving.
+//!
+//! Parking: an executor cannot wait for a foreign ring, but it can read a file. A task of its own keeps one read
+//! of the ring's eventfd outstanding across all parks; whatever adds to the eventfd completes that read.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::os::fd::{AsFd, FromRawFd, IntoRawFd};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Once;
+use std::task::{Poll, Waker as TaskWaker};
+use std::time::Duration;
+
+use glommio::io::{BufferedFile, DmaFile, OpenOptions};
+use glommio::timer::Timer;
+use glommio::{GlommioError, Latency, LocalExecutorBuilder, Placement, Shares, TaskQueueHandle};
+use rustix::process::{Resource, getrlimit};
+
+use crate::affinity;
+use crate::file::{self, FileError, FileOperation};
+use crate::op::Errno;
+use crate::ring::{RingError, RingOperation};
+use crate::waker::Waker;
+
+/// Locked memory in bytes that glommio insists on.
+const LOCKED_MEMORY_BYTES: u64 = 512 << 10;
+/// How long background work may keep the core at most, and how late `need_yield` turns true.
+const PREEMPT: Duration = Duration::from_millis(1);
+/// Entries of each of glommio's rings: background work only.
+const RING_DEPTH: usize = 32;
+/// Bytes glommio registers for its own I/O; longer buffers come from the heap.
+const IO_MEMORY_BYTES: usize = 64 << 10;
+/// Of 1,000 that the reactor has: background work's part of a busy core.
+const BACKGROUND_SHARES: usize = 100;
+/// Long enough to put an executor to sleep.
+const SHORTEST_PARK: Duration = Duration::from_micros(200);
+/// Bytes zeroed by one write: long enough for the disk, short enough beside commits.
+const ZERO_BYTES: usize = 256 << 10;
+
+/// Where a host runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HostConfig {
+    /// The core to be pinned to; `None` leaves the thread to the scheduler.
+    pub core: Option<usize>,
+}
+
+/// A host could not start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostError {
+    /// Locked memory is limited below what glommio insists on.
+    LockedMemory {
+        /// The limit in bytes.
+        bytes: u64,
+    },
+    /// No io_uring.
+    Ring(RingError),
+    /// The process may not use this core, or the machine has none of this number.
+    NoSuchCore {
+        /// The core asked for.
+        core: usize,
+    },
+    /// The executor was refused something else.
+    Executor(Errno),
+}
+
+/// File work that may take its time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BackgroundOp {
+    /// Makes a file of unwritten space under a temporary name, flushes it, renames it and flushes the directory.
+    CreateExtent {
+        /// Its directory.
+        directory: PathBuf,
+        /// Its name.
+        name: String,
+        /// Its size in bytes.
+        bytes: u64,
+    },
+    /// Writes zeros over a part of a file and flushes them.
+    Zero {
+        /// Which file.
+        path: PathBuf,
+        /// First byte, a multiple of 4,096.
+        position: u64,
+        /// Number of bytes, a multiple of 4,096.
+        bytes: u64,
+    },
+    /// Writes bytes to a file and flushes them; the file is created, and its name made durable, when absent.
+    WriteCopy {
+        /// Which file.
+        path: PathBuf,
+        /// First byte, a multiple of 4,096.
+        position: u64,
+        /// What to write, a multiple of 4,096 long.
+        bytes: Box<[u8]>,
+    },
+    /// Removes a file and flushes the directory.
+    Remove {
+        /// Which file.
+        path: PathBuf,
+    },
+}
+
+/// The end of a [`BackgroundOp`].
+#[derive(Debug, PartialEq, Eq)]
+pub struct BackgroundDone {
+    /// The caller's name for it.
+    pub key: u64,
+    /// Bytes allocated or written; 0 for a removal.
+    pub result: Result<u64, FileError>,
+}
+
+/// The executor as its reactor sees it. Clones are the same host.
+#[derive(Clone)]
+pub struct Host(Rc<Inner>);
+
+struct Inner {
+    /// Something happened since the last park.
+    woken: Cell<bool>,
+    /// The parked reactor.
+    parked: Cell<Option<TaskWaker>>,
+    finished: RefCell<Vec<BackgroundDone>>,
+    running: Cell<usize>,
+    queue: TaskQueueHandle,
+}
+
+impl Host {
+    /// Runs a reactor on the calling thread until its future is done.
+    pub fn run<F, Fut>(config: &HostConfig, reactor: F) -> Result<Fut::Output, HostError>
+    where
+        F: FnOnce(Self) -> Fut,
+        Fut: Future,
+    {
+        check_locked_memory()?;
+        check_io_uring()?;
+        throwaway_executor()?;
+        let placement = match config.core {
+            Some(core) if !affinity::cores().contains(&core) => return Err(HostError::NoSuchCore { core }),
+            Some(core) => Placement::Fixed(core),
+            None => Placement::Unbound,
+        };
+        let executor = LocalExecutorBuilder::new(placement)
+            .preempt_timer(PREEMPT)
+            .ring_depth(RING_DEPTH)
+            .io_memory(IO_MEMORY_BYTES)
+            .make()
+            .map_err(|error| HostError::Executor(errno(&error)))?;
+        Ok(executor.run(async {
+            let queue = glommio::executor().create_task_queue(
+                Shares::Static(BACKGROUND_SHARES),
+                Latency::NotImportant,
+                "background",
+            );
+            reactor(Self(Rc::new(Inner::new(queue)))).await
+        }))
+    }
+
+    /// Lets `waker` end parks from now on. Once per waker.
+    #[expect(unsafe_code, reason = "glommio's file takes a descriptor over")]
+    pub fn listen(&self, waker: &Waker) -> Result<(), HostError> {
+        let fd = waker.as_fd().try_clone_to_owned().map_err(|error| HostError::Executor(error.into()))?;
+        // SAFETY: the descriptor is a duplicate made for this file, which alone owns and closes it.
+        let file = unsafe { BufferedFile::from_raw_fd(fd.into_raw_fd()) };
+        let inner = Rc::clone(&self.0);
+        glommio::spawn_local(async move {
+            // The count does not matter, that there is one does.
+            while file.read_at(0, 8).await.is_ok() {
+                inner.wake();
+            }
+            // Without the read no park would end: a reactor that never sleeps again is the lesser evil.
+            tracing::error!("the eventfd of the ring cannot be read: parks end at once from now on");
+            loop {
+                inner.wake();
+                glommio::executor().yield_task_queue_now().await;
+            }
+        })
+        .detach();
+        Ok(())
+    }
+
+    /// Whether other tasks of this core have waited long enough. Two loads.
+    pub fn need_yield(&self) -> bool {
+        glommio::executor().need_preempt()
+    }
+
+    /// Lets the executor run its other tasks and its own I/O.
+    pub async fn yield_now(&self) {
+        glommio::executor().yield_task_queue_now().await;
+    }
+
+    /// Sleeps until a waker fired, background work is finished, or the time is over; at once if the first two
+    /// happened since the last park.
+    pub async fn park(&self, limit: Option<Duration>) {
+        let mut timer = limit.map(Timer::new);
+        poll_fn(|context| {
+            if self.0.woken.replace(false) {
+                return Poll::Ready(());
+            }
+            self.0.parked.set(Some(context.waker().clone()));
+            match timer.as_mut() {
+                Some(timer) => Pin::new(timer).poll(context).map(drop),
+                None => Poll::Pending,
+            }
+        })
+        .await;
+        self.0.parked.set(None);
+    }
+
+    /// Starts file work; [`Host::finished`] has the end of it under the same key, and a park ends with it.
+    pub fn background(&self, key: u64, op: BackgroundOp) {
+        let inner = Rc::clone(&self.0);
+        inner.running.set(inner.running.get() + 1);
+        self.spawn(async move {
+            let result = execute(op).await;
+            inner.running.set(inner.running.get() - 1);
+            inner.finished.borrow_mut().push(BackgroundDone { key, result });
+            inner.wake();
+        });
+    }
+
+    /// Appends the file work that has ended.
+    pub fn finished(&self, out: &mut Vec<BackgroundDone>) {
+        out.append(&mut self.0.finished.borrow_mut());
+    }
+
+    /// File work that was started and has not ended.
+    pub fn running(&self) -> usize {
+        self.0.running.get()
+    }
+
+    /// Runs something else beside the reactor, with the shares of background work.
+    pub fn spawn(&self, future: impl Future<Output = ()> + 'static) {
+        glommio::spawn_local_into(future, self.0.queue)
+            .expect("the host's own queue lives as long as it")
+            .detach();
+    }
+}
+
+impl Inner {
+    fn new(queue: TaskQueueHandle) -> Self {
+        Self {
+            woken: Cell::new(false),
+            parked: Cell::new(None),
+            finished: RefCell::new(Vec::new()),
+            running: Cell::new(0),
+            queue,
+        }
+    }
+
+    fn wake(&self) {
+        self.woken.set(true);
+        if let Some(task) = self.parked.take() {
+            task.wake();
+        }
+    }
+}
+
+fn check_locked_memory() -> Result<(), HostError> {
+    match getrlimit(Resource::Memlock).current {
+        Some(bytes) if bytes < LOCKED_MEMORY_BYTES => Err(HostError::LockedMemory { bytes }),
+        _ => Ok(()),
+    }
+}
+
+/// glommio ends the process without io_uring, so ask before it does.
+fn check_io_uring() -> Result<(), HostError> {
+    match io_uring::IoUring::new(4) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(HostError::Ring(RingError::new(RingOperation::Setup, error))),
+    }
+}
+
+/// The first park of a process registers for membarrier, which takes tens of milliseconds once other threads run.
+/// An executor that does nothing but park pays that before the real one serves.
+fn throwaway_executor() -> Result<(), HostError> {
+    static FIRST: Once = Once::new();
+    let mut made = Ok(());
+    FIRST.call_once(|| {
+        let executor =
+            LocalExecutorBuilder::new(Placement::Unbound).ring_depth(4).io_memory(IO_MEMORY_BYTES).make();
+        made = executor
+            .map(|executor| {
+                executor.run(async {
+                    let _ = Timer::new(SHORTEST_PARK).await;
+                })
+            })
+            .map_err(|error| HostError::Executor(errno(&error)));
+    });
+    made
+}
+
+async fn execute(op: BackgroundOp) -> Result<u64, FileError> {
+    match op {
+        BackgroundOp::CreateExtent { directory, name, bytes } => {
+            create_extent(&directory, &name, bytes).await
+        }
+        BackgroundOp::Zero { path, position, bytes } => zero(&path, position, bytes).await,
+        BackgroundOp::WriteCopy { path, position, bytes } => write_copy(&path, position, &bytes).await,
+        BackgroundOp::Remove { path } => {
+            glommio::io::remove(&path).await.map_err(failed(FileOperation::Remove, &path))?;
+            sync_parent(&path).await?;
+            Ok(0)
+        }
+    }
+}
+
+async fn create_extent(directory: &Path, name: &str, bytes: u64) -> Result<u64, FileError> {
+    let path = directory.join(name);
+    let temporary = directory.join(format!("{name}.tmp"));
+    let file =
+        open(&temporary, OpenOptions::new().read(true).write(true).create(true).truncate(true)).await?;
+    file.pre_allocate(bytes, false).await.map_err(failed(FileOperation::Allocate, &temporary))?;
+    // Flushes size and allocation too: without them the data could not be read back.
+    file.fdatasync().await.map_err(failed(FileOperation::Flush, &temporary))?;
+    file.rename(&path).await.map_err(failed(FileOperation::Rename, &path))?;
+    close(file, &path).await?;
+    sync_parent(&path).await?;
+    Ok(bytes)
+}
+
+async fn zero(path: &Path, position: u64, bytes: u64) -> Result<u64, FileError> {
+    let file = open(path, OpenOptions::new().read(true).write(true)).await?;
+    let mut zeros = file.alloc_dma_buffer(ZERO_BYTES);
+    zeros.as_bytes_mut().fill(0);
+    let zeros = Rc::new(zeros);
+    let end = position + bytes;
+    let mut at = position;
+    while at < end {
+        if end - at >= ZERO_BYTES as u64 {
+            write_all(&file, path, Rc::clone(&zeros), at).await?;
+            at += ZERO_BYTES as u64;
+        } else {
+            let mut rest = file.alloc_dma_buffer((end - at) as usize);
+            rest.as_bytes_mut().fill(0);
+            write_all(&file, path, Rc::new(rest), at).await?;
+            at = end;
+        }
+    }
+    file.fdatasync().await.map_err(failed(FileOperation::Flush, path))?;
+    close(file, path).await?;
+    Ok(bytes)
+}
+
+async fn write_copy(path: &Path, position: u64, bytes: &[u8]) -> Result<u64, FileError> {
+    let existing = open(path, OpenOptions::new().read(true).write(true)).await;
+    let (file, created) = match existing {
+        Ok(file) => (file, false),
+        Err(error) if error.errno() == Errno(libc::ENOENT) => {
+            (open(path, OpenOptions::new().read(true).write(true).create(true)).await?, true)
+        }
+        Err(error) => return Err(error),
+    };
+    let mut buffer = file.alloc_dma_buffer(bytes.len());
+    buffer.as_bytes_mut().copy_from_slice(bytes);
+    write_all(&file, path, Rc::new(buffer), position).await?;
+    file.fdatasync().await.map_err(failed(FileOperation::Flush, path))?;
+    close(file, path).await?;
+    if created {
+        sync_parent(path).await?;
+    }
+    Ok(bytes.len() as u64)
+}
+
+async fn open(path: &Path, options: &OpenOptions) -> Result<DmaFile, FileError> {
+    options.dma_open(path).await.map_err(failed(FileOperation::Open, path))
+}
+
+async fn close(file: DmaFile, path: &Path) -> Result<(), FileError> {
+    file.close().await.map_err(failed(FileOperation::Write, path))
+}
+
+/// A write that is cut short within the file means that the disk gave up.
+async fn write_all(
+    file: &DmaFile,
+    path: &Path,
+    buffer: Rc<glommio::io::DmaBuffer>,
+    position: u64,
+) -> Result<(), FileError> {
+    let bytes = buffer.len();
+    let written = file.write_rc_at(buffer, position).await.map_err(failed(FileOperation::Write, path))?;
+    if written == bytes { Ok(()) } else { Err(FileError::new(FileOperation::Write, path, Errno::IO)) }
+}
+
+/// On glommio's blocking thread, because its `Directory::sync` is an fdatasync, which need not flush names.
+async fn sync_parent(path: &Path) -> Result<(), FileError> {
+    let directory = path.parent().unwrap_or(Path::new(".")).to_owned();
+    glommio::executor().spawn_blocking(move || file::sync_directory(&directory)).await
+}
+
+fn failed(operation: FileOperation, path: &Path) -> impl FnOnce(GlommioError<()>) -> FileError {
+    move |error| FileError::new(operation, path, errno(&error))
+}
+
+fn errno(error: &GlommioError<()>) -> Errno {
+    match error {
+        GlommioError::IoError(source) | GlommioError::EnhancedIoError { source, .. } => os_error(source),
+        _ => Errno::IO,
+    }
+}
+
+fn os_error(source: &io::Error) -> Errno {
+    Errno(source.raw_os_error().unwrap_or(libc::EIO))
+}
+
+impl fmt::Display for HostError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::LockedMemory { bytes } => write!(
+                f,
+                "only {} KiB of memory may be locked, {} are needed\nhelp: `ulimit -l unlimited`, in systemd \
+                 `LimitMEMLOCK=infinity`, in docker `--ulimit memlock=-1`",
+                bytes >> 10,
+                LOCKED_MEMORY_BYTES >> 10
+            ),
+            Self::Ring(error) => error.fmt(f),
+            Self::NoSuchCore { core } => {
+                write!(f, "core {core} cannot be used\nhelp: `taskset -p $$` shows the cores of this process")
+            }
+            Self::Executor(errno) => write!(f, "cannot start the executor: {errno}"),
+        }
+    }
+}
+
+impl std::error::Error for HostError {}

@@ -1,0 +1,140 @@
+//! Listening and connecting. What happens on a connection after that is the ring's.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
+
+use crate::op::Errno;
+
+/// Options of a socket. Accepted connections inherit them from their listener, so they cost no call each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketOptions {
+    /// Send small pieces at once instead of collecting them; the reactor coalesces replies itself.
+    pub nodelay: bool,
+    /// Bytes of the kernel's send buffer; `None` lets the kernel tune it.
+    pub send_buffer: Option<usize>,
+    /// Bytes of the kernel's receive buffer; `None` lets the kernel tune it.
+    pub receive_buffer: Option<usize>,
+    /// Connections that may wait for their accept.
+    pub backlog: i32,
+}
+
+/// A socket was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketError {
+    /// What was asked.
+    pub operation: SocketOperation,
+    /// For which address.
+    pub address: SocketAddr,
+    /// What the kernel said.
+    pub errno: Errno,
+}
+
+/// The calls of this file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SocketOperation {
+    /// Creating the socket.
+    Create,
+    /// Setting an option.
+    Option,
+    /// Taking the address.
+    Bind,
+    /// Listening.
+    Listen,
+    /// Connecting.
+    Connect,
+}
+
+impl Default for SocketOptions {
+    fn default() -> Self {
+        Self { nodelay: true, send_buffer: None, receive_buffer: None, backlog: 1024 }
+    }
+}
+
+/// Listens on `address`; port 0 takes a free one. Returns the address that was taken.
+pub fn listen(address: SocketAddr, options: &SocketOptions) -> Result<(OwnedFd, SocketAddr), SocketError> {
+    let refused =
+        |operation| move |errno: rustix::io::Errno| SocketError { operation, address, errno: errno.into() };
+    let socket = create(address, options)?;
+    // A restart must not wait for the connections of the process before it.
+    sockopt::set_socket_reuseaddr(&socket, true).map_err(refused(SocketOperation::Option))?;
+    net::bind(&socket, &address).map_err(refused(SocketOperation::Bind))?;
+    net::listen(&socket, options.backlog).map_err(refused(SocketOperation::Listen))?;
+    let taken = net::getsockname(&socket).map_err(refused(SocketOperation::Bind))?;
+    Ok((socket, SocketAddr::try_from(taken).unwrap_or(address)))
+}
+
+/// Connects to `address`, blocking the thread: for tools and measurements.
+pub fn connect(address: SocketAddr, options: &SocketOptions) -> Result<OwnedFd, SocketError> {
+    let socket = create(address, options)?;
+    net::connect(&socket, &address).map_err(|errno| SocketError {
+        operation: SocketOperation::Connect,
+        address,
+        errno: errno.into(),
+    })?;
+    Ok(socket)
+}
+
+fn create(address: SocketAddr, options: &SocketOptions) -> Result<OwnedFd, SocketError> {
+    let refused =
+        |operation| move |errno: rustix::io::Errno| SocketError { operation, address, errno: errno.into() };
+    let family = match address {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    };
+    let socket = net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, Some(ipproto::TCP))
+        .map_err(refused(SocketOperation::Create))?;
+    let set = || -> rustix::io::Result<()> {
+        sockopt::set_tcp_nodelay(&socket, options.nodelay)?;
+        if let Some(bytes) = options.send_buffer {
+            sockopt::set_socket_send_buffer_size(&socket, bytes)?;
+        }
+        if let Some(bytes) = options.receive_buffer {
+            sockopt::set_socket_recv_buffer_size(&socket, bytes)?;
+        }
+        Ok(())
+    };
+    set().map_err(refused(SocketOperation::Option))?;
+    Ok(socket)
+}
+
+impl fmt::Display for SocketError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { operation, address, errno } = self;
+        match operation {
+            SocketOperation::Create => write!(f, "cannot create a socket for {address}: {errno}"),
+            SocketOperation::Option => write!(f, "cannot set an option of the socket for {address}: {errno}"),
+            SocketOperation::Bind | SocketOperation::Listen => {
+                write!(f, "cannot listen on {address}: {errno}")
+            }
+            SocketOperation::Connect => write!(f, "cannot connect to {address}: {errno}"),
+        }?;
+        match errno.0 {
+            libc::EADDRINUSE => {
+                write!(f, "\nhelp: another process has the port (`ss -ltnp 'sport = :{}'`)", address.port())
+            }
+            libc::EACCES => f.write_str("\nhelp: ports below 1024 need CAP_NET_BIND_SERVICE"),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for SocketError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_is_taken_is_refused_with_its_number() {
+        let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
+        let options = SocketOptions::default();
+        let (_listener, taken) = listen(any, &options).expect("a free port");
+        assert_ne!(taken.port(), 0);
+        let error = listen(taken, &options).expect_err("the port is taken");
+        assert_eq!(error.errno, Errno(libc::EADDRINUSE));
+        assert!(error.to_string().contains(&format!("sport = :{}", taken.port())), "{error}");
+    }
+}
