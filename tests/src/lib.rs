@@ -1,2 +1,26 @@
-//! SimDisk, SimNet, SimClock and the tests that need more than one crate.
+//! A world without a machine: disk, clock, network and clients, all from one seed, around the real shard.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `random` | the one source of chance |
+//! | `clock` | time, which only the driver moves |
+//! | `disk` | an in-memory directory that forgets what was not flushed |
+//! | `machine` | a clock, a disk, and the shard on them |
+//! | `net` | producers and consumers that lose their connections |
+//! | `oracle` | what was promised, and whether the log keeps it |
+//! | `script` | small steps for tests that tell one story |
+//! | `world` | the driver: crashes, restarts, and the trace of it all |
+//!
+//! **Invariant:** the same seed gives the same trace, byte for byte, on every machine: no clock, no hash order, no
+//! thread, no random crate whose numbers may change.
 #![forbid(unsafe_code)]
+
+pub mod clock;
+pub mod disk;
+pub mod machine;
+pub mod net;
+pub mod oracle;
+pub mod random;
+pub mod script;
+pub mod trace;
+pub mod world;

@@ -1,2 +1,59 @@
-//! The state machine that joins partitions, sessions and storage. No socket, no system call, no clock.
+//! The state machine that joins partitions, sessions and storage: one shard over one log.
+//!
+//! Events and requests in, actions out, the time an argument. No socket, no system call, no clock, no randomness,
+//! no `await`, no `unsafe`: the same shard runs under the reactor and under the simulator.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `event`, `request`, `response`, `refusal` | the values of the seam |
+//! | `shard` | dispatch, and nothing else |
+//! | `starting` | from a directory's listing to a running shard |
+//! | `partition` | cursors and epochs of one partition |
+//! | `produce`, `fetch` | the two hot requests |
+//! | `room` | how long room is waited for |
+//! | `pending`, `wait` | answers that wait: for a frame, for data, for the disk |
+//! | `producer_state` | deduplication |
+//! | `metadata`, `change` | topics and producer ids as a log of their own, and the steps that change them |
+//! | `session`, `authorise` | handles, principals |
+//! | `describe` | the cold questions |
+//! | `checkpoint`, `codec` | the state as bytes |
+//! | `status`, `check` | counters; invariants |
+//!
+//! **Invariants:** an answer that acknowledges a batch leaves only when its frame has the topic's level of safety;
+//! readers see offsets below the high watermark only; offsets are never given twice within a term, and a reader who
+//! names its epoch learns where a later term took another course; producing and fetching allocate nothing once warm.
 #![forbid(unsafe_code)]
+
+mod authorise;
+mod change;
+mod check;
+mod checkpoint;
+mod codec;
+mod describe;
+mod event;
+mod fetch;
+mod metadata;
+mod partition;
+mod pending;
+mod produce;
+mod producer_state;
+mod refusal;
+mod request;
+mod response;
+mod room;
+mod session;
+mod shard;
+mod starting;
+mod status;
+mod wait;
+
+pub use authorise::{Access, Operation, Principal, Resource};
+pub use event::{Actions, ConnId, Event, Reply, Taken};
+pub use producer_state::ProducerLimits;
+pub use refusal::{Bounded, Part, Refusal};
+pub use request::{At, Request};
+pub use response::{MetadataView, PartitionView, Response, TopicView};
+pub use session::MAX_HANDLE;
+pub use shard::{Limits, Shard, ShardConfig};
+pub use starting::{StartError, Starting};
+pub use status::{Counters, ShardStatus};

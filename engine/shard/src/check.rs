@@ -1,0 +1,56 @@
+//! All invariants of a shard in one call: tests and the simulator make it after every event.
+
+use crate::shard::Shard;
+
+impl Shard {
+    /// Checks what the parts promise, each for itself and with each other.
+    ///
+    /// # Panics
+    /// When one does not hold.
+    pub fn check(&self) {
+        self.log.check();
+        self.sessions.check();
+        self.pending.check();
+        self.producers.check();
+        self.metadata.check();
+        self.waits.check(self.partitions.iter().map(|(_, partition)| &partition.waits));
+        self.check_groups();
+        let frontier = self.frontier();
+        assert!(frontier.durable <= frontier.written, "what is durable was written: {frontier:?}");
+    }
+
+    /// The groups that are open are those whose opening the metadata holds, and producers belong to them.
+    fn check_groups(&self) {
+        assert_eq!(self.groups.len(), self.partitions.len());
+        assert_eq!(self.by_log_slot.len(), self.partitions.len());
+        for (slot, id) in &self.by_log_slot {
+            assert!(self.partitions.get(*id).is_some_and(|partition| partition.slot == *slot));
+        }
+        let mut open = 0;
+        for (id, topic) in &self.metadata.topics {
+            let own = self.config.log.log;
+            if !topic.opened.contains(&own) {
+                continue;
+            }
+            for (number, group) in topic.partitions_in(own) {
+                let slot = self.groups.get(&group).expect("an opened group is there");
+                let partition = self.partitions.get(*slot).expect("a group names a partition");
+                assert_eq!((partition.group, partition.topic, partition.partition), (group, *id, number));
+                open += 1;
+            }
+        }
+        assert_eq!(open, self.groups.len(), "every group is a topic's");
+        for state in self.producers.iter() {
+            assert!(self.groups.contains_key(&state.group), "a producer's group is open");
+        }
+        for (_, partition) in self.partitions.iter() {
+            let entries = partition.epochs.entries();
+            assert!(
+                entries.is_sorted_by(|a, b| a.term < b.term && a.start < b.start),
+                "epochs rise: {entries:?}"
+            );
+            assert!(entries.last().is_none_or(|last| last.start < partition.cursors().log_end));
+            assert!(entries.last().is_none_or(|last| last.term <= self.log.term()));
+        }
+    }
+}

@@ -1,0 +1,432 @@
+//! The state of a shard as bytes: what the log carries forward so that old extents can go.
+//!
+//! A checkpoint is a sequence of parts of bounded size, each a row of items; the first part of a full one is marked.
+//! An incremental one holds the groups and producers that changed, and all of the metadata if any of it did: a
+//! counters item begins the metadata anew. Items carry their length, so that a reader passes over kinds it does not
+//! know, and the index of the last entry they include; replay passes over entries up to it. Decoding never panics:
+//! the bytes come from a disk.
+//!
+//! ```text
+//! part   magic u32 "CLSP", version u16, flags u16 (1 = begins a full one)
+//! item   kind u8, length u32, body
+//! 1      counters   store u64, next index u64, next topic u64, next group u64, producer ids end u64
+//! 2      topic      id u128, first group u64, durability u8, name, placement, state u8, opened logs
+//! 3      group      group u64, topic u128, partition u32, next index u64, log start u64, log end u64,
+//!                   last append u64, epochs: (term u32, start u64)
+//! 4      producer   group u64, producer u64, epoch u16, next sequence u32, index u64, last use u64,
+//!                   batches: (first u32, last u32, base offset u64, append u64)
+//! ```
+
+use std::collections::BTreeMap;
+
+use corelog_model::{GroupId, LogId, ProducerId, Term, TopicId};
+use corelog_storage::CheckpointKind;
+
+use crate::codec::{Reader, Writer};
+use crate::metadata::{Metadata, Topic, TopicState, read_topic, write_topic};
+use crate::partition::{Cursors, Partition};
+use crate::producer_state::{ProducerState, Producers, REMEMBERED, Remembered};
+use crate::shard::Shard;
+
+const MAGIC: u32 = u32::from_le_bytes(*b"CLSP");
+const VERSION: u16 = 1;
+const FIRST: u16 = 1;
+const ITEM_HEADER_BYTES: usize = 5;
+/// Target size of a part.
+const PART_BYTES: usize = 256 << 10;
+
+/// Bytes that do not decode to a state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Malformed;
+
+impl Shard {
+    /// Writes the state into the log when the log asks for it; without room it asks again next turn.
+    pub(crate) fn write_checkpoint(&mut self) {
+        let Some(kind) = self.log.wants_checkpoint() else { return };
+        let mut parts: Vec<Vec<u8>> = Vec::new();
+        let part_bytes = (self.config.log.max_batch_bytes as usize).min(PART_BYTES);
+        let view = View {
+            metadata: &self.metadata,
+            metadata_changed: self.metadata.next_index != self.metadata_checkpointed,
+            producers: &self.producers,
+        };
+        let groups = self.partitions.iter().map(|(_, partition)| partition);
+        encode(kind, &view, groups, part_bytes, &mut |part| parts.push(part.to_vec()));
+        let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+        if self.log.checkpoint(kind, &parts).is_ok() {
+            self.metadata_checkpointed = self.metadata.next_index;
+            self.producers.checkpointed();
+            self.partitions.iter_mut().for_each(|partition| partition.changed = false);
+        }
+    }
+}
+
+/// Splits items into parts and hands each full part on.
+struct Parts<'a> {
+    part: Vec<u8>,
+    item: Vec<u8>,
+    max_bytes: usize,
+    hand_on: &'a mut dyn FnMut(&[u8]),
+}
+
+impl Parts<'_> {
+    fn begin(&mut self, flags: u16) {
+        self.part.clear();
+        let mut to = Writer(&mut self.part);
+        to.u32(MAGIC);
+        to.u16(VERSION);
+        to.u16(flags);
+    }
+
+    fn add(&mut self, kind: u8, write: impl FnOnce(&mut Writer<'_>)) {
+        self.item.clear();
+        write(&mut Writer(&mut self.item));
+        if self.part.len() + ITEM_HEADER_BYTES + self.item.len() > self.max_bytes {
+            (self.hand_on)(&self.part);
+            self.begin(0);
+        }
+        let mut to = Writer(&mut self.part);
+        to.u8(kind);
+        to.count(self.item.len());
+        self.part.extend_from_slice(&self.item);
+    }
+}
+
+/// What a checkpoint is made from, the groups excepted.
+pub(crate) struct View<'a> {
+    pub(crate) metadata: &'a Metadata,
+    pub(crate) metadata_changed: bool,
+    pub(crate) producers: &'a Producers,
+}
+
+/// Encodes the state, or what changed of it, into parts of at most `part_bytes` (one larger item has a part of its
+/// own).
+pub(crate) fn encode<'a>(
+    kind: CheckpointKind,
+    view: &View<'_>,
+    groups: impl Iterator<Item = &'a Partition>,
+    part_bytes: usize,
+    hand_on: &mut dyn FnMut(&[u8]),
+) {
+    let full = kind == CheckpointKind::Full;
+    let mut parts = Parts { part: Vec::new(), item: Vec::new(), max_bytes: part_bytes, hand_on };
+    parts.begin(if full { FIRST } else { 0 });
+    if full || view.metadata_changed {
+        parts.add(1, |to| write_counters(to, view.metadata));
+        for (id, topic) in &view.metadata.topics {
+            parts.add(2, |to| write_topic_item(to, *id, topic));
+        }
+    }
+    for group in groups.filter(|group| full || group.changed) {
+        parts.add(3, |to| write_group(to, group));
+    }
+    let mut add_producer = |state: &ProducerState| {
+        // One that was only ever refused has nothing that a restart must know.
+        if state.count > 0 {
+            parts.add(4, |to| write_producer(to, state));
+        }
+    };
+    match kind {
+        CheckpointKind::Full => view.producers.iter().for_each(&mut add_producer),
+        CheckpointKind::Incremental => view.producers.changed().for_each(&mut add_producer),
+    }
+    (parts.hand_on)(&parts.part);
+}
+
+/// What checkpoints say so far.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) metadata: Metadata,
+    pub(crate) groups: BTreeMap<GroupId, Partition>,
+    pub(crate) producers: Producers,
+}
+
+impl State {
+    /// Takes one part in. A first part begins anew.
+    pub(crate) fn decode(&mut self, bytes: &[u8]) -> Result<(), Malformed> {
+        let mut from = Reader(bytes);
+        let head = (from.u32(), from.u16(), from.u16());
+        let (Some(MAGIC), Some(VERSION), Some(flags)) = head else { return Err(Malformed) };
+        if flags & FIRST != 0 {
+            self.groups.clear();
+            self.producers.clear();
+        }
+        while !from.is_empty() {
+            self.decode_item(&mut from).ok_or(Malformed)?;
+        }
+        Ok(())
+    }
+
+    fn decode_item(&mut self, from: &mut Reader<'_>) -> Option<()> {
+        let kind = from.u8()?;
+        let length = from.count(1)?;
+        let mut body = Reader(from.bytes(length)?);
+        match kind {
+            1 => self.read_counters(&mut body),
+            2 => {
+                let (id, topic) = read_topic_item(&mut body)?;
+                self.metadata.insert(id, topic).ok()
+            }
+            3 => {
+                let group = self.read_group(&mut body)?;
+                self.groups.insert(group.group, group);
+                Some(())
+            }
+            4 => {
+                self.producers.restore(read_producer(&mut body)?);
+                Some(())
+            }
+            _ => Some(()),
+        }
+    }
+
+    fn read_counters(&mut self, from: &mut Reader<'_>) -> Option<()> {
+        let store = from.u64()?;
+        self.metadata = Metadata::new(self.metadata.store);
+        let metadata = &mut self.metadata;
+        metadata.next_index = from.u64()?;
+        metadata.next_topic = from.u64()?;
+        metadata.next_group = from.u64()?;
+        metadata.producer_ids_end = from.u64()?;
+        (store == metadata.store).then_some(())
+    }
+
+    /// Forgets groups that a later checkpoint no longer lists as open, and their producers.
+    pub(crate) fn drop_closed(&mut self, log: LogId) {
+        let topics = &self.metadata.topics;
+        let is_open = |partition: &Partition| {
+            topics.get(&partition.topic).is_some_and(|topic| topic.opened.contains(&log))
+        };
+        let closed: Vec<_> =
+            self.groups.values().filter(|group| !is_open(group)).map(|group| group.group).collect();
+        for group in closed {
+            self.groups.remove(&group);
+            self.producers.drop_group(group);
+        }
+    }
+
+    fn read_group(&self, from: &mut Reader<'_>) -> Option<Partition> {
+        let (group, topic, number) = (GroupId(from.u64()?), TopicId(from.u128()?), from.u32()?);
+        let durability = self.metadata.topics.get(&topic)?.durability;
+        let mut partition = Partition::new(group, topic, number, durability);
+        partition.next_index = from.u64()?;
+        let (log_start, log_end) = (from.u64()?, from.u64()?);
+        partition.last_append_us = from.u64()?;
+        if log_start > log_end {
+            return None;
+        }
+        partition.set_cursors(Cursors { log_start, high_watermark: log_start, log_end });
+        let count = from.count(12)?;
+        let mut last = None;
+        for _ in 0..count {
+            let (term, start) = (Term(from.u32()?), from.u64()?);
+            if last.is_some_and(|last| last >= term) {
+                return None;
+            }
+            last = Some(term);
+            partition.epochs.append(term, start);
+        }
+        Some(partition)
+    }
+}
+
+fn write_counters(to: &mut Writer<'_>, metadata: &Metadata) {
+    to.u64(metadata.store);
+    to.u64(metadata.next_index);
+    to.u64(metadata.next_topic);
+    to.u64(metadata.next_group);
+    to.u64(metadata.producer_ids_end);
+}
+
+fn write_topic_item(to: &mut Writer<'_>, id: TopicId, topic: &Topic) {
+    write_topic(to, id, topic.first_group, topic.durability, &topic.name, &topic.placement);
+    to.u8(match topic.state {
+        TopicState::Creating => 1,
+        TopicState::Ready => 2,
+        TopicState::Deleting => 3,
+    });
+    to.count(topic.opened.len());
+    for log in &topic.opened {
+        to.u16(log.0);
+    }
+}
+
+fn read_topic_item(from: &mut Reader<'_>) -> Option<(TopicId, Topic)> {
+    let (id, first_group, durability, name, placement) = read_topic(from)?;
+    let state = match from.u8()? {
+        1 => TopicState::Creating,
+        2 => TopicState::Ready,
+        3 => TopicState::Deleting,
+        _ => return None,
+    };
+    let count = from.count(2)?;
+    let opened = (0..count).map(|_| from.u16().map(LogId)).collect::<Option<_>>()?;
+    Some((id, Topic { name, durability, first_group, placement, state, opened }))
+}
+
+fn write_group(to: &mut Writer<'_>, partition: &Partition) {
+    to.u64(partition.group.0);
+    to.u128(partition.topic.0);
+    to.u32(partition.partition);
+    to.u64(partition.next_index);
+    to.u64(partition.cursors().log_start);
+    to.u64(partition.cursors().log_end);
+    to.u64(partition.last_append_us);
+    to.count(partition.epochs.entries().len());
+    for epoch in partition.epochs.entries() {
+        to.u32(epoch.term.0);
+        to.u64(epoch.start);
+    }
+}
+
+fn write_producer(to: &mut Writer<'_>, state: &ProducerState) {
+    to.u64(state.group.0);
+    to.u64(state.producer.0);
+    to.u16(state.epoch);
+    to.u32(state.next_sequence);
+    to.u64(state.index);
+    to.u64(state.last_us);
+    to.u8(state.count);
+    for batch in &state.batches[..usize::from(state.count)] {
+        to.u32(batch.first);
+        to.u32(batch.last);
+        to.u64(batch.base_offset);
+        to.u64(batch.append_us);
+    }
+}
+
+fn read_producer(from: &mut Reader<'_>) -> Option<ProducerState> {
+    let mut state = ProducerState {
+        group: GroupId(from.u64()?),
+        producer: ProducerId(from.u64()?),
+        epoch: from.u16()?,
+        next_sequence: from.u32()?,
+        index: from.u64()?,
+        last_us: from.u64()?,
+        count: from.u8()?,
+        batches: [Remembered::default(); REMEMBERED],
+    };
+    for batch in state.batches.get_mut(..usize::from(state.count))? {
+        // Frame 0: whatever an earlier start wrote and this one has read back is as safe as it will ever be.
+        let (first, last, base_offset, append_us) = (from.u32()?, from.u32()?, from.u64()?, from.u64()?);
+        *batch = Remembered { first, last, base_offset, append_us, frame: 0 };
+    }
+    Some(state)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metadata::Command;
+    use crate::producer_state::{Identity, ProducerLimits};
+
+    const LIMITS: ProducerLimits = ProducerLimits { pairs: 1000, expiry_us: 1000, keep_us: 100 };
+
+    fn empty() -> State {
+        State { metadata: Metadata::new(7), groups: BTreeMap::new(), producers: Producers::new(LIMITS) }
+    }
+
+    /// One ready topic of three partitions with epochs and producers, one topic on its way.
+    fn sample() -> State {
+        let mut state = empty();
+        let topic = state.metadata.next_topic_id();
+        for name in ["orders", "payments"] {
+            let command = Command::Creating {
+                topic: state.metadata.next_topic_id(),
+                first_group: GroupId(state.metadata.next_group),
+                durability: corelog_model::Durability::Durable,
+                name: name.to_owned(),
+                placement: vec![LogId(0); 3],
+            };
+            state.metadata.apply(&command).unwrap();
+        }
+        state.metadata.apply(&Command::Opened { topic, log: LogId(0) }).unwrap();
+        state.metadata.apply(&Command::Ready { topic }).unwrap();
+        let opened: Vec<_> = state.metadata.topics[&topic].partitions_in(LogId(0)).collect();
+        for (partition, group) in opened {
+            let entry = Partition::new(group, topic, partition, corelog_model::Durability::Durable);
+            state.groups.insert(group, entry);
+            for n in 0..20u32 {
+                append(&mut state, group, n, Term(1 + n / 7));
+            }
+        }
+        state
+    }
+
+    fn parts_of(state: &State, kind: CheckpointKind, part_bytes: usize) -> Vec<Vec<u8>> {
+        let mut parts = Vec::new();
+        let view = View { metadata: &state.metadata, metadata_changed: true, producers: &state.producers };
+        encode(kind, &view, state.groups.values(), part_bytes, &mut |part| parts.push(part.to_vec()));
+        parts
+    }
+
+    fn append(state: &mut State, group: GroupId, n: u32, term: Term) {
+        let entry = state.groups.get_mut(&group).unwrap();
+        let (first, base_offset) = (n / 3, entry.cursors().log_end);
+        let identity = Identity { producer: ProducerId(1 + u64::from(n % 3)), epoch: 0, first, last: first };
+        let at = Remembered { first, last: first, base_offset, append_us: 5 + u64::from(n), frame: 0 };
+        state.producers.appended(group, entry.next_index, identity, at);
+        entry.appended(term, base_offset + 1, at.append_us);
+    }
+
+    #[test]
+    fn the_state_survives_whatever_the_size_of_its_parts() {
+        let state = sample();
+        for part_bytes in [64, 500, 1 << 20] {
+            let parts = parts_of(&state, CheckpointKind::Full, part_bytes);
+            let mut back = sample();
+            for part in &parts {
+                back.decode(part).unwrap();
+            }
+            assert_eq!(back.metadata, state.metadata);
+            assert_eq!(format!("{:?}", back.groups), format!("{:?}", state.groups));
+            assert!(back.producers.iter().eq(state.producers.iter()));
+            assert_eq!(
+                parts_of(&back, CheckpointKind::Full, part_bytes),
+                parts,
+                "the same state is the same bytes"
+            );
+        }
+    }
+
+    /// A full checkpoint, some appends and the end of a topic, an incremental one: together they are the state.
+    #[test]
+    fn an_incremental_checkpoint_adds_what_changed_and_no_more() {
+        let mut state = sample();
+        let mut back = empty();
+        for part in parts_of(&state, CheckpointKind::Full, 500) {
+            back.decode(&part).unwrap();
+        }
+        state.producers.checkpointed();
+        state.groups.values_mut().for_each(|group| group.changed = false);
+        append(&mut state, GroupId(17), 20, Term(4));
+        let parts = parts_of(&state, CheckpointKind::Incremental, 1 << 20);
+        assert!(parts[0].len() < parts_of(&state, CheckpointKind::Full, 1 << 20)[0].len() / 2);
+        back.decode(&parts[0]).unwrap();
+        assert!(back.producers.iter().eq(state.producers.iter()), "in the same order of use");
+        state.groups.values_mut().for_each(|group| group.changed = true);
+        assert_eq!(format!("{:?}", back.groups), format!("{:?}", state.groups));
+
+        let topic = *state.metadata.topics.keys().next().unwrap();
+        state.metadata.apply(&Command::Deleting { topic }).unwrap();
+        state.metadata.apply(&Command::Closed { topic, log: LogId(0) }).unwrap();
+        back.decode(&parts_of(&state, CheckpointKind::Incremental, 1 << 20)[0]).unwrap();
+        back.drop_closed(LogId(0));
+        assert!(back.groups.is_empty() && back.producers.len() == 0);
+    }
+
+    #[test]
+    fn damaged_parts_are_refused_not_believed() {
+        let part = parts_of(&sample(), CheckpointKind::Full, 1 << 20).remove(0);
+        for end in 0..part.len() {
+            let _ = empty().decode(&part[..end]);
+        }
+        assert_eq!(empty().decode(&part[..7]), Err(Malformed));
+        assert_eq!(empty().decode(&part[..part.len() - 1]), Err(Malformed));
+        for at in 0..part.len() {
+            let mut bent = part.clone();
+            bent[at] ^= 0xff;
+            let _ = empty().decode(&bent);
+        }
+    }
+}

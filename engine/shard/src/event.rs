@@ -1,0 +1,100 @@
+//! What can happen to a shard besides a request, and what a shard wants done: the two sides of its seam.
+//!
+//! Both are values. The reactor in net/server performs the actions against the ring, the simulator performs the
+//! same actions against an in-memory disk; the shard cannot tell them apart.
+
+use corelog_model::{BlockId, Slice};
+use corelog_storage::{DiskCompletion, DiskOp, Settings};
+
+use crate::authorise::Principal;
+use crate::response::Response;
+
+/// A connection of this shard. The slot is dense and reused; the generation tells its users apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ConnId {
+    /// Dense index, below `Limits::connections`.
+    pub slot: u32,
+    /// Rises each time the slot is taken again.
+    pub generation: u32,
+}
+
+/// Everything that happens to a shard, requests (see [`crate::Request`]) and the passing of time excepted.
+#[derive(Debug)]
+pub enum Event {
+    /// A connection finished its Hello. A slot at or beyond `Limits::connections` is ignored: its requests answer
+    /// `UnknownConnection`.
+    Connected {
+        /// The new connection.
+        conn: ConnId,
+        /// On whose behalf it acts.
+        principal: Principal,
+    },
+    /// A connection is gone: its handles and waits are dropped. Its appended batches stay.
+    Disconnected {
+        /// The connection that is gone.
+        conn: ConnId,
+    },
+    /// A disk operation ended.
+    Disk(DiskCompletion),
+    /// The pin of one slice of a `Fetched` response is over: sent, copied away, or dropped with its connection.
+    /// One event per slice.
+    Released {
+        /// The block the slice named.
+        block: BlockId,
+    },
+    /// Values that may change while the shard runs.
+    Settings(Settings),
+}
+
+/// One answer to one request. Replies of one connection may come in another order than its requests: the
+/// correlation tells which is which.
+#[derive(Debug, PartialEq)]
+pub struct Reply {
+    /// Who asked. The connection may be gone by now; then the slices of a `Fetched` still have to be released.
+    pub conn: ConnId,
+    /// The correlation of the request.
+    pub correlation: u64,
+    /// The answer.
+    pub response: Response,
+}
+
+/// What the shard wants done. The caller owns it, drains it after each call or each turn, and keeps its capacity,
+/// so that a warm shard allocates nothing.
+#[derive(Debug, Default)]
+pub struct Actions {
+    /// Disk operations to start. Their order matters only to writes of one file.
+    pub disk: Vec<DiskOp>,
+    /// Answers to send.
+    pub replies: Vec<Reply>,
+    /// The bytes of `Fetched` responses; each stays pinned until [`Event::Released`] names its block.
+    pub slices: Vec<Slice>,
+    /// Blocks the live window needs back although a send still pins them: move those sends away or close their
+    /// connections, then release.
+    pub evict: Vec<BlockId>,
+}
+
+impl Actions {
+    /// Empties all lists and keeps their memory.
+    pub fn clear(&mut self) {
+        self.disk.clear();
+        self.replies.clear();
+        self.slices.clear();
+        self.evict.clear();
+    }
+
+    /// Whether nothing is to be done.
+    pub fn is_empty(&self) -> bool {
+        self.disk.is_empty() && self.replies.is_empty() && self.slices.is_empty() && self.evict.is_empty()
+    }
+}
+
+/// Whether a request was taken over by the shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Taken {
+    /// The reply is in the actions, or will be in those of a later call.
+    Done,
+    /// There is no room. Nothing was changed: keep the bytes, stop reading that connection, offer the same request
+    /// again next turn.
+    Blocked,
+}

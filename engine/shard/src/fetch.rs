@@ -1,0 +1,297 @@
+//! Fetch: what a reader may see, and what it waits for when it cannot see enough.
+//!
+//! Whatever a fetch waited for, it is then attempted anew from its offset: the log may have moved on meanwhile.
+
+use corelog_model::Now;
+use corelog_storage::{Read, ReadRequest, TimeFound};
+
+use crate::event::{Actions, ConnId, Taken};
+use crate::partition::PartitionId;
+use crate::refusal::Refusal;
+use crate::request::At;
+use crate::response::Response;
+use crate::shard::{Asker, Shard};
+use crate::wait::{Fetch, WaitId, WaitList, Wanted};
+
+/// What an attempt came to.
+enum Outcome {
+    Answer(Response),
+    /// Until the partition has shown this many bytes.
+    AwaitData(u64),
+    /// Until the read under the fetch's token is over.
+    AwaitDisk,
+    /// Until a read is free.
+    AwaitTurn,
+}
+
+impl From<Refusal> for Outcome {
+    fn from(refusal: Refusal) -> Self {
+        Self::Answer(Response::Refused(refusal))
+    }
+}
+
+impl Shard {
+    pub(crate) fn fetch(&mut self, now: Now, fetch: Fetch, out: &mut Actions) -> Taken {
+        match self.waits.reserve(fetch) {
+            Ok(id) => _ = self.attempt(now, id, out),
+            Err(refusal) => {
+                return self.refuse(Asker { conn: fetch.conn, correlation: fetch.correlation }, refusal, out);
+            }
+        }
+        Taken::Done
+    }
+
+    /// Tries a fetch that waits for nothing: it is answered, or waits for something from then on.
+    /// `false` when no read is free.
+    fn attempt(&mut self, now: Now, id: WaitId, out: &mut Actions) -> bool {
+        let fetch = self.waits.fetch(id);
+        let outcome = match fetch.wanted {
+            Wanted::Batches => self.read(now, id, fetch, out),
+            Wanted::Time(time_us) => self.search(id, fetch.partition, time_us, out),
+        };
+        match outcome {
+            Outcome::Answer(response) => {
+                self.waits.take(id);
+                let asker = Asker { conn: fetch.conn, correlation: fetch.correlation };
+                match response {
+                    Response::Refused(refusal) => _ = self.refuse(asker, refusal, out),
+                    response => {
+                        self.counters.fetches += 1;
+                        asker.answer(response, out);
+                    }
+                }
+            }
+            Outcome::AwaitData(due_bytes) => {
+                let partition =
+                    self.partitions.get_mut(fetch.partition).expect("the partition was just read");
+                self.waits.await_data(id, &mut partition.waits, due_bytes);
+            }
+            Outcome::AwaitDisk => self.waits.await_disk(id),
+            Outcome::AwaitTurn => {
+                self.waits.await_turn(id);
+                return false;
+            }
+        }
+        true
+    }
+
+    fn read(&mut self, now: Now, id: WaitId, fetch: Fetch, out: &mut Actions) -> Outcome {
+        let Some(partition) = self.partitions.get(fetch.partition) else {
+            return Refusal::UnknownTopicId.into();
+        };
+        let cursors = partition.cursors();
+        if let Err(refusal) = self.visible(&fetch) {
+            return refusal.into();
+        }
+        let patient = now.mono_us < fetch.deadline_us;
+        let wanted = u64::from(fetch.min_bytes.min(fetch.max_bytes));
+        let visible_bytes = partition.visible_bytes;
+        if fetch.offset == cursors.high_watermark {
+            if patient && wanted > 0 {
+                return Outcome::AwaitData(visible_bytes + wanted);
+            }
+            return self.fetched(fetch.partition, out.slices.len(), out);
+        }
+        let request = ReadRequest {
+            slot: partition.slot,
+            offset: fetch.offset,
+            end_offset: cursors.high_watermark,
+            max_bytes: fetch.max_bytes,
+            token: id.token(),
+        };
+        let from = out.slices.len();
+        match self.log.read(&request, &mut out.slices, &mut out.disk) {
+            Read::Ready { next_offset } => {
+                let bytes: u64 = out.slices[from..].iter().map(|slice| u64::from(slice.length)).sum();
+                if patient && bytes < wanted && next_offset == cursors.high_watermark {
+                    self.give_back(from, out);
+                    return Outcome::AwaitData(visible_bytes + wanted - bytes);
+                }
+                self.counters.fetched_bytes += bytes;
+                self.fetched(fetch.partition, from, out)
+            }
+            Read::Pending => Outcome::AwaitDisk,
+            Read::Busy => Outcome::AwaitTurn,
+            Read::BelowStart { log_start } => {
+                let partition =
+                    self.partitions.get_mut(fetch.partition).expect("the partition was just read");
+                partition.recycled(log_start);
+                let cursors = partition.cursors();
+                out_of_range(cursors.log_start, cursors.high_watermark).into()
+            }
+            Read::Nothing => self.fetched(fetch.partition, from, out),
+            Read::Damaged { first, last } => Refusal::Damaged { first, last }.into(),
+        }
+    }
+
+    /// Finds an offset by place, at once, or by time, for which the index may have to be read.
+    pub(crate) fn offset_for(
+        &mut self,
+        now: Now,
+        asker: Asker,
+        id: PartitionId,
+        at: At,
+        out: &mut Actions,
+    ) -> Taken {
+        let cursors = self.partitions.get(id).expect("a resolved partition exists").cursors();
+        let offset = match at {
+            At::Start => cursors.log_start,
+            At::End => cursors.high_watermark,
+            At::Time(time_us) => {
+                let Asker { conn, correlation } = asker;
+                let (wanted, deadline_us) = (Wanted::Time(time_us), now.mono_us);
+                let (offset, leader_epoch, max_bytes, min_bytes) = (0, None, 0, 0);
+                return self.fetch(
+                    now,
+                    Fetch {
+                        conn,
+                        correlation,
+                        partition: id,
+                        wanted,
+                        offset,
+                        leader_epoch,
+                        max_bytes,
+                        min_bytes,
+                        deadline_us,
+                    },
+                    out,
+                );
+            }
+        };
+        asker.answer(Response::OffsetFound { offset, timestamp_us: None }, out);
+        Taken::Done
+    }
+
+    fn search(&mut self, id: WaitId, partition: PartitionId, time_us: u64, out: &mut Actions) -> Outcome {
+        let Some(partition) = self.partitions.get(partition) else {
+            return Refusal::UnknownTopicId.into();
+        };
+        let cursors = partition.cursors();
+        match self.log.offset_for_time(partition.slot, time_us, id.token(), &mut out.disk) {
+            // What is found above the watermark is not visible yet, and what is below the start is going away.
+            TimeFound::At { offset, timestamp_us } if offset < cursors.high_watermark => {
+                let offset = offset.max(cursors.log_start);
+                Outcome::Answer(Response::OffsetFound { offset, timestamp_us: Some(timestamp_us) })
+            }
+            TimeFound::At { .. } | TimeFound::End => {
+                Outcome::Answer(Response::OffsetFound { offset: cursors.high_watermark, timestamp_us: None })
+            }
+            TimeFound::Pending => Outcome::AwaitDisk,
+            TimeFound::Busy => Outcome::AwaitTurn,
+        }
+    }
+
+    /// Whether the fetch names offsets that the log has, and that the reader's past agrees with.
+    fn visible(&self, fetch: &Fetch) -> Result<(), Refusal> {
+        let partition = self.partitions.get(fetch.partition).ok_or(Refusal::UnknownTopicId)?;
+        let cursors = partition.cursors();
+        let current = self.log.term();
+        if let Some(epoch) = fetch.leader_epoch {
+            if epoch > current {
+                return Err(Refusal::UnknownEpoch { current });
+            }
+            if epoch < current {
+                // Below the start there is nothing left that a reader could go back to.
+                let end = partition.epochs.end_of(epoch, cursors.log_end).max(cursors.log_start);
+                if fetch.offset > end {
+                    return Err(Refusal::LogTruncated { offset: end });
+                }
+            }
+        }
+        if (cursors.log_start..=cursors.high_watermark).contains(&fetch.offset) {
+            Ok(())
+        } else {
+            Err(out_of_range(cursors.log_start, cursors.high_watermark))
+        }
+    }
+
+    /// The answer with the slices from `from` on.
+    fn fetched(&self, id: PartitionId, from: usize, out: &Actions) -> Outcome {
+        let cursors = self.partitions.get(id).expect("the partition was just read").cursors();
+        Outcome::Answer(Response::Fetched {
+            log_start: cursors.log_start,
+            high_watermark: cursors.high_watermark,
+            leader_epoch: self.log.term(),
+            slices: from..out.slices.len(),
+        })
+    }
+
+    /// Unpins the slices from `from` on: nobody will send them.
+    fn give_back(&mut self, from: usize, out: &mut Actions) {
+        for slice in out.slices.drain(from..) {
+            self.log.unpin(slice.block);
+        }
+    }
+
+    /// The partitions that showed more data wake the fetches for which it is enough.
+    pub(crate) fn wake_shown(&mut self, now: Now, out: &mut Actions) {
+        while let Some(partition) = self.shown.pop() {
+            while let Some(id) = self.due_fetch(partition) {
+                self.attempt(now, id, out);
+            }
+        }
+    }
+
+    fn due_fetch(&mut self, id: PartitionId) -> Option<WaitId> {
+        let partition = self.partitions.get_mut(id)?;
+        let due = self.waits.due(partition.waits, partition.visible_bytes)?;
+        self.waits.wake(due, &mut partition.waits);
+        Some(due)
+    }
+
+    /// Fetches whose time is over are answered with what there is.
+    pub(crate) fn expire_waits(&mut self, now: Now, out: &mut Actions) {
+        while let Some(id) = self.waits.expired(now.mono_us) {
+            self.stop_waiting(id);
+            self.attempt(now, id, out);
+        }
+    }
+
+    /// Fetches whose read is over, then those that waited for a free read, in their order.
+    pub(crate) fn resume_reads(&mut self, now: Now, out: &mut Actions) {
+        let mut tokens = std::mem::take(&mut self.tokens);
+        self.log.finished(&mut tokens);
+        for token in tokens.drain(..) {
+            match self.waits.read_over(token) {
+                Some((id, true)) => _ = self.attempt(now, id, out),
+                Some((id, false)) => _ = self.waits.take(id),
+                None => {}
+            }
+        }
+        self.tokens = tokens;
+        while let Some(id) = self.waits.next_queued() {
+            if !self.attempt(now, id, out) {
+                self.waits.keep_turn();
+                return;
+            }
+        }
+    }
+
+    /// All fetches that wait for data of a partition are tried again: it is about to go, or went.
+    pub(crate) fn wake_all(&mut self, now: Now, list: &mut WaitList, out: &mut Actions) {
+        while let Some(id) = self.waits.first(*list) {
+            self.waits.wake(id, list);
+            self.attempt(now, id, out);
+        }
+    }
+
+    /// The connection is gone: its fetches end without an answer.
+    pub(crate) fn drop_waits(&mut self, conn: ConnId) {
+        while let Some(id) = self.waits.of_connection(conn) {
+            self.stop_waiting(id);
+            self.waits.take(id);
+        }
+        self.waits.abandon(conn);
+    }
+
+    fn stop_waiting(&mut self, id: WaitId) {
+        let partition = self.waits.fetch(id).partition;
+        let partition =
+            self.partitions.get_mut(partition).expect("a partition outlives the fetches that wait for it");
+        self.waits.wake(id, &mut partition.waits);
+    }
+}
+
+fn out_of_range(log_start: u64, high_watermark: u64) -> Refusal {
+    Refusal::OffsetOutOfRange { log_start, high_watermark }
+}

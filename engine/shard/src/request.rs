@@ -1,0 +1,88 @@
+//! What a connection can ask of a shard. The bytes are borrowed from the connection's buffer: nothing is copied
+//! until a batch enters its frame.
+
+use corelog_model::{Durability, Term, TopicId};
+
+/// A decoded request. Wire codecs of both protocols produce it.
+#[derive(Clone, Copy, Debug)]
+pub enum Request<'a> {
+    /// Names a partition for this connection. Opening a handle again replaces what it named.
+    Open {
+        /// Chosen by the client, 1 to 65,535.
+        handle: u32,
+        /// The topic's id, from the metadata.
+        topic: TopicId,
+        /// Its partition, from 0.
+        partition: u32,
+    },
+    /// Appends batches to the handle's partition.
+    ///
+    /// Batches are taken in order up to the first that is refused. Nothing appended: the answer is that refusal.
+    /// Otherwise the answer is `Produced` and its `batches` says how many were taken; the refused one and all
+    /// after it left no trace and are to be sent again, alone, to learn why.
+    Produce {
+        /// The partition.
+        handle: u32,
+        /// Append only if the log ends here: the conditional append of event sourcing.
+        expected_offset: Option<u64>,
+        /// Sealed batches, each padded to 16 bytes, back to back, the first 16-aligned in memory.
+        batches: &'a [u8],
+    },
+    /// Reads batches from the handle's partition below its high watermark.
+    Fetch {
+        /// The partition.
+        handle: u32,
+        /// The first offset wanted; the first batch answered contains it.
+        offset: u64,
+        /// The epoch of the last batch read before `offset`, or the `leader_epoch` of the last answer. If the
+        /// log fell back since then, the answer is `LogTruncated` with the offset from which data differ.
+        leader_epoch: Option<Term>,
+        /// Upper bound of the answer in bytes; one batch is answered even if it is larger.
+        max_bytes: u32,
+        /// Wait until this many bytes are visible, or until the time is over.
+        min_bytes: u32,
+        /// How long to wait for `min_bytes`, in microseconds; 0 answers at once.
+        max_wait_us: u64,
+    },
+    /// Looks up an offset by position or time.
+    OffsetForTime {
+        /// The partition.
+        handle: u32,
+        /// What is looked for.
+        at: At,
+    },
+    /// Topics and where their partitions live.
+    Metadata {
+        /// One topic by name, or all.
+        topic: Option<&'a str>,
+    },
+    /// Creates a topic; answered when it is durable and ready.
+    CreateTopic {
+        /// Its name: see `corelog_model::limits::is_topic_name`.
+        name: &'a str,
+        /// Number of partitions, from 1.
+        partitions: u32,
+        /// When its records are acknowledged and visible.
+        durability: Durability,
+    },
+    /// Deletes a topic and its records; answered when that is durable.
+    DeleteTopic {
+        /// Its name.
+        name: &'a str,
+    },
+    /// A fresh producer id for idempotent produce.
+    ProducerId,
+    /// Counters and cursors of the shard.
+    Status,
+}
+
+/// A place in a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    /// The oldest record kept.
+    Start,
+    /// The high watermark.
+    End,
+    /// The first record at or after this time, in microseconds since 1970.
+    Time(u64),
+}

@@ -1,0 +1,110 @@
+//! What a shard answers. Hot answers are small values; the cold ones are boxed.
+
+use std::ops::Range;
+
+use corelog_model::{Durability, LogId, ProducerId, Term, TopicId};
+
+use crate::refusal::Refusal;
+use crate::status::ShardStatus;
+
+/// The answer to one request.
+#[derive(Debug, PartialEq)]
+pub enum Response {
+    /// To `Open`.
+    Opened {
+        /// As asked.
+        topic: TopicId,
+        /// As asked.
+        partition: u32,
+        /// The oldest offset kept.
+        log_start: u64,
+        /// The offset after the last visible record.
+        high_watermark: u64,
+        /// The term this shard serves in.
+        leader_epoch: Term,
+        /// The topic's level.
+        durability: Durability,
+    },
+    /// To `Produce`: the batches have the topic's level of safety.
+    Produced {
+        /// Offset of the first record of the first batch.
+        base_offset: u64,
+        /// When the last taken batch was appended, in microseconds since 1970.
+        append_timestamp_us: u64,
+        /// The oldest offset kept.
+        log_start: u64,
+        /// How many batches of the request were taken; the rest left no trace.
+        batches: u32,
+    },
+    /// To `Fetch`.
+    Fetched {
+        /// The oldest offset kept.
+        log_start: u64,
+        /// The offset after the last visible record.
+        high_watermark: u64,
+        /// The term this shard serves in; to be sent with the next `Fetch`.
+        leader_epoch: Term,
+        /// Whole padded batches: a range of `Actions::slices`. Empty when the wait ended without data.
+        slices: Range<usize>,
+    },
+    /// To `OffsetForTime`.
+    OffsetFound {
+        /// The offset; the high watermark when no record is that young.
+        offset: u64,
+        /// The largest timestamp of the batch that holds it, in microseconds since 1970, where known.
+        timestamp_us: Option<u64>,
+    },
+    /// To `Metadata`.
+    Metadata(Box<MetadataView>),
+    /// To `CreateTopic`.
+    TopicCreated {
+        /// The new topic's id, never used before.
+        topic: TopicId,
+    },
+    /// To `DeleteTopic`.
+    TopicDeleted,
+    /// To `ProducerId`.
+    ProducerId {
+        /// Never given before.
+        id: ProducerId,
+        /// The epoch to start with.
+        epoch: u16,
+    },
+    /// To `Status`.
+    Status(Box<ShardStatus>),
+    /// The request was not done, and why.
+    Refused(Refusal),
+}
+
+/// Topics as the metadata group knows them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MetadataView {
+    /// Rises with every change, never falls.
+    pub version: u64,
+    /// Logs of the data directory.
+    pub logs: u16,
+    /// By name, in order.
+    pub topics: Vec<TopicView>,
+}
+
+/// One topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicView {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub topic: TopicId,
+    /// When its records are acknowledged and visible.
+    pub durability: Durability,
+    /// By number, from 0.
+    pub partitions: Vec<PartitionView>,
+}
+
+/// One partition of a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartitionView {
+    /// The log that keeps it; the server knows which core serves that log and on which address.
+    pub log: LogId,
+    /// The term its shard serves in.
+    pub leader_epoch: Term,
+}

@@ -1,0 +1,150 @@
+//! Connections: on whose behalf they act, and which partition each of their handles names.
+
+use crate::authorise::Principal;
+use crate::event::ConnId;
+use crate::partition::PartitionId;
+use crate::refusal::{Bounded, Refusal};
+
+/// The highest handle a client may choose.
+pub const MAX_HANDLE: u32 = 65_535;
+
+#[derive(Debug)]
+struct Session {
+    generation: u32,
+    principal: Principal,
+    /// By handle, less one. As long as the highest handle opened.
+    handles: Vec<Option<PartitionId>>,
+}
+
+/// All connections of a shard, by slot.
+#[derive(Debug)]
+pub(crate) struct Sessions {
+    slots: Vec<Option<Session>>,
+    connected: u32,
+    /// Sum of the handle tables' lengths: what the bound is about is their memory.
+    handles: u32,
+    max_handles: u32,
+}
+
+impl Sessions {
+    pub(crate) fn new(connections: u32, max_handles: u32) -> Self {
+        let slots = (0..connections).map(|_| None).collect();
+        Self { slots, connected: 0, handles: 0, max_handles }
+    }
+
+    pub(crate) fn connected(&self) -> u32 {
+        self.connected
+    }
+
+    pub(crate) fn handles(&self) -> u32 {
+        self.handles
+    }
+
+    /// A slot beyond the bound is ignored: the connection's requests are then refused.
+    pub(crate) fn connect(&mut self, conn: ConnId, principal: Principal) {
+        self.disconnect_slot(conn.slot);
+        if let Some(slot) = self.slots.get_mut(conn.slot as usize) {
+            *slot = Some(Session { generation: conn.generation, principal, handles: Vec::new() });
+            self.connected += 1;
+        }
+    }
+
+    pub(crate) fn disconnect(&mut self, conn: ConnId) {
+        if self.session(conn).is_ok() {
+            self.disconnect_slot(conn.slot);
+        }
+    }
+
+    fn disconnect_slot(&mut self, slot: u32) {
+        if let Some(session) = self.slots.get_mut(slot as usize).and_then(Option::take) {
+            self.connected -= 1;
+            self.handles -= table_length(&session);
+        }
+    }
+
+    pub(crate) fn principal(&self, conn: ConnId) -> Result<Principal, Refusal> {
+        self.session(conn).map(|session| session.principal)
+    }
+
+    /// Names a partition by a handle, in place of what the handle named before.
+    pub(crate) fn open(&mut self, conn: ConnId, handle: u32, partition: PartitionId) -> Result<(), Refusal> {
+        if !(1..=MAX_HANDLE).contains(&handle) {
+            return Err(Refusal::UnknownHandle);
+        }
+        let more = handle.saturating_sub(table_length(self.session(conn)?));
+        if self.handles + more > self.max_handles {
+            return Err(Refusal::TooMany { what: Bounded::Handles, max: self.max_handles });
+        }
+        self.handles += more;
+        let session = self.slots[conn.slot as usize].as_mut().expect("the session was just found");
+        if more > 0 {
+            session.handles.resize(handle as usize, None);
+        }
+        session.handles[handle as usize - 1] = Some(partition);
+        Ok(())
+    }
+
+    pub(crate) fn partition(&self, conn: ConnId, handle: u32) -> Result<PartitionId, Refusal> {
+        let at = (handle as usize).checked_sub(1).ok_or(Refusal::UnknownHandle)?;
+        self.session(conn)?.handles.get(at).copied().flatten().ok_or(Refusal::UnknownHandle)
+    }
+
+    fn session(&self, conn: ConnId) -> Result<&Session, Refusal> {
+        let session = self.slots.get(conn.slot as usize).and_then(Option::as_ref);
+        session.filter(|session| session.generation == conn.generation).ok_or(Refusal::UnknownConnection)
+    }
+
+    /// The counts are those of the tables.
+    pub(crate) fn check(&self) {
+        let sessions = self.slots.iter().flatten();
+        assert_eq!(sessions.clone().count(), self.connected as usize);
+        assert_eq!(sessions.map(table_length).sum::<u32>(), self.handles);
+        assert!(self.handles <= self.max_handles);
+    }
+}
+
+fn table_length(session: &Session) -> u32 {
+    u32::try_from(session.handles.len()).expect("handles are bounded")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: ConnId = ConnId { slot: 0, generation: 1 };
+    const P: PartitionId = PartitionId { slot: 7, generation: 0 };
+
+    fn sessions() -> Sessions {
+        let mut sessions = Sessions::new(2, 100);
+        sessions.connect(A, Principal::Local);
+        sessions
+    }
+
+    #[test]
+    fn handles_belong_to_one_connection_and_end_with_it() {
+        let mut sessions = sessions();
+        sessions.open(A, 3, P).unwrap();
+        assert_eq!(sessions.partition(A, 3), Ok(P));
+        assert_eq!(sessions.partition(A, 2), Err(Refusal::UnknownHandle));
+        let next = ConnId { slot: 0, generation: 2 };
+        sessions.connect(next, Principal::Anonymous);
+        assert_eq!(sessions.partition(next, 3), Err(Refusal::UnknownHandle));
+        assert_eq!(sessions.partition(A, 3), Err(Refusal::UnknownConnection));
+        sessions.disconnect(A);
+        assert_eq!(sessions.connected(), 1, "the slot has a new owner");
+        sessions.check();
+    }
+
+    #[test]
+    fn the_memory_of_handles_is_bounded() {
+        let mut sessions = sessions();
+        assert_eq!(sessions.open(A, 0, P), Err(Refusal::UnknownHandle));
+        assert_eq!(sessions.open(A, MAX_HANDLE + 1, P), Err(Refusal::UnknownHandle));
+        sessions.open(A, 100, P).unwrap();
+        assert!(matches!(sessions.open(A, 101, P), Err(Refusal::TooMany { .. })));
+        let beyond = ConnId { slot: 2, generation: 0 };
+        sessions.connect(beyond, Principal::Local);
+        assert_eq!(sessions.principal(beyond), Err(Refusal::UnknownConnection));
+        sessions.check();
+    }
+}

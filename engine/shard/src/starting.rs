@@ -1,0 +1,257 @@
+//! From a directory's listing to a running shard: one path, after a clean stop and after a crash alike.
+//!
+//! The log replays its last checkpoint and the entries after it; the state they describe is the shard's. Everything
+//! that survived is durable by now, whatever its level was, so every partition is visible to its end. What did not
+//! survive is told by epochs: the new term starts where the partition ends.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use corelog_model::batch::BatchHeader;
+use corelog_model::{GroupId, LogId, Now, Slice, TopicId};
+use corelog_storage::{
+    DiskCompletion, EntryHeader, EntryKind, Listing, Log, Memory, OpenError, Opening, Replayed,
+};
+
+use crate::change::Changes;
+use crate::checkpoint::State;
+use crate::event::Actions;
+use crate::metadata::{Command, Metadata};
+use crate::partition::{Cursors, Partition, Partitions};
+use crate::pending::PendingQueue;
+use crate::produce::identity_of;
+use crate::producer_state::{Producers, Remembered};
+use crate::session::Sessions;
+use crate::shard::{Shard, ShardConfig};
+use crate::status::Counters;
+use crate::wait::Waits;
+
+/// Why a shard does not start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartError {
+    /// The log does not open.
+    Log(OpenError),
+    /// A checkpoint verifies and yet does not decode: it was written by another version, or by no version.
+    Checkpoint,
+    /// An entry of the metadata group contradicts the ones before it, or does not decode.
+    Metadata {
+        /// Its index.
+        index: u64,
+    },
+    /// A batch that verifies lies at offsets that its partition has already.
+    Offsets {
+        /// The partition's group.
+        group: GroupId,
+        /// Offset of the batch.
+        base_offset: u64,
+    },
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Log(error) => error.fmt(f),
+            Self::Checkpoint => f.write_str("the shard's checkpoint does not decode"),
+            Self::Metadata { index } => {
+                write!(f, "entry {index} of the metadata contradicts the ones before it")
+            }
+            Self::Offsets { group, base_offset } => {
+                write!(f, "a batch of group {group} at offset {base_offset} lies where others are")
+            }
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<OpenError> for StartError {
+    fn from(error: OpenError) -> Self {
+        Self::Log(error)
+    }
+}
+
+/// A shard on its way: waits for the disk to say what there was.
+pub struct Starting {
+    config: ShardConfig,
+    opening: Opening,
+    replay: Replay,
+}
+
+impl Starting {
+    /// Prepares the start of a shard over the directory with this listing.
+    pub fn new(config: ShardConfig, memory: Memory, listing: Listing, now: Now) -> Self {
+        let state = State {
+            metadata: Metadata::new(config.log.store),
+            groups: BTreeMap::new(),
+            producers: Producers::new(config.limits.producers),
+        };
+        let replay = Replay { state, log: config.log.log, error: None };
+        Self { opening: Opening::new(config.log.clone(), memory, listing, now), config, replay }
+    }
+
+    /// The first disk operations.
+    pub fn start(&mut self, out: &mut Actions) -> Result<(), StartError> {
+        Ok(self.opening.start(&mut out.disk)?)
+    }
+
+    /// Takes in one completion; the shard, once the first frame of its term is durable.
+    pub fn on(
+        &mut self,
+        completion: DiskCompletion,
+        now: Now,
+        out: &mut Actions,
+    ) -> Result<Option<Shard>, StartError> {
+        let replay = &mut self.replay;
+        let log = self.opening.on(completion, now, &mut |replayed| replay.take(replayed), &mut out.disk)?;
+        if let Some(error) = self.replay.error {
+            return Err(error);
+        }
+        Ok(log.map(|log| self.shard(log)))
+    }
+
+    /// The bytes of a frame that the start writes.
+    pub fn bytes(&self, slice: Slice) -> &[u8] {
+        self.opening.bytes(slice)
+    }
+
+    fn shard(&mut self, mut log: Log) -> Shard {
+        let config = self.config.clone();
+        let limits = config.limits;
+        let empty = State {
+            metadata: Metadata::new(config.log.store),
+            groups: BTreeMap::new(),
+            producers: Producers::new(limits.producers),
+        };
+        let mut state = std::mem::replace(&mut self.replay.state, empty);
+        state.drop_closed(config.log.log);
+        state.producers.trim();
+        let State { metadata, groups: recovered, producers } = state;
+        let mut partitions = Partitions::default();
+        let mut groups = BTreeMap::new();
+        let mut by_log_slot = BTreeMap::new();
+        for (group, mut partition) in recovered {
+            partition.slot = log.open_group(group, partition.topic, partition.partition);
+            let log_slot = partition.slot;
+            // Where the newest entries are damaged the log still knows that they were there: their offsets and
+            // indexes are not given again.
+            let cursors = partition.cursors();
+            let log_end = cursors.log_end.max(log.log_end(log_slot));
+            partition.set_cursors(Cursors { high_watermark: log_end, log_end, ..cursors });
+            partition.next_index = partition.next_index.max(log.last_index(log_slot) + 1);
+            partition.recycled(log.log_start(log_slot));
+            let id = partitions.insert(partition);
+            groups.insert(group, id);
+            by_log_slot.insert(log_slot, id);
+        }
+        let shard = Shard {
+            changes: Changes::new(&metadata, limits.changes),
+            sessions: Sessions::new(limits.connections, limits.handles),
+            waits: Waits::new(limits.waits),
+            pending: PendingQueue::new(limits.pending),
+            config,
+            log,
+            partitions,
+            groups,
+            by_log_slot,
+            producers,
+            metadata,
+            metadata_checkpointed: 0,
+            counters: Counters::default(),
+            no_extent_since_us: None,
+            shown: Vec::new(),
+            moved: Vec::new(),
+            tokens: Vec::new(),
+            scratch: Vec::new(),
+        };
+        shard.check();
+        shard
+    }
+}
+
+/// The state so far. An error stops it: nothing after it is believed.
+#[derive(Debug)]
+struct Replay {
+    state: State,
+    log: LogId,
+    error: Option<StartError>,
+}
+
+impl Replay {
+    fn take(&mut self, replayed: Replayed<'_>) {
+        if self.error.is_some() {
+            return;
+        }
+        let result = match replayed {
+            Replayed::Checkpoint { bytes, .. } => {
+                self.state.decode(bytes).map_err(|_| StartError::Checkpoint)
+            }
+            Replayed::Entry { header, payload, .. } => match header.kind {
+                EntryKind::Metadata => self.metadata(header.index, payload),
+                EntryKind::Batch => self.batch(&header, payload),
+                _ => Ok(()),
+            },
+            Replayed::Damaged { .. } | Replayed::TailCut { .. } => Ok(()),
+        };
+        self.error = result.err();
+    }
+
+    fn metadata(&mut self, index: u64, payload: &[u8]) -> Result<(), StartError> {
+        let error = StartError::Metadata { index };
+        let state = &mut self.state;
+        if index < state.metadata.next_index {
+            return Ok(());
+        }
+        let command = Command::decode(payload).filter(|_| index == state.metadata.next_index).ok_or(error)?;
+        state.metadata.apply(&command).map_err(|_| error)?;
+        match command {
+            Command::Opened { topic, log } if log == self.log => self.open_groups(topic),
+            Command::Closed { topic, log } if log == self.log => self.close_groups(topic),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn open_groups(&mut self, id: TopicId) {
+        let topic = &self.state.metadata.topics[&id];
+        for (number, group) in topic.partitions_in(self.log) {
+            let partition = Partition::new(group, id, number, topic.durability);
+            self.state.groups.entry(group).or_insert(partition);
+        }
+    }
+
+    fn close_groups(&mut self, id: TopicId) {
+        let topic = &self.state.metadata.topics[&id];
+        for (_, group) in topic.partitions_in(self.log) {
+            self.state.groups.remove(&group);
+            self.state.producers.drop_group(group);
+        }
+    }
+
+    /// Batches of groups that are closed by now, and entries that the checkpoint includes, are passed over.
+    fn batch(&mut self, entry: &EntryHeader, payload: &[u8]) -> Result<(), StartError> {
+        let Some(partition) = self.state.groups.get_mut(&entry.group) else { return Ok(()) };
+        let Ok(header) = BatchHeader::parse(payload) else { return Ok(()) };
+        if let Some(identity) = identity_of(&header) {
+            let at = Remembered {
+                first: identity.first,
+                last: identity.last,
+                base_offset: header.base_offset,
+                append_us: header.append_timestamp_us,
+                frame: 0,
+            };
+            self.state.producers.appended(entry.group, entry.index, identity, at);
+        }
+        if entry.index < partition.next_index {
+            return Ok(());
+        }
+        let cursors = partition.cursors();
+        if header.base_offset < cursors.log_end {
+            return Err(StartError::Offsets { group: entry.group, base_offset: header.base_offset });
+        }
+        // Damage before it may have left a gap, in offsets and in indexes.
+        partition.set_cursors(Cursors { log_end: header.base_offset, ..cursors });
+        partition.next_index = entry.index;
+        partition.appended(header.leader_epoch, header.next_offset(), header.append_timestamp_us);
+        Ok(())
+    }
+}

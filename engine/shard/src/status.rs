@@ -1,0 +1,54 @@
+//! Counters and gauges of a shard, as one value. The server adds what only it knows: CPU, ring, sockets, memory.
+
+use corelog_model::{LogId, Term};
+use corelog_storage::LogStats;
+
+/// A snapshot for the Status request and the metrics page.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ShardStatus {
+    /// The log this shard serves.
+    pub log: LogId,
+    /// The term it serves in.
+    pub term: Term,
+    /// Bytes, frames and extents of the log.
+    pub storage: LogStats,
+    /// What was counted since the start.
+    pub counters: Counters,
+    /// Connections.
+    pub connections: u32,
+    /// Open handles of all connections.
+    pub handles: u32,
+    /// Topics in any state.
+    pub topics: u32,
+    /// Open partitions.
+    pub partitions: u32,
+    /// (producer, partition) pairs.
+    pub producers: u32,
+    /// Fetches that wait for data.
+    pub waits: u32,
+    /// Fetches that wait for the disk.
+    pub reads: u32,
+    /// Produce requests that wait for their frame.
+    pub pending: u32,
+}
+
+/// Counts since the start of the shard. All rise only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Batches appended.
+    pub batches: u64,
+    /// Records appended.
+    pub records: u64,
+    /// Bytes of appended batches, headers included, padding not.
+    pub produced_bytes: u64,
+    /// Retried batches that were already there.
+    pub duplicates: u64,
+    /// Produce requests that found no room and were asked to come again.
+    pub blocked: u64,
+    /// Requests refused, for any reason.
+    pub refused: u64,
+    /// Fetches answered, with or without data.
+    pub fetches: u64,
+    /// Bytes answered to fetches.
+    pub fetched_bytes: u64,
+}

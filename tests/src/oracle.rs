@@ -1,0 +1,122 @@
+//! What was promised, and whether the log keeps it.
+//!
+//! Knows every record by its number: the high half is the client, the low half counts. Contents follow from the
+//! number, so a record that is read can be regenerated and compared.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use corelog_model::batch::{AlignedVec, BatchHeader, BatchView};
+use corelog_model::{Durability, Term, TopicId};
+
+use crate::random::Random;
+
+/// A record in the order of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its offset.
+    pub offset: u64,
+    /// Which record it is.
+    pub number: u64,
+}
+
+/// What is known of one partition.
+#[derive(Debug)]
+pub struct Partition {
+    /// Its topic's name.
+    pub name: &'static str,
+    /// Its topic's id, once created.
+    pub topic: Option<TopicId>,
+    /// Its number in the topic.
+    pub partition: u32,
+    /// Its topic's level.
+    pub durability: Durability,
+    /// Acknowledged records, and at which offset.
+    acknowledged: BTreeMap<u64, u64>,
+}
+
+impl Partition {
+    /// A partition that holds nothing.
+    pub const fn new(name: &'static str, partition: u32, durability: Durability) -> Self {
+        Self { name, topic: None, partition, durability, acknowledged: BTreeMap::new() }
+    }
+
+    /// The broker said that this record is safe at its level.
+    pub fn acknowledge(&mut self, number: u64, offset: u64) {
+        let before = self.acknowledged.insert(number, offset);
+        assert_eq!(before, None, "record {number:x} was acknowledged twice");
+    }
+
+    /// Records acknowledged so far.
+    pub fn acknowledged(&self) -> usize {
+        self.acknowledged.len()
+    }
+
+    /// The end of all acknowledged durable records.
+    pub fn durable_end(&self) -> u64 {
+        match self.durability {
+            Durability::Durable => self.acknowledged.values().max().map_or(0, |offset| offset + 1),
+            Durability::Written | Durability::Memory => 0,
+        }
+    }
+
+    /// Judges the whole log of the partition, from `log_start` on.
+    pub fn judge(&self, log_start: u64, log: &[Place]) {
+        let mut seen = BTreeSet::new();
+        let mut last_of_client = BTreeMap::new();
+        let mut next = log_start;
+        for place in log {
+            let Place { offset, number } = *place;
+            assert!(
+                offset == next || place == &log[0] && offset <= log_start,
+                "a hole before {place:x?}, at {next}"
+            );
+            next = offset + 1;
+            assert!(seen.insert(number), "{}: record {number:x} is there twice", self.name);
+            let client = number >> 32;
+            if let Some(before) = last_of_client.insert(client, number) {
+                assert!(before < number, "{}: {number:x} comes after {before:x}", self.name);
+            }
+            if let Some(promised) = self.acknowledged.get(&number) {
+                assert_eq!(*promised, offset, "{}: record {number:x} moved", self.name);
+            }
+        }
+        if self.durability == Durability::Durable {
+            for (number, offset) in self.acknowledged.iter().filter(|(_, offset)| **offset >= log_start) {
+                assert!(seen.contains(number), "acknowledged record {number:x} at {offset} is lost");
+            }
+        }
+    }
+}
+
+/// The value of a record: its number, and bytes that follow from it.
+pub fn value_of(number: u64, out: &mut Vec<u8>) {
+    let mut random = Random::new(number);
+    let length = 8 + random.below(200) as usize;
+    out.clear();
+    out.extend_from_slice(&number.to_le_bytes());
+    while out.len() < length {
+        out.push(random.bits() as u8);
+    }
+}
+
+/// Checks one batch as a reader gets it and lists its records; the term it was appended in.
+pub fn read_batch(bytes: &[u8], topic: TopicId, partition: u32, places: &mut Vec<Place>) -> Term {
+    let mut aligned = AlignedVec::<16>::new();
+    aligned.extend_from_slice(bytes);
+    assert!(
+        BatchHeader::verify_header(&aligned, topic, partition),
+        "a header for another partition, or damaged"
+    );
+    let mut scratch = AlignedVec::new();
+    let view = BatchView::open(&aligned, &mut scratch).expect("a batch that was sealed here opens");
+    assert!(view.header().verify_body(&aligned), "a damaged body");
+    let mut expected = Vec::new();
+    for record in view.records() {
+        let value = record.value.expect("all records have a value");
+        let number = u64::from_le_bytes(value[..8].try_into().expect("8 bytes"));
+        value_of(number, &mut expected);
+        assert_eq!(value, expected, "record {number:x} has other bytes than were sent");
+        places.push(Place { offset: record.offset, number });
+    }
+    view.header().leader_epoch
+}

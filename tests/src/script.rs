@@ -1,0 +1,144 @@
+//! Small steps for tests that tell one story on one machine.
+
+use corelog_model::batch::{AlignedVec, BatchBuilder, Codec, RecordRef, Seal};
+use corelog_model::{Durability, LogId, ProducerId, Term, TopicId};
+use corelog_shard::{ConnId, Refusal, Request, Response, Taken};
+use corelog_storage::{DurableMethod, LogConfig, Preparation};
+
+use crate::disk::{Faults, SimDisk};
+use crate::machine::Machine;
+use crate::oracle::value_of;
+use crate::random::Random;
+use crate::trace::Trace;
+
+/// The connection that scripts ask on.
+pub const CONN: ConnId = ConnId { slot: 63, generation: 1 };
+/// Size of the extents of [`small_log`], in bytes.
+pub const EXTENT_BYTES: u64 = 64 << 10;
+
+/// A log whose extents and frames are small, so that a test sees many of them.
+pub fn small_log() -> LogConfig {
+    LogConfig {
+        extent_bytes: EXTENT_BYTES,
+        frame_target_bytes: 8192,
+        max_batch_bytes: 4096,
+        preparation: Preparation::Unwritten,
+        durable_method: DurableMethod::Fdatasync,
+        frames_in_flight: 2,
+        zero_ahead_bytes: 16 << 10,
+        checkpoint_bytes: 100 << 10,
+        entries_in_window: 256,
+        ..LogConfig::new(LogId(0), 0x5eed)
+    }
+}
+
+/// A machine with an empty disk, ready.
+pub fn machine(log: LogConfig, seed: u64) -> Machine {
+    let mut random = Random::new(seed);
+    let disk = SimDisk::new(random.fork(), Faults::default());
+    let mut machine = Machine::new(log, disk, random, Trace::new(true));
+    machine.start_fully().expect("an empty directory starts");
+    machine
+}
+
+/// The power fails and comes back.
+pub fn restart(machine: &mut Machine) {
+    machine.crash();
+    machine.start_fully().expect("a log that was cut short starts");
+}
+
+/// Creates a topic and waits for it.
+pub fn create(machine: &mut Machine, name: &str, partitions: u32, durability: Durability) -> TopicId {
+    match machine.ask(&Request::CreateTopic { name, partitions, durability }).0 {
+        Response::TopicCreated { topic } => topic,
+        other => panic!("{name}: {other:?}"),
+    }
+}
+
+/// The id of a topic, if it is there and ready.
+pub fn find(machine: &mut Machine, name: &str) -> Option<TopicId> {
+    match machine.ask(&Request::Metadata { topic: Some(name) }).0 {
+        Response::Metadata(view) => Some(view.topics[0].topic),
+        Response::Refused(Refusal::UnknownTopic | Refusal::NotReady) => None,
+        other => panic!("{name}: {other:?}"),
+    }
+}
+
+/// What `Opened` says about a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// The oldest offset kept.
+    pub log_start: u64,
+    /// The end of what is visible.
+    pub high_watermark: u64,
+    /// The term.
+    pub epoch: Term,
+}
+
+/// Opens a partition as handle 1 of [`CONN`].
+pub fn open(machine: &mut Machine, topic: TopicId, partition: u32) -> Result<Opened, Refusal> {
+    match machine.ask(&Request::Open { handle: 1, topic, partition }).0 {
+        Response::Opened { log_start, high_watermark, leader_epoch, .. } => {
+            Ok(Opened { log_start, high_watermark, epoch: leader_epoch })
+        }
+        Response::Refused(refusal) => Err(refusal),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Whose batch it is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct From {
+    /// The producer, or none.
+    pub producer: ProducerId,
+    /// Its epoch.
+    pub epoch: u16,
+    /// Sequence of the first record.
+    pub sequence: u32,
+}
+
+/// A sealed batch of the records with these numbers.
+pub fn batch(topic: TopicId, partition: u32, numbers: std::ops::Range<u64>, from: From) -> AlignedVec<16> {
+    let mut builder = BatchBuilder::new(4_000);
+    let mut value = Vec::new();
+    for number in numbers {
+        value_of(number, &mut value);
+        let record = RecordRef { key: None, value: Some(&value), timestamp_us: 1_000 + number, headers: &[] };
+        builder.push(record).expect("a test's batch is small");
+    }
+    let From { producer: producer_id, epoch: producer_epoch, sequence: base_sequence } = from;
+    let seal = Seal { topic, partition, producer_id, producer_epoch, base_sequence, codec: Codec::None };
+    let mut sealed = AlignedVec::new();
+    builder.seal(&seal, &mut sealed).expect("a batch with records seals");
+    sealed
+}
+
+/// Appends sealed batches to handle 1 and waits for the answer: the first offset.
+pub fn produce(machine: &mut Machine, batches: &[u8]) -> Result<u64, Refusal> {
+    match machine.ask_as(CONN, &Request::Produce { handle: 1, expected_offset: None, batches }).0 {
+        Response::Produced { base_offset, .. } => Ok(base_offset),
+        Response::Refused(refusal) => Err(refusal),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Appends to handle 1 without waiting for the answer.
+pub fn produce_blindly(machine: &mut Machine, correlation: u64, batches: &[u8]) -> Taken {
+    let request = Request::Produce { handle: 1, expected_offset: None, batches };
+    machine.request(CONN, correlation, &request).expect("the shard runs")
+}
+
+/// Reads from handle 1 at an offset, without waiting for more.
+pub fn fetch(
+    machine: &mut Machine,
+    offset: u64,
+    leader_epoch: Option<Term>,
+) -> Result<Vec<Vec<u8>>, Refusal> {
+    let request =
+        Request::Fetch { handle: 1, offset, leader_epoch, max_bytes: 4096, min_bytes: 0, max_wait_us: 0 };
+    match machine.ask_as(CONN, &request) {
+        (Response::Fetched { .. }, bytes) => Ok(bytes),
+        (Response::Refused(refusal), _) => Err(refusal),
+        (other, _) => panic!("{other:?}"),
+    }
+}

@@ -1,0 +1,406 @@
+//! The driver: one machine, its clients, and the crashes between them.
+//!
+//! A run has a storm (faults, dropped connections, crashes at any moment, also while starting) and a calm after it,
+//! in which everything must be answered and all readers must see the same log. Every step is followed by
+//! [`Shard::check`](corelog_shard::Shard::check).
+
+use std::fmt::Write;
+
+use corelog_model::{Durability, LogId};
+use corelog_shard::{ConnId, Event, Refusal, Reply, Request, Response, Taken};
+use corelog_storage::{DurableMethod, LogConfig, Preparation, Settings};
+
+use crate::disk::{Faults, SimDisk};
+use crate::machine::{Machine, STUCK};
+use crate::net::{Consumer, Mode, Producer};
+use crate::oracle::{Partition, Place, read_batch};
+use crate::random::Random;
+use crate::trace::Trace;
+
+const STORE: u64 = 0x5eed;
+
+/// How a world is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Decides everything else.
+    pub seed: u64,
+    /// Crashes before the calm.
+    pub crashes: u32,
+    /// Keep the text of the trace.
+    pub keep_trace: bool,
+}
+
+/// What came of a run.
+#[derive(Debug)]
+pub struct Outcome {
+    /// All that happened.
+    pub trace: Trace,
+    /// Records acknowledged, of all levels.
+    pub acknowledged: usize,
+    /// How often a reader was told to go back.
+    pub truncations: u64,
+    /// Cold reads of the last start.
+    pub cold_reads: u64,
+}
+
+enum Client {
+    Admin(Admin),
+    Producer(Box<Producer>),
+    Consumer(Consumer),
+}
+
+/// Creates the topics and learns their ids.
+#[derive(Default)]
+struct Admin {
+    topic: usize,
+    waiting: bool,
+    /// The name was taken: ask for its id.
+    asking: bool,
+    correlation: u64,
+}
+
+struct Seat {
+    client: Client,
+    generation: u32,
+    connected: bool,
+    /// Offered and blocked: the same request must come again before any other of this connection.
+    blocked: Option<u64>,
+}
+
+/// The topics of every world.
+const TOPICS: [(&str, Durability); 3] =
+    [("kept", Durability::Durable), ("written", Durability::Written), ("passing", Durability::Memory)];
+const PARTITIONS: u32 = 2;
+
+/// One seed's world.
+pub struct World {
+    random: Random,
+    machine: Machine,
+    seats: Vec<Seat>,
+    partitions: Vec<Partition>,
+    spare_replies: Vec<Reply>,
+}
+
+/// Runs the world of a plan to its end.
+///
+/// # Panics
+/// When the shard breaks a promise.
+pub fn run(plan: Plan) -> Outcome {
+    let mut world = World::new(plan);
+    for _ in 0..plan.crashes {
+        world.start();
+        let turns = world.random.pick(&[3, 30, 150, 300]);
+        for _ in 0..world.random.between(1, turns) {
+            world.turn();
+        }
+        world.crash();
+    }
+    world.calm();
+    world.judge()
+}
+
+impl World {
+    /// A world before its first start.
+    pub fn new(plan: Plan) -> Self {
+        let mut random = Random::new(plan.seed);
+        let mut faults = Faults { delay_us: random.pick(&[50, 300, 2_000]), ..Faults::default() };
+        if random.chance(20) {
+            faults.write_errors = 3_000;
+        }
+        let config = log_config(&mut random);
+        let disk = SimDisk::new(random.fork(), faults);
+        let machine = Machine::new(config, disk, random.fork(), Trace::new(plan.keep_trace));
+        let named = TOPICS.iter().flat_map(|topic| (0..PARTITIONS).map(move |partition| (topic, partition)));
+        let partitions =
+            named.map(|(topic, partition)| Partition::new(topic.0, partition, topic.1)).collect();
+        let mut world = Self { random, machine, seats: Vec::new(), partitions, spare_replies: Vec::new() };
+        world.seat(Client::Admin(Admin::default()));
+        for partition in 0..world.partitions.len() {
+            for mode in
+                [Mode::Idempotent, world.random.pick(&[Mode::Plain, Mode::Conditional, Mode::Idempotent])]
+            {
+                let client = world.seats.len() as u64;
+                let producer = Producer::new(client, partition, mode, &mut world.random);
+                world.seat(Client::Producer(Box::new(producer)));
+            }
+            let consumer = Consumer::new(partition, &mut world.random);
+            world.seat(Client::Consumer(consumer));
+        }
+        world
+    }
+
+    fn seat(&mut self, client: Client) {
+        self.seats.push(Seat { client, generation: 0, connected: false, blocked: None });
+    }
+
+    fn start(&mut self) {
+        self.machine.start().expect("a log that was cut short starts");
+    }
+
+    fn crash(&mut self) {
+        self.machine.crash();
+        for at in 0..self.seats.len() {
+            self.disconnect(at);
+        }
+    }
+
+    /// The clients act, the shard has its turn, the clients hear of it.
+    fn turn(&mut self) {
+        if self.machine.shard().is_some() {
+            self.clients_act();
+        }
+        match self.machine.turn() {
+            Ok(()) => self.deliver(),
+            Err(error) if self.machine.disk.faults.write_errors > 0 => {
+                self.machine.trace.line(format_args!("no start: {error}"));
+                self.crash();
+                self.start();
+            }
+            Err(error) => panic!("no start: {error}"),
+        }
+    }
+
+    fn clients_act(&mut self) {
+        let first = self.random.below(self.seats.len() as u64) as usize;
+        for step in 0..self.seats.len() {
+            let at = (first + step) % self.seats.len();
+            if !self.seats[at].connected {
+                self.connect(at);
+            } else if self.random.chance(1) {
+                self.disconnect(at);
+            } else if self.random.chance(60) {
+                self.offer(at);
+            }
+        }
+        if self.random.chance(1) {
+            let settings = Settings {
+                frames_in_flight: self.random.between(1, 4) as u8,
+                frame_target_bytes: 4096 * self.random.between(1, 2) as u32,
+                cold_bytes_in_flight: 64 << 10,
+            };
+            self.machine.event(Event::Settings(settings));
+        }
+    }
+
+    fn connect(&mut self, at: usize) {
+        let seat = &mut self.seats[at];
+        seat.generation += 1;
+        seat.connected = true;
+        let conn = ConnId { slot: at as u32, generation: seat.generation };
+        self.machine.connect(conn);
+    }
+
+    fn disconnect(&mut self, at: usize) {
+        let seat = &mut self.seats[at];
+        if !seat.connected {
+            return;
+        }
+        seat.connected = false;
+        seat.blocked = None;
+        match &mut seat.client {
+            Client::Admin(admin) => admin.waiting = false,
+            Client::Producer(producer) => producer.disconnected(),
+            Client::Consumer(consumer) => consumer.disconnected(),
+        }
+        let conn = ConnId { slot: at as u32, generation: seat.generation };
+        self.machine.event(Event::Disconnected { conn });
+    }
+
+    /// Offers what the client wants; what was blocked comes first, unchanged.
+    fn offer(&mut self, at: usize) {
+        let Self { seats, partitions, random, machine, .. } = self;
+        let seat = &mut seats[at];
+        let conn = ConnId { slot: at as u32, generation: seat.generation };
+        let wanted = match (seat.blocked.take(), &mut seat.client) {
+            (Some(correlation), _) => Some(correlation),
+            (None, Client::Admin(admin)) => admin.wants(),
+            (None, Client::Producer(producer)) => producer.wants(&partitions[producer.partition], random),
+            (None, Client::Consumer(consumer)) => consumer.wants(&partitions[consumer.partition], random),
+        };
+        let Some(correlation) = wanted else { return };
+        let request = match &seat.client {
+            Client::Admin(admin) => admin.request(),
+            Client::Producer(producer) => producer.request(&partitions[producer.partition]),
+            Client::Consumer(consumer) => consumer.request(&partitions[consumer.partition]),
+        };
+        if machine.request(conn, correlation, &request) == Some(Taken::Blocked) {
+            seat.blocked = Some(correlation);
+        }
+    }
+
+    /// Brings the answers to the clients.
+    fn deliver(&mut self) {
+        let mut replies = std::mem::take(&mut self.spare_replies);
+        replies.append(&mut self.machine.actions.replies);
+        for Reply { conn, correlation, response } in replies.drain(..) {
+            let bytes = self.machine.receive(&response);
+            self.machine.trace.line(format_args!("{}.{correlation} {}", conn.slot, in_words(&response)));
+            let seat = &mut self.seats[conn.slot as usize];
+            if !seat.connected || seat.generation != conn.generation {
+                continue;
+            }
+            match &mut seat.client {
+                Client::Admin(admin) => admin.answered(&response, &mut self.partitions),
+                Client::Producer(producer) => {
+                    let at = producer.partition;
+                    producer.answered(correlation, &response, &mut self.partitions[at]);
+                }
+                Client::Consumer(consumer) => {
+                    consumer.answered(&response, &bytes, &self.partitions[consumer.partition]);
+                }
+            }
+        }
+        self.spare_replies = replies;
+        self.machine.received_all();
+    }
+
+    /// No more faults and no new records: everything must come to its end.
+    fn calm(&mut self) {
+        self.machine.disk.faults.write_errors = 0;
+        self.start();
+        for seat in &mut self.seats {
+            if let Client::Producer(producer) = &mut seat.client {
+                producer.draining = true;
+            }
+        }
+        for turn in 0.. {
+            self.turn();
+            let all_created = self.partitions.iter().all(|partition| partition.topic.is_some());
+            let done = |seat: &Seat| match &seat.client {
+                Client::Admin(_) => true,
+                Client::Producer(producer) => producer.is_done(),
+                Client::Consumer(consumer) => consumer.caught_up,
+            };
+            if all_created && self.seats.iter().all(done) {
+                return;
+            }
+            assert!(turn < STUCK, "something waits for ever");
+        }
+    }
+
+    /// Reads every partition as a new client would and compares it with all that was promised and seen.
+    fn judge(mut self) -> Outcome {
+        let mut truncations = 0;
+        for at in 0..self.partitions.len() {
+            let (log_start, log) = self.read_all(at);
+            self.machine.trace.line(format_args!("partition {at} from {log_start}: {} records", log.len()));
+            self.partitions[at].judge(log_start, &log);
+            for seat in &self.seats {
+                if let Client::Consumer(consumer) = &seat.client
+                    && consumer.partition == at
+                {
+                    truncations += consumer.truncations;
+                    compare(&consumer.view, log_start, &log);
+                }
+            }
+        }
+        let acknowledged = self.partitions.iter().map(Partition::acknowledged).sum();
+        let cold_reads = self.machine.shard().map_or(0, |shard| shard.status().storage.cold_reads);
+        Outcome { trace: self.machine.trace, acknowledged, truncations, cold_reads }
+    }
+
+    fn read_all(&mut self, at: usize) -> (u64, Vec<Place>) {
+        let conn = ConnId { slot: self.seats.len() as u32, generation: at as u32 + 1 };
+        let (topic, partition) = (self.partitions[at].topic.expect("created"), self.partitions[at].partition);
+        self.machine.connect(conn);
+        let opened = self.machine.ask_as(conn, &Request::Open { handle: 1, topic, partition }).0;
+        let Response::Opened { log_start, high_watermark, .. } = opened else { panic!("{opened:?}") };
+        let (mut offset, mut places) = (log_start, Vec::new());
+        while offset < high_watermark {
+            let request = Request::Fetch {
+                handle: 1,
+                offset,
+                leader_epoch: None,
+                max_bytes: 8192,
+                min_bytes: 0,
+                max_wait_us: 0,
+            };
+            let (response, slices) = self.machine.ask_as(conn, &request);
+            assert!(matches!(response, Response::Fetched { .. }), "{response:?} at {offset}");
+            for bytes in &slices {
+                read_batch(bytes, topic, partition, &mut places);
+            }
+            offset = places.last().expect("a fetch below the watermark has records").offset + 1;
+        }
+        (log_start, places)
+    }
+}
+
+/// What a reader has seen and was not told to forget is what is there.
+fn compare(view: &[Place], log_start: u64, log: &[Place]) {
+    let there = |offset: u64| log.binary_search_by_key(&offset, |place| place.offset).ok().map(|at| log[at]);
+    for place in view.iter().filter(|place| place.offset >= log_start) {
+        assert_eq!(there(place.offset), Some(*place), "a reader has seen something else and was not told");
+    }
+}
+
+fn log_config(random: &mut Random) -> LogConfig {
+    LogConfig {
+        extent_bytes: 64 << 10,
+        frame_target_bytes: 8192,
+        max_batch_bytes: 4096,
+        retention_bytes: random.pick(&[None, None, Some(8 * (64 << 10))]),
+        preparation: random.pick(&[Preparation::Unwritten, Preparation::ZeroAhead]),
+        durable_method: random.pick(&[DurableMethod::Dsync, DurableMethod::Fdatasync]),
+        frames_in_flight: random.between(1, 4) as u8,
+        zero_ahead_bytes: 16 << 10,
+        checkpoint_bytes: random.pick(&[32 << 10, 100 << 10]),
+        entries_in_window: random.pick(&[64, 256]),
+        ..LogConfig::new(LogId(0), STORE)
+    }
+}
+
+fn in_words(response: &Response) -> String {
+    let mut text = String::new();
+    match response {
+        Response::Fetched { high_watermark, slices, .. } => {
+            write!(text, "{} batches below {high_watermark}", slices.len())
+                .expect("a string takes everything");
+        }
+        other => write!(text, "{other:?}").expect("a string takes everything"),
+    }
+    text
+}
+
+impl Admin {
+    fn wants(&mut self) -> Option<u64> {
+        if self.waiting || self.topic >= TOPICS.len() {
+            return None;
+        }
+        self.waiting = true;
+        self.correlation += 1;
+        Some(self.correlation)
+    }
+
+    fn request(&self) -> Request<'static> {
+        let (name, durability) = TOPICS[self.topic];
+        match self.asking {
+            true => Request::Metadata { topic: Some(name) },
+            false => Request::CreateTopic { name, partitions: PARTITIONS, durability },
+        }
+    }
+
+    fn answered(&mut self, response: &Response, partitions: &mut [Partition]) {
+        self.waiting = false;
+        let topic = match response {
+            Response::TopicCreated { topic } => *topic,
+            Response::Metadata(view) => view.topics[0].topic,
+            Response::Refused(Refusal::TopicExists) => {
+                self.asking = true;
+                return;
+            }
+            Response::Refused(Refusal::UnknownTopic) => {
+                self.asking = false;
+                return;
+            }
+            Response::Refused(Refusal::NotReady | Refusal::ReadOnly | Refusal::StorageFull) => return,
+            other => panic!("no answer to an admin: {other:?}"),
+        };
+        let name = TOPICS[self.topic].0;
+        partitions.iter_mut().filter(|partition| partition.name == name).for_each(|partition| {
+            partition.topic = Some(topic);
+        });
+        self.asking = false;
+        self.topic += 1;
+    }
+}
