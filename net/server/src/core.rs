@@ -1,0 +1,321 @@
+//! The reactor's decisions, as a pure type: completions and the time in, submissions out.
+//!
+//! | file | decides |
+//! |---|---|
+//! | `serve` | from received bytes to requests of the shard; when not to read |
+//! | `reply` | from the shard's actions to sends; what happens to a send whose memory is wanted back |
+//! | `lifecycle` | accepting, deadlines, closing, stopping |
+//! | `disk` | which disk operation goes where |
+//! | `connection`, `inbox`, `outbox` | the state of one connection |
+//! | `ingest`, `ops`, `deadlines` | memory, operations and times of all of them |
+//!
+//! The shell (`reactor`) drives it with the real ring, the tests with a fake one that reorders, shortens, cancels
+//! and delays. **Invariants:** no system call, no clock, no allocation per request once warm; every operation in
+//! flight stands in the slab; a peer's bytes can harm its own connection only; nothing a peer can cause grows
+//! without bound.
+
+mod connection;
+mod deadlines;
+mod disk;
+mod inbox;
+mod ingest;
+mod lifecycle;
+mod opening;
+mod ops;
+mod outbox;
+mod reply;
+mod serve;
+#[cfg(test)]
+mod tests;
+
+use std::mem;
+
+use corelog_model::time::Now;
+use corelog_model::{Block, Slice};
+use corelog_shard::{Actions, Event, Shard};
+use corelog_storage::{DiskCompletion, DiskOp, FileName};
+use corelog_uring::{Completion, FileId, Key, ListenerId, Submission};
+
+use crate::session::Identity;
+use crate::status::{Machine, Reactor};
+use crate::translate::Place;
+
+use connection::Connection;
+use deadlines::Deadlines;
+use disk::Disk;
+use ingest::Ingest;
+use ops::OpSlab;
+
+pub use opening::Opening;
+
+/// Ring slots a connection can take: a receive, a send, and one to cancel, shut down or close.
+const OPERATIONS_PER_CONNECTION: u32 = 4;
+/// Ring slots for everything that is not a connection's: accept, disk.
+const OPERATIONS_BESIDES: u32 = 256;
+/// Length of the small receive block and of the head block that each connection has, in bytes.
+pub const CONNECTION_BLOCK_BYTES: usize = 16 << 10;
+/// Length of the smaller blocks of the ingest pool, in bytes: small enough that what was received is still in the
+/// core's cache when it is summed and copied.
+pub const MEDIUM_BLOCK_BYTES: usize = 256 << 10;
+
+/// Ring slots that a core with so many connections needs.
+pub const fn operations(connections: u32) -> u32 {
+    connections * OPERATIONS_PER_CONNECTION + OPERATIONS_BESIDES
+}
+
+/// What an operation in the ring is for.
+#[derive(Clone, Copy, Debug)]
+enum Op {
+    /// The one accept.
+    Accept,
+    /// The receive of the connection in this slot.
+    Recv(u32),
+    /// The send of the connection in this slot.
+    Send(u32),
+    /// The close of the connection in this slot.
+    Close(u32),
+    /// A cancel or shutdown: its effect is seen at its target.
+    Aside,
+    /// A disk operation.
+    Disk(disk::InFlight),
+}
+
+/// What is to be done, in order. The shell owns it and keeps its memory.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// For the ring.
+    pub submissions: Vec<Submission>,
+    /// What the ranges of the sends point into.
+    pub slices: Vec<Slice>,
+    /// For the host.
+    pub background: Vec<DiskOp>,
+}
+
+impl Output {
+    /// Empties all lists and keeps their memory.
+    pub fn clear(&mut self) {
+        self.submissions.clear();
+        self.slices.clear();
+        self.background.clear();
+    }
+
+    /// Whether nothing is to be done.
+    pub fn is_empty(&self) -> bool {
+        self.submissions.is_empty() && self.background.is_empty()
+    }
+}
+
+/// The bounds of a core.
+#[derive(Clone, Debug)]
+pub struct Bounds {
+    /// Connections at a time.
+    pub connections: u32,
+    /// Unanswered requests of a connection.
+    pub requests: u32,
+    /// The longest frame, in bytes.
+    pub max_frame_bytes: u32,
+    /// The longest batch, in bytes.
+    pub max_batch_bytes: u32,
+    /// What may be copied aside for a slow connection, in bytes.
+    pub slow_bytes: usize,
+    /// Time from accept to Hello, in microseconds.
+    pub handshake_us: u64,
+    /// Time between requests, in microseconds; 0: any.
+    pub idle_us: u64,
+    /// Time without progress of a frame received or a send, in microseconds; 0: any.
+    pub stalled_us: u64,
+}
+
+/// The memory of a core. Its sends use blocks of the shard besides.
+#[derive(Debug)]
+pub struct Memory {
+    /// Two blocks of [`CONNECTION_BLOCK_BYTES`] for each connection.
+    pub connections: Vec<Block>,
+    /// Ingest blocks of [`MEDIUM_BLOCK_BYTES`].
+    pub medium: Vec<Block>,
+    /// Ingest blocks of the longest frame.
+    pub large: Vec<Block>,
+}
+
+/// The reactor's decisions.
+pub struct Core {
+    shard: Shard,
+    identity: Identity,
+    place: Place,
+    bounds: Bounds,
+    listener: ListenerId,
+    ops: OpSlab<Op>,
+    disk: Disk,
+    actions: Actions,
+    connections: Vec<Option<Connection>>,
+    /// Generation of the next user of each slot.
+    generations: Vec<u32>,
+    free_slots: Vec<u32>,
+    blocks: Vec<Block>,
+    ingest: Ingest,
+    deadlines: Deadlines,
+    /// Slots with received bytes to be served, and those being worked on in this turn.
+    ready: Vec<u32>,
+    serving: Vec<u32>,
+    /// Slots with something to be sent.
+    flush: Vec<u32>,
+    accepting: Option<Key>,
+    /// When to try again after an accept failed.
+    accept_at_us: Option<u64>,
+    stopping: bool,
+    /// The shard was told something after its turn.
+    again: bool,
+    counters: Reactor,
+}
+
+/// Whether there is more to do at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Turn {
+    /// Take another turn without waiting.
+    Again,
+    /// Nothing to do before the next completion or deadline.
+    Idle,
+}
+
+/// A started shard with what surrounds it: all that a core is made of.
+pub struct Parts {
+    /// The state machine.
+    pub shard: Shard,
+    /// The store's random id.
+    pub store: u64,
+    /// Where clients are to dial.
+    pub place: Place,
+    /// Limits.
+    pub bounds: Bounds,
+    /// Buffers.
+    pub memory: Memory,
+    /// Where to accept.
+    pub listener: ListenerId,
+}
+
+impl Core {
+    /// A core that serves once [`Core::turn`] is called; the rest is what the shard was started with.
+    fn new(parts: Parts, disk: Disk, ops: OpSlab<Op>, actions: Actions) -> Self {
+        let Parts { shard, store, place, bounds, memory, listener } = parts;
+        let connections = bounds.connections as usize;
+        assert!(memory.connections.len() >= 2 * connections, "every connection has its own two blocks");
+        let identity = Identity {
+            store,
+            term: shard.term(),
+            max_frame_bytes: bounds.max_frame_bytes,
+            max_batch_bytes: bounds.max_batch_bytes,
+        };
+        Self {
+            shard,
+            identity,
+            place,
+            bounds,
+            listener,
+            ops,
+            disk,
+            actions,
+            connections: (0..connections).map(|_| None).collect(),
+            generations: vec![0; connections],
+            free_slots: (0..connections as u32).rev().collect(),
+            blocks: memory.connections,
+            ingest: Ingest::new(memory.medium, memory.large),
+            deadlines: Deadlines::new(connections),
+            ready: Vec::with_capacity(connections),
+            serving: Vec::with_capacity(connections),
+            flush: Vec::with_capacity(connections),
+            accepting: None,
+            accept_at_us: None,
+            stopping: false,
+            again: false,
+            counters: Reactor::default(),
+        }
+    }
+
+    /// Takes one completion of the ring.
+    pub fn on(&mut self, now: Now, completion: Completion, out: &mut Output) {
+        let Some(op) = self.ops.take(completion.key) else {
+            self.counters.stray += 1;
+            return;
+        };
+        match op {
+            Op::Accept => self.on_accept(now, &completion),
+            Op::Recv(slot) => self.on_received(now, slot, completion, out),
+            Op::Send(slot) => self.on_sent(now, slot, completion, out),
+            Op::Close(slot) => self.on_closed(now, slot),
+            Op::Aside => {}
+            Op::Disk(op) => {
+                let answer = self.disk.complete(op, completion);
+                self.shard.on(now, Event::Disk(answer));
+            }
+        }
+    }
+
+    /// Takes the end of a background operation; `opened` is the file it made, as the ring knows it.
+    pub fn on_background(&mut self, now: Now, ended: DiskCompletion, opened: Option<(FileName, FileId)>) {
+        self.disk.background_ended();
+        if let Some((file, id)) = opened {
+            self.disk.opened(file, id);
+        }
+        self.shard.on(now, Event::Disk(ended));
+    }
+
+    /// The file is about to be removed or replaced; gives what the ring is to forget.
+    pub fn forget_file(&mut self, file: FileName) -> Option<FileId> {
+        self.disk.removed(file)
+    }
+
+    /// The end of a turn: serves what was received, lets the shard finish, sends what became due. `machine` is
+    /// asked only when somebody asks for Status.
+    pub fn turn(&mut self, now: Now, machine: &mut dyn FnMut() -> Machine, out: &mut Output) -> Turn {
+        self.accept(now, out);
+        self.expire(now, out);
+        self.serve(now, out);
+        self.shard.turn(now, &mut self.actions);
+        self.act(now, machine, out);
+        self.send_all(now, out);
+        let more = self.ready.iter().any(|&slot| self.is_servable(slot));
+        if mem::take(&mut self.again) || more { Turn::Again } else { Turn::Idle }
+    }
+
+    /// The monotonic time, in microseconds, at which a turn is due even if nothing completes.
+    pub fn next_deadline(&self) -> Option<u64> {
+        [self.shard.next_deadline(), self.deadlines.next(), self.accept_at_us].into_iter().flatten().min()
+    }
+
+    /// What has been counted.
+    pub fn counters(&self) -> Reactor {
+        let open = self.connections.len() - self.free_slots.len();
+        Reactor { connections: open as u32, ..self.counters }
+    }
+
+    /// The shard.
+    pub const fn shard(&self) -> &Shard {
+        &self.shard
+    }
+
+    /// Operations in the ring.
+    pub const fn in_flight(&self) -> usize {
+        self.ops.live()
+    }
+
+    /// The invariants, for tests: every slot and every block of a connection is somewhere exactly once.
+    ///
+    /// # Panics
+    /// When one is broken.
+    pub fn check(&self) {
+        let open = self.connections.iter().flatten().count();
+        assert_eq!(open + self.free_slots.len(), self.connections.len(), "a slot is in use or free");
+        let least = 2 * self.free_slots.len();
+        assert!(self.blocks.len() >= least, "every free slot has its two blocks");
+        for connection in self.connections.iter().flatten() {
+            assert_eq!(connection.inbox.is_receiving(), connection.receiving.is_some(), "a lent block is in the ring");
+            assert_eq!(connection.outbox.is_sending(), connection.sending.is_some(), "a lent head is in the ring");
+            assert!(connection.pending.len() <= self.bounds.requests as usize, "requests are bounded");
+        }
+    }
+
+    fn connection(&mut self, slot: u32) -> &mut Connection {
+        self.connections[slot as usize].as_mut().expect("the slot is in use")
+    }
+}

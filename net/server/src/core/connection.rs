@@ -1,0 +1,159 @@
+//! One connection: its socket, what it received, what it will send, which requests it waits for.
+//!
+//! **Invariants:** at most one receive and one send in flight; the socket is closed after both have completed;
+//! every request taken has one entry in the pending table until its reply is queued. Decides nothing about others.
+
+use corelog_shard::{ConnId, Principal};
+use corelog_uring::{Key, SocketId};
+use corelog_wire::ReplyTo;
+use corelog_wire::frame::HELLO_FRAME_BYTES;
+
+use super::inbox::Inbox;
+use super::outbox::Outbox;
+
+/// Where a connection is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Accepted; Hello has not come.
+    Greeting,
+    /// Served.
+    Open,
+    /// Nothing more is read; closed once everything queued is sent.
+    Draining,
+    /// Shut down; waits for the operations in flight.
+    Closing,
+}
+
+/// Why a connection is not read at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pause {
+    /// It is read.
+    No,
+    /// The shard has no room: offered again each turn.
+    Blocked,
+    /// Too many of its requests or bytes of its replies are on their way: goes on after the next of them.
+    Replies,
+    /// Waits for a larger receive block.
+    Memory,
+}
+
+/// A connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) id: ConnId,
+    pub(crate) socket: SocketId,
+    pub(crate) phase: Phase,
+    pub(crate) pause: Pause,
+    pub(crate) principal: Principal,
+    /// The longest frame taken now, in bytes.
+    pub(crate) frame_limit: usize,
+    pub(crate) inbox: Inbox,
+    pub(crate) outbox: Outbox,
+    pub(crate) pending: Pending,
+    pub(crate) receiving: Option<Key>,
+    pub(crate) sending: Option<Key>,
+    /// The receive, or the send, in flight was asked to end.
+    pub(crate) recv_cancelled: bool,
+    pub(crate) send_cancelled: bool,
+    /// It was asked to end because it took long: if nothing of it was sent, the peer does not read.
+    pub(crate) stall_checked: bool,
+    /// The shard knows it, although it is draining.
+    pub(crate) was_open: bool,
+    /// The socket was given up.
+    pub(crate) close_sent: bool,
+    /// Blocks the send in flight pins and that are wanted back.
+    pub(crate) evict: Vec<corelog_model::BlockId>,
+    /// Whether the slot stands in the list of connections to be served, and to be sent to.
+    pub(crate) in_ready: bool,
+    pub(crate) in_flush: bool,
+    /// Times in microseconds of the monotonic clock: accepted, last bytes received, last request, last progress
+    /// of a send.
+    pub(crate) accepted_us: u64,
+    pub(crate) received_us: u64,
+    pub(crate) requested_us: u64,
+    pub(crate) sent_us: u64,
+}
+
+impl Connection {
+    /// A connection that was accepted at `now_us`.
+    pub(crate) fn new(
+        id: ConnId,
+        socket: SocketId,
+        principal: Principal,
+        inbox: Inbox,
+        outbox: Outbox,
+        now_us: u64,
+    ) -> Self {
+        Self {
+            id,
+            socket,
+            phase: Phase::Greeting,
+            pause: Pause::No,
+            principal,
+            frame_limit: HELLO_FRAME_BYTES,
+            inbox,
+            outbox,
+            pending: Pending::default(),
+            receiving: None,
+            sending: None,
+            recv_cancelled: false,
+            send_cancelled: false,
+            stall_checked: false,
+            was_open: false,
+            close_sent: false,
+            evict: Vec::new(),
+            in_ready: false,
+            in_flush: false,
+            accepted_us: now_us,
+            received_us: now_us,
+            requested_us: now_us,
+            sent_us: now_us,
+        }
+    }
+
+    /// Whether requests of it are taken.
+    pub(crate) const fn is_served(&self) -> bool {
+        matches!(self.phase, Phase::Greeting | Phase::Open)
+    }
+}
+
+/// The requests of a connection that are not answered yet: what their replies repeat. The index is the
+/// correlation the shard sees, so clients may choose theirs freely.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    entries: Vec<Option<ReplyTo>>,
+    free: Vec<u32>,
+}
+
+impl Pending {
+    /// Requests not answered yet.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len() - self.free.len()
+    }
+
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Remembers a request.
+    pub(crate) fn insert(&mut self, to: ReplyTo) -> u64 {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.entries.push(None);
+            self.entries.len() as u32 - 1
+        });
+        self.entries[index as usize] = Some(to);
+        u64::from(index)
+    }
+
+    /// The request is answered, or was not taken.
+    ///
+    /// # Panics
+    /// When the shard answers what was not asked.
+    pub(crate) fn remove(&mut self, correlation: u64) -> ReplyTo {
+        let entry = usize::try_from(correlation).ok().and_then(|index| self.entries.get_mut(index));
+        let to = entry.and_then(Option::take).expect("the shard answers each request once");
+        self.free.push(correlation as u32);
+        to
+    }
+}

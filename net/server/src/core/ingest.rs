@@ -1,0 +1,100 @@
+//! The ingest pool: receive blocks beyond the small one of every connection, in two sizes.
+//!
+//! Its memory is its own: sends, reads and replies cannot take it (each of those has memory of its own, which is
+//! how the floors hold). A frame takes the smallest size that holds it; without a free block the connection waits
+//! in line and its socket is not read.
+
+use std::collections::VecDeque;
+
+use corelog_model::Block;
+
+/// Sizes of the pool, smallest first.
+const SIZES: usize = 2;
+
+/// Free blocks and who waits for them.
+#[derive(Debug)]
+pub(crate) struct Ingest {
+    shelves: [Shelf; SIZES],
+}
+
+#[derive(Debug)]
+struct Shelf {
+    bytes: usize,
+    free: Vec<Block>,
+    waiting: VecDeque<u32>,
+}
+
+impl Ingest {
+    /// A pool of these blocks; all of one list are of one size, those of the first are the smaller ones.
+    pub(crate) fn new(medium: Vec<Block>, large: Vec<Block>) -> Self {
+        let shelf = |free: Vec<Block>| {
+            let bytes = free.first().map_or(0, Block::len);
+            assert!(free.iter().all(|block| block.len() == bytes), "one size a shelf");
+            Shelf { bytes, waiting: VecDeque::with_capacity(free.len()), free }
+        };
+        let shelves = [shelf(medium), shelf(large)];
+        assert!(shelves[1].bytes > 0, "every frame that is allowed fits the largest size");
+        Self { shelves }
+    }
+
+    /// A block of at least `bytes` for the connection in `slot`; without one, the connection is put in line.
+    pub(crate) fn take(&mut self, slot: u32, bytes: usize) -> Option<Block> {
+        let shelf = self.shelves.iter_mut().find(|shelf| shelf.bytes >= bytes);
+        let shelf = shelf.expect("a frame within the limit fits the largest size");
+        let block = shelf.free.pop();
+        if block.is_none() && !shelf.waiting.contains(&slot) {
+            shelf.waiting.push_back(slot);
+        }
+        block
+    }
+
+    /// Takes a block back; tells which connection may try again.
+    pub(crate) fn give(&mut self, block: Block) -> Option<u32> {
+        let shelf = self.shelves.iter_mut().find(|shelf| shelf.bytes == block.len());
+        let shelf = shelf.expect("only blocks of the pool come back to it");
+        shelf.free.push(block);
+        shelf.waiting.pop_front()
+    }
+
+    /// The connection in `slot` is over.
+    pub(crate) fn forget(&mut self, slot: u32) {
+        for shelf in &mut self.shelves {
+            shelf.waiting.retain(|&waiting| waiting != slot);
+        }
+    }
+
+    /// Whether somebody waits at all.
+    pub(crate) fn has_waiting(&self) -> bool {
+        self.shelves.iter().any(|shelf| !shelf.waiting.is_empty())
+    }
+
+    /// Free blocks of all sizes.
+    #[cfg(test)]
+    pub(crate) fn free(&self) -> usize {
+        self.shelves.iter().map(|shelf| shelf.free.len()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use corelog_model::BlockId;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_that_finds_the_pool_empty_is_next_when_a_block_comes_back() {
+        let mut pool = Ingest::new(vec![Block::heap(BlockId(0), 8192)], vec![Block::heap(BlockId(1), 16384)]);
+        let medium = pool.take(1, 5000).expect("free");
+        assert_eq!(medium.len(), 8192);
+        assert!(pool.take(2, 5000).is_none());
+        assert!(pool.take(2, 5000).is_none(), "asking twice does not stand in line twice");
+        assert!(pool.take(3, 5000).is_none());
+        assert!(pool.has_waiting());
+        let large = pool.take(4, 9000).expect("another size is not touched by it");
+        pool.forget(2);
+        assert_eq!(pool.give(medium), Some(3), "the one who left is passed over");
+        assert_eq!(pool.give(large), None);
+        assert!(!pool.has_waiting());
+        assert_eq!(pool.free(), 2);
+    }
+}

@@ -1,0 +1,264 @@
+//! The sending half of a connection: everything that waits to be sent, in order, as one send at a time.
+//!
+//! Replies of a turn gather here, so many replies are one send. Their heads are bytes of this outbox; batches are
+//! slices of the log's memory, pinned until the send is over. **Invariants:** the connection's own head block is
+//! the only memory a send needs, so a consumer that reads slowly takes nothing from others; bytes copied away
+//! from memory that is wanted back stay below a bound.
+
+use std::collections::VecDeque;
+
+use corelog_model::{Block, BlockId, Slice};
+use corelog_uring::SEND_SLICES;
+
+/// Bytes in one send beyond which no further slice is added.
+const SEND_BYTES: usize = 4 << 20;
+
+/// Either bytes at the front of [`Outbox::bytes`], or a pinned slice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Piece {
+    Bytes(u32),
+    Slice(Slice),
+}
+
+impl Piece {
+    const fn len(self) -> usize {
+        match self {
+            Self::Bytes(length) => length as usize,
+            Self::Slice(slice) => slice.length as usize,
+        }
+    }
+}
+
+/// What waits to be sent, and what is being sent.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    bytes: Vec<u8>,
+    pieces: VecDeque<Piece>,
+    queued_bytes: usize,
+    /// Bytes ever pushed, and where in them the frames start that are not sent yet.
+    pushed: u64,
+    starts: VecDeque<u64>,
+    /// `None` while the ring has it.
+    head: Option<Block>,
+    /// The pieces of the send in flight, in order.
+    flight: Vec<Piece>,
+    flight_bytes: usize,
+}
+
+/// One send, ready to be submitted.
+#[derive(Debug)]
+pub(crate) struct Send {
+    /// Holds all bytes that are not slices of the log.
+    pub(crate) head: Block,
+    /// Bytes at the start of `head` that go first.
+    pub(crate) head_length: u32,
+}
+
+/// There is more to copy aside than a connection may have.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct TooSlow;
+
+impl Outbox {
+    /// An outbox that owns the connection's head block.
+    pub(crate) fn new(head: Block) -> Self {
+        Self { head: Some(head), ..Self::default() }
+    }
+
+    /// Bytes that are not handed to the ring yet.
+    pub(crate) const fn queued_bytes(&self) -> usize {
+        self.queued_bytes
+    }
+
+    /// Whether a send is in flight.
+    pub(crate) const fn is_sending(&self) -> bool {
+        self.head.is_none()
+    }
+
+    /// Whether everything has been sent.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.pieces.is_empty() && !self.is_sending()
+    }
+
+    /// Lets `write` append the start of a frame: header and head. Its slices follow.
+    pub(crate) fn push_bytes(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let before = self.bytes.len();
+        write(&mut self.bytes);
+        let length = self.bytes.len() - before;
+        self.starts.push_back(self.pushed);
+        self.pushed += length as u64;
+        self.queued_bytes += length;
+        match self.pieces.back_mut() {
+            Some(Piece::Bytes(last)) => *last += length as u32,
+            _ if length == 0 => {}
+            _ => self.pieces.push_back(Piece::Bytes(length as u32)),
+        }
+    }
+
+    /// Appends a pinned slice.
+    pub(crate) fn push_slice(&mut self, slice: Slice) {
+        self.pushed += u64::from(slice.length);
+        self.queued_bytes += slice.length as usize;
+        self.pieces.push_back(Piece::Slice(slice));
+    }
+
+    /// Builds the next send if there is something to send and no send in flight. `slices` is what the submission
+    /// names besides the head.
+    pub(crate) fn next_send(&mut self, slices: &mut Vec<Slice>) -> Option<Send> {
+        if self.pieces.is_empty() {
+            return None;
+        }
+        let mut head = self.head.take()?;
+        let (mut filled, mut used, mut head_length, named_before) = (0, 0, 0, slices.len());
+        while let Some(piece) = self.pieces.pop_front() {
+            let full = slices.len() - named_before == SEND_SLICES || self.flight_bytes >= SEND_BYTES;
+            let taken = match piece {
+                _ if full => 0,
+                Piece::Slice(slice) => {
+                    slices.push(slice);
+                    slice.length as usize
+                }
+                Piece::Bytes(length) => (length as usize).min(head.len() - filled),
+            };
+            if taken == 0 {
+                self.pieces.push_front(piece);
+                break;
+            }
+            self.flight_bytes += taken;
+            let Piece::Bytes(length) = piece else {
+                self.flight.push(piece);
+                continue;
+            };
+            head.bytes_mut()[filled..filled + taken].copy_from_slice(&self.bytes[used..used + taken]);
+            if self.flight.is_empty() {
+                head_length = taken as u32;
+            } else {
+                slices.push(Slice { block: head.id(), offset: filled as u32, length: taken as u32 });
+            }
+            self.flight.push(Piece::Bytes(taken as u32));
+            (filled, used) = (filled + taken, used + taken);
+            if taken < length as usize {
+                self.pieces.push_front(Piece::Bytes(length - taken as u32));
+                break;
+            }
+        }
+        self.bytes.drain(..used);
+        self.queued_bytes -= self.flight_bytes;
+        Some(Send { head, head_length })
+    }
+
+    /// Bytes of the send in flight.
+    pub(crate) const fn flight_bytes(&self) -> usize {
+        self.flight_bytes
+    }
+
+    /// The send is over: `sent` bytes are gone, the rest goes back to the front. `release` is called for every
+    /// slice that is gone.
+    pub(crate) fn sent(&mut self, head: Block, sent: usize, mut release: impl FnMut(BlockId)) {
+        assert!(sent <= self.flight_bytes, "no more is sent than was asked for");
+        self.queued_bytes += self.flight_bytes - sent;
+        let mut left = self.flight_bytes - sent;
+        let (mut filled, mut unsent) = (0, 0);
+        while let Some(piece) = self.flight.pop() {
+            let rest = piece.len().min(left);
+            left -= rest;
+            match piece {
+                Piece::Bytes(length) => {
+                    filled += length as usize;
+                    unsent += rest;
+                    if rest > 0 {
+                        self.pieces.push_front(Piece::Bytes(rest as u32));
+                    }
+                }
+                Piece::Slice(slice) if rest == 0 => release(slice.block),
+                Piece::Slice(slice) => {
+                    let length = rest as u32;
+                    let rest = Slice { offset: slice.end() - length, length, ..slice };
+                    self.pieces.push_front(Piece::Slice(rest));
+                }
+            }
+        }
+        if unsent > 0 {
+            self.bytes.splice(..0, head.bytes()[filled - unsent..filled].iter().copied());
+        }
+        self.flight_bytes = 0;
+        self.head = Some(head);
+        let front = self.front();
+        while self.starts.front().is_some_and(|&start| start < front) {
+            self.starts.pop_front();
+        }
+    }
+
+    /// The place in the stream where the queue starts.
+    const fn front(&self) -> u64 {
+        self.pushed - self.queued_bytes as u64
+    }
+
+    /// Whether a frame would be left cut if the queue were dropped: no error can be told then.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.queued_bytes > 0 && !self.starts.contains(&self.front())
+    }
+
+    /// Whether the send in flight pins `block`.
+    pub(crate) fn is_sending_from(&self, block: BlockId) -> bool {
+        self.flight.iter().any(|piece| matches!(piece, Piece::Slice(slice) if slice.block == block))
+    }
+
+    /// Copies the queued slices of `block` aside, if all that is aside then stays within `bound`. `release` is
+    /// called once per slice that is no longer needed.
+    pub(crate) fn move_away<'a>(
+        &mut self,
+        block: BlockId,
+        bound: usize,
+        read: impl Fn(Slice) -> &'a [u8],
+        mut release: impl FnMut(BlockId),
+    ) -> Result<(), TooSlow> {
+        let of_block = |piece: &&Piece| matches!(piece, Piece::Slice(slice) if slice.block == block);
+        let moved: usize = self.pieces.iter().filter(of_block).map(|piece| piece.len()).sum();
+        if moved == 0 {
+            return Ok(());
+        }
+        if moved + self.bytes.len() > bound {
+            return Err(TooSlow);
+        }
+        let mut bytes = Vec::with_capacity(moved + self.bytes.len());
+        let mut used = 0;
+        for piece in &mut self.pieces {
+            match *piece {
+                Piece::Bytes(length) => {
+                    bytes.extend_from_slice(&self.bytes[used..used + length as usize]);
+                    used += length as usize;
+                }
+                Piece::Slice(slice) if slice.block == block => {
+                    bytes.extend_from_slice(read(slice));
+                    release(block);
+                    *piece = Piece::Bytes(slice.length);
+                }
+                Piece::Slice(_) => {}
+            }
+        }
+        self.bytes = bytes;
+        Ok(())
+    }
+
+    /// Drops what is queued; the send in flight stays. `release` is called for every slice dropped.
+    pub(crate) fn discard(&mut self, mut release: impl FnMut(BlockId)) {
+        for piece in self.pieces.drain(..) {
+            if let Piece::Slice(slice) = piece {
+                release(slice.block);
+            }
+        }
+        self.bytes.clear();
+        self.pushed -= self.queued_bytes as u64;
+        self.queued_bytes = 0;
+        let front = self.pushed;
+        self.starts.retain(|&start| start < front);
+    }
+
+    /// The head block, when the connection is over.
+    pub(crate) fn into_head(self) -> Option<Block> {
+        self.head
+    }
+}
+
+#[cfg(test)]
+mod tests;

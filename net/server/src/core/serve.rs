@@ -1,0 +1,287 @@
+//! From received bytes to requests of the shard, and the reasons not to read a socket for a while.
+//!
+//! Requests are decoded and offered in place, in the order they came. A connection is read again only when all
+//! whole frames it sent were taken, so what it can have in memory is one receive block.
+
+use std::mem;
+
+use corelog_model::time::Now;
+use corelog_shard::{Event, Taken};
+use corelog_uring::{Completion, Submission};
+use corelog_wire::{
+    ErrorBody, ErrorCode, Frame, Hello, ReplyTo, Request, Response, Split, WireError, decode_request, split,
+};
+
+use super::connection::{Pause, Phase};
+use super::inbox::{Inbox, Want};
+use super::{Core, Op, Output};
+use crate::{session, translate};
+
+/// Queued reply bytes of one connection beyond which its further requests wait.
+const QUEUED_BYTES: usize = 8 << 20;
+/// The kind of a receive's key, for whoever reads traces.
+const KIND_RECV: u8 = 3;
+const KIND_CANCEL: u8 = 6;
+
+/// What became of a frame.
+enum Served {
+    /// Taken, or answered with an error: its bytes are done with.
+    Done,
+    /// It has to wait: its bytes stay.
+    Paused(Pause),
+}
+
+impl Core {
+    /// Bytes, or the end of the stream, came from the connection in `slot`.
+    pub(super) fn on_received(&mut self, now: Now, slot: u32, completion: Completion, out: &mut Output) {
+        let connection = self.connection(slot);
+        connection.receiving = None;
+        let cancelled = mem::take(&mut connection.recv_cancelled);
+        let block = completion.block.expect("the ring gives back what moved in");
+        let received = completion.result.map(|bytes| bytes as usize);
+        connection.inbox.returned(block, received.unwrap_or(0));
+        match received {
+            Ok(bytes) if bytes > 0 => {
+                connection.received_us = now.mono_us;
+                self.make_ready(slot);
+            }
+            Err(_) if cancelled && connection.is_served() => {
+                self.shrink_inbox(slot);
+                self.make_ready(slot);
+            }
+            _ if connection.phase == Phase::Draining && !connection.outbox.is_idle() => {}
+            _ => self.close(now, slot, out),
+        }
+        self.finish_closing(slot, out);
+    }
+
+    /// Puts the connection in line to be served in this turn.
+    pub(super) fn make_ready(&mut self, slot: u32) {
+        let Some(connection) = &mut self.connections[slot as usize] else { return };
+        if !mem::replace(&mut connection.in_ready, true) {
+            self.ready.push(slot);
+        }
+    }
+
+    /// A reply of this connection was queued or sent: it may go on.
+    pub(super) fn unpause(&mut self, slot: u32, because: Pause) {
+        let Some(connection) = &mut self.connections[slot as usize] else { return };
+        if connection.pause == because {
+            connection.pause = Pause::No;
+            self.make_ready(slot);
+        }
+    }
+
+    /// Whether a turn could do something for it at once.
+    pub(super) fn is_servable(&self, slot: u32) -> bool {
+        self.connections[slot as usize].as_ref().is_some_and(|connection| connection.pause == Pause::No)
+    }
+
+    /// Serves every connection in line once.
+    pub(super) fn serve(&mut self, now: Now, out: &mut Output) {
+        mem::swap(&mut self.ready, &mut self.serving);
+        while let Some(slot) = self.serving.pop() {
+            if let Some(connection) = &mut self.connections[slot as usize] {
+                connection.in_ready = false;
+                self.serve_one(now, slot, out);
+            }
+        }
+        if self.ingest.has_waiting() {
+            self.reclaim_idle_blocks(out);
+        }
+    }
+
+    fn serve_one(&mut self, now: Now, slot: u32, out: &mut Output) {
+        let connection = self.connection(slot);
+        if !connection.is_served() || connection.inbox.is_receiving() {
+            return;
+        }
+        // Taken out, so that requests can borrow its bytes while the rest of the core works on them.
+        let mut inbox = mem::take(&mut connection.inbox);
+        connection.pause = Pause::No;
+        self.serve_frames(now, slot, &mut inbox);
+        let connection = self.connection(slot);
+        connection.inbox = inbox;
+        match connection.pause {
+            Pause::No if connection.is_served() => self.receive(slot, out),
+            // Offered again next turn, but nothing changes before the next completion.
+            Pause::Blocked => self.make_ready(slot),
+            _ => {}
+        }
+    }
+
+    fn serve_frames(&mut self, now: Now, slot: u32, inbox: &mut Inbox) {
+        while self.connection(slot).is_served() {
+            let limit = self.connection(slot).frame_limit;
+            let served = match split(inbox.unread(), limit) {
+                Ok(Split::Need(bytes)) => return inbox.need(bytes),
+                Ok(Split::Frame(frame)) => (frame.header.frame_bytes(), self.serve_frame(now, slot, frame)),
+                Err(fault) => return self.refuse_stream(slot, inbox.unread(), &fault),
+            };
+            match served {
+                (frame_bytes, Served::Done) => {
+                    inbox.consume(frame_bytes);
+                    self.connection(slot).requested_us = now.mono_us;
+                }
+                (_, Served::Paused(pause)) => {
+                    self.connection(slot).pause = pause;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn serve_frame(&mut self, now: Now, slot: u32, frame: Frame<'_>) -> Served {
+        let requests = self.bounds.requests as usize;
+        let connection = self.connection(slot);
+        if connection.pending.len() >= requests || connection.outbox.queued_bytes() >= QUEUED_BYTES {
+            return Served::Paused(Pause::Replies);
+        }
+        let to = frame.header.reply_to();
+        let request = match decode_request(&frame.header, frame.body) {
+            Ok(request) => request,
+            Err(fault) => {
+                self.refuse(slot, to, &fault);
+                return Served::Done;
+            }
+        };
+        match (&request, connection.phase) {
+            (Request::Ping, _) => self.answer(slot, to, &Response::Pong),
+            (Request::Hello(hello), Phase::Greeting) => self.greet(now, slot, to, hello),
+            (Request::Hello(_), _) => {
+                let body = ErrorBody::new(ErrorCode::MalformedRequest, "Hello comes once");
+                self.answer(slot, to, &Response::Error(body));
+            }
+            (_, Phase::Greeting) => {
+                let body = ErrorBody::new(ErrorCode::HelloRequired, "say Hello first");
+                self.answer(slot, to, &Response::Error(body));
+            }
+            _ if self.stopping => {
+                let body = ErrorBody::new(ErrorCode::ShuttingDown, "the broker is stopping");
+                self.answer(slot, to, &Response::Error(body));
+            }
+            _ => return self.offer(now, slot, to, &request),
+        }
+        Served::Done
+    }
+
+    /// Offers a request to the shard.
+    fn offer(&mut self, now: Now, slot: u32, to: ReplyTo, request: &Request<'_>) -> Served {
+        let Some(request) = translate::request(request) else { return Served::Done };
+        let connection = self.connections[slot as usize].as_mut().expect("the slot is in use");
+        let correlation = connection.pending.insert(to);
+        let request = translate::bounded(request, connection.frame_limit);
+        match self.shard.request(now, connection.id, correlation, &request, &mut self.actions) {
+            Taken::Done => {
+                self.counters.requests += 1;
+                Served::Done
+            }
+            Taken::Blocked => {
+                connection.pending.remove(correlation);
+                Served::Paused(Pause::Blocked)
+            }
+        }
+    }
+
+    fn greet(&mut self, now: Now, slot: u32, to: ReplyTo, hello: &Hello<'_>) {
+        let reply = session::greet(self.identity, hello);
+        let connection = self.connection(slot);
+        connection.phase = Phase::Open;
+        connection.frame_limit = reply.max_frame_bytes as usize;
+        let event = Event::Connected { conn: connection.id, principal: connection.principal };
+        self.shard.on(now, event);
+        self.answer(slot, to, &Response::Hello(reply));
+    }
+
+    /// Queues an answer of the reactor's own.
+    pub(super) fn answer(&mut self, slot: u32, to: ReplyTo, response: &Response<'_>) {
+        let is_error = matches!(response, Response::Error(_));
+        self.connection(slot).outbox.push_bytes(|out| translate::append(response, to, 0, out));
+        self.counters.requests += u64::from(!is_error);
+        self.counters.refused += u64::from(is_error);
+        self.mark_flush(slot);
+    }
+
+    /// Answers a request that is not one. The connection goes on if it is known where the next frame starts.
+    fn refuse(&mut self, slot: u32, to: ReplyTo, fault: &WireError) {
+        let message = fault.to_string();
+        self.answer(slot, to, &Response::Error(ErrorBody::from_fault(fault, &message)));
+        if fault.closes() {
+            self.drain(slot);
+        }
+    }
+
+    /// Answers bytes whose end cannot be told. What little of the header can be echoed is.
+    fn refuse_stream(&mut self, slot: u32, unread: &[u8], fault: &WireError) {
+        let field = |at: usize, bytes: usize| {
+            let mut value = [0; 8];
+            value[..bytes].copy_from_slice(&unread[at..at + bytes]);
+            u64::from_le_bytes(value)
+        };
+        let to = ReplyTo {
+            api: field(8, 2) as u16,
+            version: field(10, 1) as u8,
+            handle: field(12, 4) as u32,
+            correlation: field(16, 8),
+        };
+        self.refuse(slot, to, fault);
+        self.drain(slot);
+    }
+
+    /// Submits the next receive, with a larger block if the frame needs one.
+    pub(super) fn receive(&mut self, slot: u32, out: &mut Output) {
+        let connection = self.connections[slot as usize].as_mut().expect("the slot is in use");
+        let (offset, length) = loop {
+            match connection.inbox.want() {
+                Want::Bytes { offset, length } => break (offset, length),
+                Want::Block(bytes) => match self.ingest.take(slot, bytes) {
+                    Some(larger) => {
+                        if let Some(old) = connection.inbox.grow(larger) {
+                            let next = self.ingest.give(old);
+                            return self.go_on_after_block(slot, next);
+                        }
+                    }
+                    None => {
+                        connection.pause = Pause::Memory;
+                        return;
+                    }
+                },
+            }
+        };
+        let key = self.ops.insert(KIND_RECV, Op::Recv(slot));
+        connection.receiving = Some(key);
+        let (socket, block) = (connection.socket, connection.inbox.lend());
+        out.submissions.push(Submission::Recv { key, socket, block, offset, length });
+    }
+
+    fn go_on_after_block(&mut self, slot: u32, next: Option<u32>) {
+        self.make_ready(slot);
+        if let Some(next) = next {
+            self.unpause(next, Pause::Memory);
+        }
+    }
+
+    /// Gives an ingest block that holds nothing back to the pool, if somebody waits for its size.
+    fn shrink_inbox(&mut self, slot: u32) {
+        let returned = self.connection(slot).inbox.shrink();
+        if let Some(block) = returned
+            && let Some(next) = self.ingest.give(block)
+        {
+            self.unpause(next, Pause::Memory);
+        }
+    }
+
+    /// Asks connections that hold an ingest block and wait for a first byte to hand it over: their receive is
+    /// cancelled, nothing is lost by that.
+    fn reclaim_idle_blocks(&mut self, out: &mut Output) {
+        for connection in self.connections.iter_mut().flatten() {
+            let idle = connection.inbox.has_large() && !connection.inbox.is_partial();
+            let Some(target) = connection.receiving.filter(|_| idle && !connection.recv_cancelled) else {
+                continue;
+            };
+            connection.recv_cancelled = true;
+            let key = self.ops.insert(KIND_CANCEL, Op::Aside);
+            out.submissions.push(Submission::Cancel { key, target });
+        }
+    }
+}

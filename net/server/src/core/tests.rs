@@ -1,0 +1,503 @@
+//! The core under a fake ring: whatever the order, the pieces and the delays, every peer gets its answers.
+
+mod fake;
+
+use corelog_model::batch::{BatchBuilder, Codec, RecordRef, Seal};
+use corelog_model::{Block, BlockId, Durability, LogId, ProducerId, TopicId};
+use corelog_shard::{Access, Limits, ShardConfig, Starting};
+use corelog_storage::{Listing, LogConfig};
+use corelog_uring::{Errno, ListenerId};
+use corelog_wire::{
+    Call, ErrorCode, Hello, Request, Response, Split, decode_response, encode_request, split,
+};
+use rkyv::util::AlignedVec;
+
+use super::*;
+use fake::{Fake, Happened};
+
+const MAX_BATCH: usize = 32 << 10;
+const MAX_FRAME: usize = 64 << 10;
+const CONNECTIONS: u32 = 4;
+const SLOW_BYTES: usize = 20_000;
+
+/// A core, its fake surroundings, and the time.
+struct Bed {
+    core: Core,
+    fake: Fake,
+    out: Output,
+    now: Now,
+}
+
+fn log_config() -> LogConfig {
+    LogConfig {
+        extent_bytes: 4 << 20,
+        frame_target_bytes: 64 << 10,
+        max_batch_bytes: MAX_BATCH as u32,
+        zero_ahead_bytes: 0,
+        checkpoint_bytes: 1 << 20,
+        preparation: corelog_storage::Preparation::Unwritten,
+        ..LogConfig::new(LogId(0), 7)
+    }
+}
+
+fn bounds() -> Bounds {
+    Bounds {
+        connections: CONNECTIONS,
+        requests: 64,
+        max_frame_bytes: MAX_FRAME as u32,
+        max_batch_bytes: MAX_BATCH as u32,
+        slow_bytes: SLOW_BYTES,
+        handshake_us: 5_000_000,
+        idle_us: 60_000_000,
+        stalled_us: 30_000_000,
+    }
+}
+
+impl Bed {
+    fn new(seed: u64) -> Self {
+        Self::with(seed, bounds())
+    }
+
+    fn with(seed: u64, bounds: Bounds) -> Self {
+        let mut next = 0;
+        let mut blocks = |count: u32, bytes: usize| -> Vec<Block> {
+            let first = next;
+            next += count;
+            (first..next).map(|id| Block::heap(BlockId(id), bytes)).collect()
+        };
+        let log = corelog_storage::Memory { window: blocks(8, 256 << 10), cold: blocks(4, 128 << 10) };
+        let memory = Memory {
+            connections: blocks(2 * CONNECTIONS, CONNECTION_BLOCK_BYTES),
+            medium: blocks(1, 32 << 10),
+            large: blocks(1, MAX_FRAME),
+        };
+        let config = ShardConfig { log: log_config(), logs: 1, anonymous: Access::default(), limits: Limits::default() };
+        let now = Now { mono_us: 1, wall_us: 1_700_000_000_000_000 };
+        let mut opening = Opening::new(Starting::new(config, log, Listing::default(), now), operations(CONNECTIONS));
+        let (mut fake, mut out) = (Fake::new(seed), Output::default());
+        opening.start(now, &mut out).expect("an empty directory");
+        while !opening.is_open() {
+            fake.take(&mut out);
+            match fake.next(|slice| opening.bytes(slice).to_vec()).expect("the start goes on") {
+                Happened::Ring(completion) => opening.on(now, completion, &mut out),
+                Happened::Background(ended, opened) => opening.on_background(now, ended, opened, &mut out),
+            }
+            .expect("a good disk");
+        }
+        let place = Place { host: "localhost".to_owned(), port: 1 };
+        let listener = ListenerId(0);
+        let core = opening.into_core(|shard| Parts { shard, store: 7, place, bounds, memory, listener });
+        Self { core, fake, out, now }
+    }
+
+    /// Lets everything happen that can, in the order of the seed.
+    fn settle(&mut self) {
+        loop {
+            self.now.mono_us += 1;
+            let turn = self.core.turn(self.now, &mut Machine::default, &mut self.out);
+            self.core.check();
+            self.fake.take(&mut self.out);
+            let mut happened = 0;
+            for _ in 0..=self.fake.random(3) {
+                let core = &self.core;
+                match self.fake.next(|slice| core.shard().bytes(slice).to_vec()) {
+                    Some(Happened::Ring(completion)) => self.core.on(self.now, completion, &mut self.out),
+                    Some(Happened::Background(ended, opened)) => self.core.on_background(self.now, ended, opened),
+                    None => break,
+                }
+                happened += 1;
+            }
+            if happened == 0 && turn == Turn::Idle && self.out.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Lets time pass, so that what is due happens.
+    fn pass(&mut self, us: u64) {
+        self.now.mono_us += us;
+        self.settle();
+    }
+
+    fn send(&mut self, peer: usize, correlation: u64, request: &Request<'_>) {
+        let mut bytes = Vec::new();
+        encode_request(request, Call { correlation, version: 1 }, &mut bytes);
+        self.fake.sockets[peer].incoming.extend(bytes);
+    }
+
+    /// A peer that said Hello.
+    fn peer(&mut self) -> usize {
+        let peer = self.fake.connect();
+        let hello = Hello { client: "t", client_version: "1", max_frame_bytes: MAX_FRAME as u32 };
+        self.send(peer, 0, &Request::Hello(hello));
+        self.settle();
+        let answers = self.answers(peer);
+        assert!(matches!(answers[..], [(0, Answer::Hello)]), "{answers:?}");
+        peer
+    }
+
+    /// What a peer has got since it last looked.
+    fn answers(&mut self, peer: usize) -> Vec<(u64, Answer)> {
+        let bytes = &mut self.fake.sockets[peer].outgoing;
+        let mut answers = Vec::new();
+        let mut aligned = AlignedVec::<16>::new();
+        aligned.extend_from_slice(bytes);
+        let mut rest = &aligned[..];
+        while let Split::Frame(frame) = split(rest, 1 << 30).expect("whole frames") {
+            let response = decode_response(&frame.header, frame.body).expect("an answer");
+            answers.push((frame.header.correlation, Answer::from(response)));
+            rest = &rest[frame.header.frame_bytes()..];
+        }
+        let kept = rest.len();
+        let used = bytes.len() - kept;
+        bytes.drain(..used);
+        answers
+    }
+
+    /// A peer with a topic of one partition open as handle 1.
+    fn producer(&mut self, durability: Durability) -> (usize, TopicId) {
+        let peer = self.peer();
+        self.send(peer, 1, &Request::CreateTopic { name: "t", partitions: 1, durability });
+        self.settle();
+        let topic = match self.answers(peer)[..] {
+            [(1, Answer::TopicCreated(topic))] => topic,
+            ref other => panic!("{other:?}"),
+        };
+        self.open(peer, topic);
+        (peer, topic)
+    }
+
+    fn open(&mut self, peer: usize, topic: TopicId) {
+        self.send(peer, 2, &Request::Open { handle: 1, topic, partition: 0 });
+        self.settle();
+        assert!(matches!(self.answers(peer)[..], [(2, Answer::Opened)]));
+    }
+
+    fn produce(&mut self, peer: usize, correlation: u64, topic: TopicId, value: &[u8]) {
+        let batches = batch(topic, value);
+        self.send(peer, correlation, &Request::Produce { handle: 1, expected_offset: None, batches: &batches });
+    }
+
+    fn fetch(&mut self, peer: usize, correlation: u64, offset: u64, max_wait_us: u64) {
+        let max_bytes = MAX_FRAME as u32;
+        let fetch = Request::Fetch { handle: 1, offset, leader_epoch: None, max_bytes, min_bytes: 1, max_wait_us };
+        self.send(peer, correlation, &fetch);
+    }
+}
+
+/// An answer without what it borrows.
+#[derive(Debug, PartialEq)]
+enum Answer {
+    Hello,
+    Pong,
+    TopicCreated(TopicId),
+    Opened,
+    Produced(u64),
+    Fetched(Vec<u8>),
+    Error(ErrorCode),
+    Other,
+}
+
+impl From<Response<'_>> for Answer {
+    fn from(response: Response<'_>) -> Self {
+        match response {
+            Response::Hello(_) => Self::Hello,
+            Response::Pong => Self::Pong,
+            Response::TopicCreated { topic } => Self::TopicCreated(topic),
+            Response::Opened { .. } => Self::Opened,
+            Response::Produced { base_offset, .. } => Self::Produced(base_offset),
+            Response::Fetched { batches, .. } => Self::Fetched(batches.to_vec()),
+            Response::Error(body) => Self::Error(body.code),
+            _ => Self::Other,
+        }
+    }
+}
+
+fn batch(topic: TopicId, value: &[u8]) -> Vec<u8> {
+    let mut builder = BatchBuilder::new(MAX_BATCH);
+    builder.push(RecordRef { key: None, value: Some(value), timestamp_us: 1, headers: &[] }).expect("room");
+    let producer_id = ProducerId::NONE;
+    let seal = Seal { topic, partition: 0, producer_id, producer_epoch: 0, base_sequence: 0, codec: Codec::None };
+    let mut out = AlignedVec::new();
+    builder.seal(&seal, &mut out).expect("sealed");
+    out.to_vec()
+}
+
+/// Whether the batches of an answer hold these bytes, in this order, from the first on.
+fn holds(batches: &[u8], values: &[Vec<u8>]) -> bool {
+    let mut rest = batches;
+    values.iter().all(|value| {
+        let found = rest.windows(value.len()).position(|window| window == &value[..]);
+        found.is_some_and(|at| {
+            rest = &rest[at + value.len()..];
+            true
+        })
+    })
+}
+
+#[test]
+fn answers_are_right_whatever_the_order_and_the_pieces() {
+    for seed in 0..60 {
+        let mut bed = Bed::new(seed);
+        let (producer, topic) = bed.producer(Durability::Durable);
+        let consumer = bed.peer();
+        bed.open(consumer, topic);
+        bed.fetch(consumer, 500, 0, 50_000_000);
+        let values: Vec<Vec<u8>> = (0..12_u8).map(|number| vec![number + 1; 3000 * (1 + number as usize % 5)]).collect();
+        for (number, value) in values.iter().enumerate() {
+            bed.produce(producer, 100 + number as u64, topic, value);
+        }
+        bed.send(producer, 999, &Request::Ping);
+        bed.settle();
+        let mut answers = bed.answers(producer);
+        answers.sort_by_key(|&(correlation, _)| correlation);
+        let expected = (0..12).map(|number| (100 + number, Answer::Produced(number)));
+        assert_eq!(answers, expected.chain([(999, Answer::Pong)]).collect::<Vec<_>>(), "seed {seed}");
+        match &bed.answers(consumer)[..] {
+            [(500, Answer::Fetched(batches))] => assert!(holds(batches, &values[..1]), "seed {seed}"),
+            other => panic!("seed {seed}: {other:?}"),
+        }
+        bed.fetch(consumer, 501, 3, 0);
+        bed.settle();
+        match &bed.answers(consumer)[..] {
+            [(501, Answer::Fetched(batches))] => assert!(holds(batches, &values[3..5]), "seed {seed}"),
+            other => panic!("seed {seed}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn replies_of_a_turn_share_a_send() {
+    let mut bed = Bed::new(1);
+    let peer = bed.peer();
+    let before = bed.fake.sends;
+    for correlation in 0..50 {
+        bed.send(peer, correlation, &Request::Ping);
+    }
+    bed.settle();
+    assert_eq!(bed.answers(peer).len(), 50);
+    assert!(bed.fake.sends - before < 40, "{} sends for 50 replies", bed.fake.sends - before);
+}
+
+#[test]
+fn a_peer_that_leaves_in_the_middle_gives_everything_back() {
+    for seed in 0..60 {
+        let mut bed = Bed::new(seed);
+        let (producer, topic) = bed.producer(Durability::Memory);
+        bed.produce(producer, 1, topic, &[1; 20_000]);
+        bed.settle();
+        for round in 0..6 {
+            let leaver = bed.peer();
+            bed.open(leaver, topic);
+            bed.fake.sockets[leaver].window = bed.fake.random(30_000);
+            bed.fetch(leaver, 1, 0, 0);
+            bed.fetch(leaver, 2, 1, 50_000_000);
+            bed.produce(leaver, 3, topic, &[2; 10_000]);
+            let cut = bed.fake.random(9_000);
+            let incoming = &mut bed.fake.sockets[leaver].incoming;
+            incoming.truncate(incoming.len() - cut);
+            bed.fake.sockets[leaver].ended = true;
+            bed.settle();
+            assert!(bed.fake.sockets[leaver].closed, "seed {seed}, round {round}");
+        }
+        assert_eq!(bed.core.counters().connections, 1, "seed {seed}");
+        bed.send(producer, 7, &Request::Ping);
+        bed.settle();
+        assert!(bed.answers(producer).contains(&(7, Answer::Pong)), "seed {seed}: nobody else noticed");
+        bed.fake.sockets[producer].ended = true;
+        bed.settle();
+        assert_eq!(bed.core.counters().connections, 0, "seed {seed}");
+        assert_eq!(bed.core.ingest.free(), 2, "seed {seed}: receive blocks are back");
+        assert_eq!(bed.core.shard().log_stats().window_pins, 0, "seed {seed}: nothing stays pinned");
+    }
+}
+
+#[test]
+fn a_consumer_that_stops_reading_is_moved_away_or_closed_and_producers_go_on() {
+    // What the stalled peer still takes of its answer, and whether what is left then can be kept aside.
+    for (seed, (window, survives)) in [(0, false), (5_000, false), (15_000, true), (29_000, true)].into_iter().enumerate() {
+        let mut bed = Bed::new(seed as u64);
+        let (producer, topic) = bed.producer(Durability::Memory);
+        bed.produce(producer, 1, topic, &[9; 30_000]);
+        bed.settle();
+        let stalled = bed.peer();
+        bed.open(stalled, topic);
+        bed.fake.sockets[stalled].window = window;
+        bed.fetch(stalled, 5, 0, 0);
+        bed.settle();
+        bed.answers(producer);
+        for correlation in 0..200 {
+            bed.produce(producer, correlation, topic, &[3; 30_000]);
+            bed.settle();
+            let answers = bed.answers(producer);
+            assert_eq!(answers, [(correlation, Answer::Produced(correlation + 1))], "window {window}");
+        }
+        assert_eq!(bed.core.counters().slow_consumers, u64::from(!survives), "window {window}");
+        bed.fake.sockets[stalled].window = usize::MAX;
+        bed.settle();
+        if survives {
+            match &bed.answers(stalled)[..] {
+                [(5, Answer::Fetched(batches))] => assert!(holds(batches, &[vec![9; 30_000]]), "window {window}"),
+                other => panic!("window {window}: {other:?}"),
+            }
+        } else {
+            assert!(bed.fake.sockets[stalled].closed, "window {window}");
+        }
+    }
+}
+
+#[test]
+fn a_consumer_that_takes_nothing_for_long_is_closed_and_a_slow_one_is_not() {
+    let mut bed = Bed::new(3);
+    let (producer, topic) = bed.producer(Durability::Memory);
+    bed.produce(producer, 1, topic, &[9; 30_000]);
+    bed.settle();
+    let (slow, stalled) = (bed.peer(), bed.peer());
+    for peer in [slow, stalled] {
+        bed.open(peer, topic);
+        bed.fake.sockets[peer].window = 0;
+        bed.fetch(peer, 5, 0, 0);
+    }
+    bed.settle();
+    for _ in 0..7 {
+        bed.fake.sockets[slow].window = 5_000;
+        bed.pass(30_000_001);
+        bed.send(producer, 6, &Request::Ping);
+        bed.settle();
+    }
+    assert!(bed.fake.sockets[stalled].closed);
+    assert!(matches!(bed.answers(slow)[..], [(5, Answer::Fetched(_))]), "it got there, 5 kB at a time");
+    assert!(!bed.fake.sockets[slow].closed);
+    assert_eq!(bed.core.counters().timed_out, 1);
+}
+
+#[test]
+fn silent_peers_are_closed_on_time_and_waiting_ones_are_not() {
+    let mut bed = Bed::new(4);
+    let (waiting, topic) = bed.producer(Durability::Durable);
+    let idle = bed.peer();
+    let silent = bed.fake.connect();
+    bed.settle();
+    bed.pass(4_999_000);
+    assert!(!bed.fake.sockets[silent].closed);
+    bed.pass(2_000);
+    assert!(bed.fake.sockets[silent].closed, "no Hello in five seconds");
+    let _ = topic;
+    bed.fetch(waiting, 9, 0, 59_000_000);
+    bed.settle();
+    bed.pass(54_000_000);
+    assert!(!bed.fake.sockets[idle].closed);
+    bed.pass(2_000_000);
+    assert!(bed.fake.sockets[idle].closed, "nothing asked for a minute");
+    assert!(!bed.fake.sockets[waiting].closed, "it waits for data");
+}
+
+#[test]
+fn peers_beyond_the_limit_wait_until_one_leaves() {
+    let mut bed = Bed::new(5);
+    let peers: Vec<usize> = (0..CONNECTIONS).map(|_| bed.peer()).collect();
+    let waiting = bed.fake.connect();
+    bed.send(waiting, 3, &Request::Ping);
+    bed.settle();
+    assert_eq!(bed.answers(waiting), []);
+    bed.fake.sockets[peers[1]].ended = true;
+    bed.settle();
+    assert_eq!(bed.answers(waiting), [(3, Answer::Pong)]);
+}
+
+#[test]
+fn an_accept_that_fails_is_tried_again() {
+    let mut bed = Bed::new(6);
+    bed.fake.accept_error = Some(Errno(24));
+    let peer = bed.fake.connect();
+    bed.send(peer, 3, &Request::Ping);
+    bed.settle();
+    assert_eq!(bed.answers(peer), []);
+    assert!(bed.core.next_deadline().is_some(), "it will look again by itself");
+    bed.pass(100_000);
+    assert_eq!(bed.answers(peer), [(3, Answer::Pong)]);
+}
+
+#[test]
+fn frames_larger_than_the_small_block_take_turns_with_the_pool() {
+    for seed in 0..40 {
+        let mut bed = Bed::new(seed);
+        let (first, topic) = bed.producer(Durability::Durable);
+        let (second, third) = (bed.peer(), bed.peer());
+        bed.open(second, topic);
+        bed.open(third, topic);
+        for round in 0..8 {
+            for peer in [first, second, third] {
+                bed.produce(peer, round, topic, &[5; 30_000]);
+            }
+        }
+        bed.settle();
+        for peer in [first, second, third] {
+            let answers = bed.answers(peer);
+            assert_eq!(answers.len(), 8, "seed {seed}: one medium and one large block serve all three");
+            assert!(answers.iter().all(|(_, answer)| matches!(answer, Answer::Produced(_))), "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn a_disk_that_stands_still_stops_reading_and_loses_nothing() {
+    let mut bed = Bed::new(8);
+    let (producer, topic) = bed.producer(Durability::Durable);
+    bed.fake.disk_stands = true;
+    for correlation in 0..150 {
+        bed.produce(producer, correlation, topic, &[6; 20_000]);
+    }
+    bed.settle();
+    assert_eq!(bed.answers(producer), [], "nothing is acknowledged before it is durable");
+    assert!(!bed.fake.sockets[producer].incoming.is_empty(), "what does not fit waits in the socket");
+    let other = bed.peer();
+    bed.send(other, 1, &Request::Ping);
+    bed.settle();
+    assert_eq!(bed.answers(other), [(1, Answer::Pong)], "others are served");
+    bed.fake.disk_stands = false;
+    bed.settle();
+    let expected: Vec<_> = (0..150).map(|number| (number, Answer::Produced(number))).collect();
+    assert_eq!(bed.answers(producer), expected);
+}
+
+#[test]
+fn a_completion_of_nothing_is_counted_and_changes_nothing() {
+    let mut bed = Bed::new(9);
+    let peer = bed.peer();
+    for key in [0, u64::MAX, 3 << 56 | 1 << 32] {
+        let completion = Completion { key: Key(key), result: Ok(5), block: None, accepted: None };
+        bed.core.on(bed.now, completion, &mut bed.out);
+    }
+    assert_eq!(bed.core.counters().stray, 3);
+    bed.send(peer, 1, &Request::Ping);
+    bed.settle();
+    assert_eq!(bed.answers(peer), [(1, Answer::Pong)]);
+}
+
+#[test]
+fn a_stop_writes_what_was_appended_and_answers_what_was_asked() {
+    for seed in 0..30 {
+        let mut bed = Bed::new(seed);
+        let (producer, topic) = bed.producer(Durability::Durable);
+        bed.produce(producer, 1, topic, &[1; 5_000]);
+        let turns = bed.fake.random(12);
+        for _ in 0..turns {
+            let _ = bed.core.turn(bed.now, &mut Machine::default, &mut bed.out);
+            bed.fake.take(&mut bed.out);
+            let core = &bed.core;
+            if let Some(Happened::Ring(completion)) = bed.fake.next(|slice| core.shard().bytes(slice).to_vec()) {
+                bed.core.on(bed.now, completion, &mut bed.out);
+            }
+        }
+        bed.core.stop(&mut bed.out);
+        bed.settle();
+        assert!(bed.core.is_settled() && bed.core.is_flushed(), "seed {seed}");
+        let late = bed.fake.connect();
+        bed.settle();
+        assert!(!bed.fake.sockets[late].closed && bed.answers(late).is_empty(), "nobody is accepted any more");
+        let answers = bed.answers(producer);
+        let expected = [Answer::Produced(0), Answer::Error(ErrorCode::ShuttingDown)];
+        assert!(matches!(&answers[..], [(1, answer)] if expected.contains(answer)), "seed {seed}: {answers:?}");
+    }
+}

@@ -1,0 +1,282 @@
+//! The data directory: who the store is, that one broker has it, what its log holds.
+//!
+//! ```text
+//! DIR/store.toml    schema, id of the store, number of logs
+//! DIR/lock          locked while a broker runs
+//! DIR/limits.toml   what the probe found (see `limits_file`)
+//! DIR/log-0000/     the files of log 0 (engine/storage/FORMAT.md)
+//! ```
+//! **Invariant:** a file of this module appears whole or not at all: written aside, flushed, renamed, the
+//! directory flushed. Must not look inside the log's files.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::{error, fmt};
+
+use corelog_model::LogId;
+
+const STORE_FILE: &str = "store.toml";
+const LOCK_FILE: &str = "lock";
+const SCHEMA: i64 = 1;
+
+/// What was being done when the data directory failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Making the directory.
+    Create,
+    /// Opening or taking the lock file.
+    Lock,
+    /// Reading a file.
+    Read,
+    /// Writing a file aside, flushing or renaming it.
+    Write,
+    /// Listing a directory.
+    List,
+    /// Drawing the random id of a new store.
+    Random,
+}
+
+/// Why a data directory cannot be used.
+#[derive(Debug)]
+pub enum DataDirError {
+    /// The system refused.
+    Io {
+        /// What was being done.
+        step: Step,
+        /// To what.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+    /// Another broker has it.
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// `store.toml` is not one.
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// The key that is missing or wrong.
+        key: &'static str,
+    },
+    /// Written by a later version.
+    UnknownSchema {
+        /// The file.
+        path: PathBuf,
+        /// What it says.
+        found: i64,
+    },
+}
+
+impl fmt::Display for DataDirError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io { step, path, source } => {
+                let what = match step {
+                    Step::Create => "create",
+                    Step::Lock => "lock",
+                    Step::Read => "read",
+                    Step::Write => "write",
+                    Step::List => "list",
+                    Step::Random => "draw an id from",
+                };
+                write!(f, "cannot {what} {}: {source}", path.display())
+            }
+            Self::Locked { path } => {
+                write!(f, "another broker uses this store: {} is locked", path.display())
+            }
+            Self::Malformed { path, key } => write!(f, "{}: `{key}` is missing or wrong", path.display()),
+            Self::UnknownSchema { path, found } => {
+                write!(f, "{}: schema {found} is not known, this version reads {SCHEMA}", path.display())
+            }
+        }
+    }
+}
+
+impl error::Error for DataDirError {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
+
+/// An open data directory, locked until it is dropped.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    store: u64,
+    logs: u16,
+    first_start: bool,
+    _lock: File,
+}
+
+impl DataDir {
+    /// Makes the directory if need be, locks it, reads or draws the id of the store.
+    pub fn open(path: &Path) -> Result<Self, DataDirError> {
+        fs::create_dir_all(path).map_err(at(Step::Create, path))?;
+        let lock = lock(&path.join(LOCK_FILE))?;
+        let store_file = path.join(STORE_FILE);
+        let first_start = !store_file.exists();
+        if first_start {
+            let text = format!(
+                "# The identity of this store. Do not edit.\nschema = {SCHEMA}\nid = \"{:016x}\"\nlogs = 1\n",
+                random_id()?
+            );
+            write_whole(path, STORE_FILE, text.as_bytes())?;
+        }
+        let (store, logs) = read_store(&store_file)?;
+        let directory = Self { path: path.to_path_buf(), store, logs, first_start, _lock: lock };
+        for log in 0..logs {
+            let folder = directory.log_path(LogId(log));
+            fs::create_dir_all(&folder).map_err(at(Step::Create, &folder))?;
+        }
+        sync_directory(path)?;
+        Ok(directory)
+    }
+
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The store's random id: never 0.
+    pub const fn store(&self) -> u64 {
+        self.store
+    }
+
+    /// Logs in the store.
+    pub const fn logs(&self) -> u16 {
+        self.logs
+    }
+
+    /// Whether the store was made by this start.
+    pub const fn first_start(&self) -> bool {
+        self.first_start
+    }
+
+    /// The directory of one log.
+    pub fn log_path(&self, log: LogId) -> PathBuf {
+        self.path.join(format!("log-{:04}", log.0))
+    }
+
+    /// Names and sizes in bytes of the files of one log, in the order of their names.
+    pub fn list(&self, log: LogId) -> Result<Vec<(String, u64)>, DataDirError> {
+        let folder = self.log_path(log);
+        let failed = || at(Step::List, &folder);
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&folder).map_err(failed())? {
+            let entry = entry.map_err(failed())?;
+            let bytes = entry.metadata().map_err(failed())?.len();
+            if let Ok(name) = entry.file_name().into_string() {
+                files.push((name, bytes));
+            }
+        }
+        files.sort();
+        Ok(files)
+    }
+}
+
+fn at(step: Step, path: &Path) -> impl FnOnce(io::Error) -> DataDirError {
+    let path = path.to_path_buf();
+    move |source| DataDirError::Io { step, path, source }
+}
+
+fn lock(path: &Path) -> Result<File, DataDirError> {
+    let options = OpenOptions::new().write(true).create(true).truncate(false).open(path);
+    let file = options.map_err(at(Step::Lock, path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(DataDirError::Locked { path: path.to_path_buf() }),
+        Err(TryLockError::Error(source)) => Err(at(Step::Lock, path)(source)),
+    }
+}
+
+fn random_id() -> Result<u64, DataDirError> {
+    let source = Path::new("/dev/urandom");
+    let mut bytes = [0; 8];
+    File::open(source).and_then(|mut file| file.read_exact(&mut bytes)).map_err(at(Step::Random, source))?;
+    Ok(u64::from_le_bytes(bytes).max(1))
+}
+
+fn read_store(path: &Path) -> Result<(u64, u16), DataDirError> {
+    let text = fs::read_to_string(path).map_err(at(Step::Read, path))?;
+    let malformed = |key| DataDirError::Malformed { path: path.to_path_buf(), key };
+    let table: toml::Table = text.parse().map_err(|_| malformed("schema"))?;
+    let schema = table.get("schema").and_then(toml::Value::as_integer).ok_or(malformed("schema"))?;
+    if schema != SCHEMA {
+        return Err(DataDirError::UnknownSchema { path: path.to_path_buf(), found: schema });
+    }
+    let id = table.get("id").and_then(toml::Value::as_str).and_then(|id| u64::from_str_radix(id, 16).ok());
+    let id = id.filter(|&id| id != 0).ok_or(malformed("id"))?;
+    let logs = table.get("logs").and_then(toml::Value::as_integer).and_then(|logs| u16::try_from(logs).ok());
+    Ok((id, logs.filter(|&logs| logs > 0).ok_or(malformed("logs"))?))
+}
+
+/// Writes a file that is there whole after a crash, or not at all.
+pub(crate) fn write_whole(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), DataDirError> {
+    let path = directory.join(name);
+    let aside = directory.join(format!("{name}.new"));
+    let failed = || at(Step::Write, &path);
+    let mut file = File::create(&aside).map_err(failed())?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed())?;
+    fs::rename(&aside, &path).map_err(failed())?;
+    sync_directory(directory)
+}
+
+fn sync_directory(path: &Path) -> Result<(), DataDirError> {
+    File::open(path).and_then(|directory| directory.sync_all()).map_err(at(Step::Write, path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_keeps_its_id_and_is_held_by_one_broker() {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let path = place.path().join("store");
+        let first = DataDir::open(&path).expect("made");
+        assert!(first.first_start());
+        assert_eq!(first.log_path(LogId(0)), path.join("log-0000"));
+        let store = first.store();
+
+        let second = DataDir::open(&path).expect_err("held by the first");
+        assert!(matches!(second, DataDirError::Locked { .. }), "{second}");
+
+        drop(first);
+        let third = DataDir::open(&path).expect("free again");
+        assert!(!third.first_start());
+        assert_eq!((third.store(), third.logs()), (store, 1));
+    }
+
+    #[test]
+    fn a_broken_or_later_store_file_is_refused_by_name() {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        for (text, part) in [
+            ("", "`schema`"),
+            ("schema = 2\n", "schema 2"),
+            ("schema = 1\nid = \"0\"\nlogs = 1\n", "`id`"),
+            ("schema = 1\nid = \"zz\"\nlogs = 1\n", "`id`"),
+            ("schema = 1\nid = \"1\"\nlogs = 70000\n", "`logs`"),
+        ] {
+            fs::write(place.path().join(STORE_FILE), text).expect("written");
+            let message = DataDir::open(place.path()).expect_err(text).to_string();
+            assert!(message.contains("store.toml") && message.contains(part), "{message}");
+        }
+    }
+
+    #[test]
+    fn the_listing_names_what_the_log_holds() {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let directory = DataDir::open(place.path()).expect("made");
+        assert_eq!(directory.list(LogId(0)).expect("listed"), []);
+        fs::write(directory.log_path(LogId(0)).join("b"), [0; 3]).expect("written");
+        fs::write(directory.log_path(LogId(0)).join("a"), []).expect("written");
+        let expected = [("a".to_owned(), 0), ("b".to_owned(), 3)];
+        assert_eq!(directory.list(LogId(0)).expect("listed"), expected);
+    }
+}

@@ -1,0 +1,249 @@
+//! The loop of one core: completions in, decisions, submissions out, and how to wait when there is nothing.
+//!
+//! **Invariants:** the clock is read once a turn; at most one ring enter a turn, none in an idle one; nothing is
+//! awaited within a turn. Decides nothing about connections or the log: that is `core`.
+
+use std::time::Duration;
+
+use corelog_model::time::Now;
+use corelog_uring::clock;
+use corelog_uring::host::{BackgroundDone, Host};
+use corelog_uring::ring::{Registration, Ring, RingError};
+use corelog_uring::{Completion, status};
+
+use crate::config::Mode;
+use crate::core::{Core, Opening, Output, Turn};
+use crate::files::Files;
+use crate::metrics::Metrics;
+use crate::server::ServerError;
+use crate::status::Machine;
+use crate::stop::{Stop, Wanted};
+
+/// How long a stopping broker waits for peers to take their replies, in microseconds.
+const FAREWELL_US: u64 = 1_000_000;
+/// The longest sleep: a reactor that is told nothing looks up once in a while.
+const LONGEST_PARK: Duration = Duration::from_secs(1);
+
+/// What drives the core: ring, host and files.
+pub(crate) struct Shell {
+    pub(crate) host: Host,
+    pub(crate) ring: Ring,
+    pub(crate) files: Files,
+    pub(crate) out: Output,
+    pub(crate) completions: Vec<Completion>,
+    pub(crate) done: Vec<BackgroundDone>,
+}
+
+/// How a reactor waits, and what it says of its surroundings.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Manners {
+    pub(crate) mode: Mode,
+    pub(crate) spin_us: u64,
+    pub(crate) buffered: bool,
+}
+
+/// The running loop.
+pub(crate) struct Reactor {
+    shell: Shell,
+    core: Core,
+    manners: Manners,
+    stop: Stop,
+    metrics: Metrics,
+    ready_us: u64,
+    /// A turn is to be taken although nothing happened.
+    again: bool,
+    /// When to give up on peers that do not take their replies, once stopping.
+    farewell_us: Option<u64>,
+}
+
+impl Shell {
+    /// A shell around a ring and a log's directory.
+    pub(crate) fn new(host: Host, ring: Ring, files: Files) -> Self {
+        let (out, completions, done) = (Output::default(), Vec::new(), Vec::new());
+        Self { host, ring, files, out, completions, done }
+    }
+
+    /// Takes in what has completed; whether that was anything.
+    fn collect(&mut self) -> bool {
+        self.ring.completions(&mut self.completions);
+        self.host.finished(&mut self.done);
+        !self.completions.is_empty() || !self.done.is_empty()
+    }
+
+    /// Hands over what the decisions want done. A file that is to be replaced or removed is forgotten first.
+    fn perform(
+        &mut self,
+        mut forget: impl FnMut(corelog_storage::FileName) -> Option<corelog_uring::FileId>,
+    ) -> Result<(), RingError> {
+        let Self { host, ring, files, out, .. } = self;
+        for submission in out.submissions.drain(..) {
+            ring.push(submission, &out.slices);
+        }
+        out.slices.clear();
+        for op in out.background.drain(..) {
+            use corelog_storage::DiskOp;
+            if let DiskOp::CreateExtent { file, .. } | DiskOp::Remove { file, .. } = op
+                && let Some(id) = forget(file)
+            {
+                ring.release_file(id)?;
+            }
+            let (key, op) = files.begin(op);
+            host.background(key, op);
+        }
+        ring.submit()
+    }
+
+    /// Drives the start of the shard until the first frame of its term is durable.
+    pub(crate) async fn open(&mut self, opening: &mut Opening, stop: &Stop) -> Result<(), ServerError> {
+        opening.start(clock::now(), &mut self.out)?;
+        loop {
+            self.perform(|file| opening.forget_file(file))?;
+            if opening.is_open() || stop.wanted() != Wanted::Run {
+                return Ok(());
+            }
+            if !self.collect() {
+                park(&mut self.ring, &self.host, Some(LONGEST_PARK)).await?;
+                continue;
+            }
+            let now = clock::now();
+            for completion in self.completions.drain(..) {
+                opening.on(now, completion, &mut self.out)?;
+            }
+            for done in self.done.drain(..) {
+                let ended = self.files.end(done, &mut self.ring);
+                opening.on_background(now, ended.completion, ended.opened, &mut self.out)?;
+            }
+        }
+    }
+}
+
+impl Reactor {
+    /// A reactor that is ready now.
+    pub(crate) fn new(shell: Shell, core: Core, manners: Manners, stop: Stop) -> Self {
+        Self {
+            shell,
+            core,
+            manners,
+            stop,
+            metrics: Metrics::new(),
+            ready_us: clock::now().mono_us,
+            again: true,
+            farewell_us: None,
+        }
+    }
+
+    /// Serves until it is told to stop.
+    pub(crate) async fn serve(mut self) -> Result<(), RingError> {
+        let mut now = clock::now();
+        let mut worked_us = now.mono_us;
+        loop {
+            let worked = self.turn(now)?;
+            if self.is_over(now) {
+                return self.end(now);
+            }
+            let ended = clock::now();
+            self.metrics.turn(ended.mono_us - now.mono_us, worked);
+            now = ended;
+            if worked {
+                worked_us = now.mono_us;
+            }
+            let spins = match self.manners.mode {
+                Mode::Poll => true,
+                Mode::Adaptive => now.mono_us - worked_us < self.manners.spin_us,
+                Mode::Park => false,
+            };
+            if self.shell.host.need_yield() {
+                self.shell.host.yield_now().await;
+                now = clock::now();
+            } else if worked || spins || self.again {
+                std::hint::spin_loop();
+            } else {
+                self.sleep(now).await?;
+                now = clock::now();
+            }
+        }
+    }
+
+    /// One turn; whether there was anything to do.
+    fn turn(&mut self, now: Now) -> Result<bool, RingError> {
+        let happened = self.shell.collect();
+        let due = self.core.next_deadline().is_some_and(|at_us| at_us <= now.mono_us);
+        if !happened && !due && !self.again && self.stop.wanted() == Wanted::Run {
+            self.shell.ring.submit()?;
+            return Ok(false);
+        }
+        let Self { shell, core, metrics, manners, ready_us, .. } = self;
+        for completion in shell.completions.drain(..) {
+            core.on(now, completion, &mut shell.out);
+        }
+        for done in shell.done.drain(..) {
+            let ended = shell.files.end(done, &mut shell.ring);
+            core.on_background(now, ended.completion, ended.opened);
+        }
+        let ring = &shell.ring;
+        let mut machine = || Machine {
+            mode: manners.mode,
+            registration_refused: matches!(ring.registration(), Registration::Refused(_)),
+            buffered: manners.buffered,
+            uptime_us: now.mono_us - *ready_us,
+            cpu_us: status::process_cpu().as_micros() as u64,
+            busy_us: metrics.busy_us(),
+            polling_us: metrics.polling_us(),
+            enters: ring.counters().enters,
+            resident_bytes: status::resident_bytes(),
+            hiccups: metrics.hiccups(),
+        };
+        self.again = core.turn(now, &mut machine, &mut shell.out) == Turn::Again;
+        let acted = !shell.out.is_empty();
+        shell.perform(|file| core.forget_file(file))?;
+        Ok(happened || acted)
+    }
+
+    async fn sleep(&mut self, now: Now) -> Result<(), RingError> {
+        let deadline = self.core.next_deadline();
+        let left = deadline.map(|at_us| Duration::from_micros(at_us.saturating_sub(now.mono_us)));
+        let limit = left.map_or(LONGEST_PARK, |left| left.min(LONGEST_PARK));
+        if limit.is_zero() {
+            return Ok(());
+        }
+        self.metrics.parked();
+        park(&mut self.shell.ring, &self.shell.host, Some(limit)).await
+    }
+
+    /// Whether it was told to stop and everything that must be kept is on disk and told.
+    fn is_over(&mut self, now: Now) -> bool {
+        match self.stop.wanted() {
+            Wanted::Run => false,
+            Wanted::Abandon => true,
+            Wanted::Stop => {
+                let Some(farewell_us) = self.farewell_us else {
+                    self.core.stop(&mut self.shell.out);
+                    self.farewell_us = Some(now.mono_us + FAREWELL_US);
+                    self.again = true;
+                    return false;
+                };
+                self.core.is_settled() && (self.core.is_flushed() || now.mono_us >= farewell_us)
+            }
+        }
+    }
+
+    /// Says goodbye to the peers. Dropping the ring waits for what is in flight.
+    fn end(mut self, now: Now) -> Result<(), RingError> {
+        if self.stop.wanted() == Wanted::Stop {
+            self.core.close_all(now, &mut self.shell.out);
+            let Self { shell, core, .. } = &mut self;
+            shell.perform(|file| core.forget_file(file))?;
+        }
+        Ok(())
+    }
+}
+
+/// Sleeps until the ring, the host or the stop handle has something, or the time is over.
+async fn park(ring: &mut Ring, host: &Host, limit: Option<Duration>) -> Result<(), RingError> {
+    let may_sleep = ring.arm()?;
+    if may_sleep {
+        host.park(limit).await;
+    }
+    ring.disarm();
+    Ok(())
+}

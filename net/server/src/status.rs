@@ -1,0 +1,113 @@
+//! What Status shows: the shard's counters, the reactor's, the machine's.
+
+use corelog_shard::ShardStatus;
+use corelog_wire::status::{REFUSED_DIRECT, REFUSED_REGISTRATION};
+
+use crate::config::Mode;
+
+/// What the reactor's decisions count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reactor {
+    /// Requests taken.
+    pub requests: u64,
+    /// Requests refused by the reactor itself: malformed, before Hello, too long.
+    pub refused: u64,
+    /// Connections open.
+    pub connections: u32,
+    /// Connections accepted since the start.
+    pub accepted: u64,
+    /// Connections closed because they read too slowly.
+    pub slow_consumers: u64,
+    /// Connections closed because they were silent for too long.
+    pub timed_out: u64,
+    /// Sends submitted; fewer than replies, because replies of a turn share one.
+    pub sends: u64,
+    /// Completions whose operation was not in flight any more.
+    pub stray: u64,
+}
+
+/// What only the shell can measure.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Machine {
+    /// How the reactor waits.
+    pub mode: Mode,
+    /// Registered buffers were refused.
+    pub registration_refused: bool,
+    /// The log goes through the page cache.
+    pub buffered: bool,
+    /// Since the ready line, in microseconds.
+    pub uptime_us: u64,
+    /// CPU time of the broker's threads, in microseconds.
+    pub cpu_us: u64,
+    /// Time in turns that found work, in microseconds.
+    pub busy_us: u64,
+    /// Time in turns that found none, in microseconds.
+    pub polling_us: u64,
+    /// Ring enters.
+    pub enters: u64,
+    /// Resident memory of the process, in bytes.
+    pub resident_bytes: u64,
+    /// Turns that took longer than a millisecond.
+    pub hiccups: Hiccups,
+}
+
+/// How long turns took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hiccups {
+    /// Turns measured.
+    pub count: u64,
+    /// Half of them took at most this long, in microseconds.
+    pub p50_us: u64,
+    /// 99 % did.
+    pub p99_us: u64,
+    /// 99.9 % did.
+    pub p999_us: u64,
+    /// The longest.
+    pub max_us: u64,
+}
+
+/// All counters as they stand on the wire.
+pub(crate) fn wire_status(shard: &ShardStatus, reactor: &Reactor, machine: Machine) -> corelog_wire::Status {
+    let refused = |is: bool, bit: u64| if is { bit } else { 0 };
+    let ShardStatus { storage: log, counters, .. } = shard;
+    corelog_wire::Status {
+        mode: match machine.mode {
+            Mode::Poll => 0,
+            Mode::Adaptive => 1,
+            Mode::Park => 2,
+        },
+        refused: refused(machine.registration_refused, REFUSED_REGISTRATION)
+            | refused(machine.buffered, REFUSED_DIRECT),
+        uptime_us: machine.uptime_us,
+        cpu_us: machine.cpu_us,
+        busy_us: machine.busy_us,
+        polling_us: machine.polling_us,
+        system_calls: machine.enters,
+        enters: machine.enters,
+        resident_bytes: machine.resident_bytes,
+        bytes_accepted: counters.produced_bytes,
+        batches: counters.batches,
+        records: counters.records,
+        bytes_fetched: counters.fetched_bytes,
+        requests: reactor.requests,
+        refusals: reactor.refused + counters.refused,
+        frames: log.frames,
+        bytes_written: log.bytes_written + log.zeroed_bytes,
+        window_bytes: log.window_bytes,
+        window_reads: counters.fetches.saturating_sub(log.cold_reads),
+        cold_reads: log.cold_reads,
+        cold_bytes: log.cold_bytes,
+        slow_consumers: reactor.slow_consumers,
+        connections: reactor.connections.into(),
+        topics: shard.topics.into(),
+        partitions: shard.partitions.into(),
+        logs: 1,
+        term: shard.term.0.into(),
+        hiccup_count: machine.hiccups.count,
+        hiccup_p50_us: machine.hiccups.p50_us,
+        hiccup_p99_us: machine.hiccups.p99_us,
+        hiccup_p999_us: machine.hiccups.p999_us,
+        hiccup_max_us: machine.hiccups.max_us,
+        ..corelog_wire::Status::default()
+    }
+}

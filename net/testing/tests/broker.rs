@@ -1,0 +1,66 @@
+//! A broker as its users meet it: over TCP, with a real disk.
+
+mod peer;
+
+use corelog_model::Durability;
+use corelog_testing::Broker;
+use peer::{Peer, batch};
+
+fn numbered(range: std::ops::Range<u32>) -> Vec<Vec<u8>> {
+    range.map(|number| format!("record {number}").into_bytes()).collect()
+}
+
+#[test]
+fn records_are_there_again_after_a_restart() {
+    let mut broker = Broker::start().expect("a broker");
+    let mut peer = Peer::connect(broker.address());
+    let topic = peer.create_topic("orders", 3, Durability::Durable);
+    peer.open(1, topic, 2);
+    assert_eq!(peer.produce(1, &batch(topic, 2, &numbered(0..100))), Ok(0));
+    assert_eq!(peer.produce(1, &batch(topic, 2, &numbered(100..150))), Ok(100));
+    assert_eq!(peer.fetch(1, 0, 1 << 20), Ok((numbered(0..150), 150)));
+    assert_eq!(peer.fetch(1, 120, 1 << 20), Ok((numbered(120..150), 150)));
+
+    let before = broker.ready().expect("running").term;
+    broker.restart().expect("started again");
+    assert!(broker.ready().expect("running").term > before, "a start is a new term");
+    let mut peer = Peer::connect(broker.address());
+    peer.open(9, topic, 2);
+    assert_eq!(peer.fetch(9, 0, 1 << 20), Ok((numbered(0..150), 150)));
+    assert_eq!(peer.produce(9, &batch(topic, 2, &numbered(150..151))), Ok(150));
+}
+
+#[test]
+fn a_kill_loses_nothing_that_was_acknowledged_as_durable() {
+    let mut broker = Broker::start().expect("a broker");
+    let mut peer = Peer::connect(broker.address());
+    let topic = peer.create_topic("orders", 1, Durability::Durable);
+    peer.open(1, topic, 0);
+    for round in 0..50 {
+        assert_eq!(peer.produce(1, &batch(topic, 0, &numbered(round..round + 1))), Ok(round.into()));
+    }
+    broker.kill().expect("killed");
+    assert!(peer.is_closed());
+    broker.restart().expect("started again");
+    let mut peer = Peer::connect(broker.address());
+    peer.open(1, topic, 0);
+    assert_eq!(peer.fetch(1, 0, 1 << 20), Ok((numbered(0..50), 50)));
+}
+
+#[test]
+fn a_stop_keeps_what_was_acknowledged_at_every_level() {
+    let mut broker = Broker::start().expect("a broker");
+    let mut peer = Peer::connect(broker.address());
+    let levels = [Durability::Memory, Durability::Written, Durability::Durable];
+    let topics = levels.map(|level| peer.create_topic(level.name(), 1, level));
+    for (handle, &topic) in (1..).zip(&topics) {
+        peer.open(handle, topic, 0);
+        assert_eq!(peer.produce(handle, &batch(topic, 0, &numbered(0..10))), Ok(0));
+    }
+    broker.restart().expect("started again");
+    let mut peer = Peer::connect(broker.address());
+    for (handle, &topic) in (1..).zip(&topics) {
+        peer.open(handle, topic, 0);
+        assert_eq!(peer.fetch(handle, 0, 1 << 20), Ok((numbered(0..10), 10)));
+    }
+}

@@ -1,0 +1,191 @@
+//! A peer that speaks the protocol with nothing but the codec and a blocking socket.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use corelog_model::batch::{BatchBuilder, BatchView, Codec, RecordRef, Seal};
+use corelog_model::{Durability, ProducerId, TopicId};
+use corelog_wire::frame::{HEADER_BYTES, MAX_FRAME_BYTES};
+use corelog_wire::{
+    Call, ErrorCode, FrameHeader, Hello, Request, Response, Status, decode_response, encode_request,
+};
+use rkyv::util::AlignedVec;
+
+/// How long a peer waits for the broker before the test fails.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// One connection.
+pub struct Peer {
+    stream: TcpStream,
+    correlation: u64,
+}
+
+/// An answer with the bytes it borrows from.
+pub struct Answer {
+    pub header: FrameHeader,
+    body: AlignedVec<16>,
+}
+
+impl Answer {
+    pub fn response(&self) -> Response<'_> {
+        decode_response(&self.header, &self.body).expect("the broker speaks the protocol")
+    }
+
+    pub fn error(&self) -> Option<ErrorCode> {
+        match self.response() {
+            Response::Error(body) => Some(body.code),
+            _ => None,
+        }
+    }
+}
+
+impl Peer {
+    /// Connects without a Hello.
+    pub fn silent(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).expect("the broker listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        stream.set_nodelay(true).expect("a socket");
+        Self { stream, correlation: 0 }
+    }
+
+    /// Connects and says Hello.
+    pub fn connect(address: SocketAddr) -> Self {
+        let mut peer = Self::silent(address);
+        let hello = Hello { client: "peer", client_version: "1", max_frame_bytes: MAX_FRAME_BYTES as u32 };
+        let answer = peer.ask(&Request::Hello(hello));
+        assert!(matches!(answer.response(), Response::Hello(_)), "{:?}", answer.response());
+        peer
+    }
+
+    /// Sends a request and does not wait.
+    pub fn send(&mut self, request: &Request<'_>) -> u64 {
+        self.correlation += 1;
+        let mut bytes = Vec::new();
+        encode_request(request, Call { correlation: self.correlation, version: 1 }, &mut bytes);
+        self.send_bytes(&bytes);
+        self.correlation
+    }
+
+    pub fn send_bytes(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("the broker takes the bytes");
+    }
+
+    /// The next answer; `None` when the broker has closed the connection.
+    pub fn receive(&mut self) -> Option<Answer> {
+        let mut header = [0; HEADER_BYTES];
+        match self.stream.read_exact(&mut header) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                panic!("no answer in {PATIENCE:?}")
+            }
+            Err(_) => return None,
+        }
+        let header = FrameHeader::parse(&header, MAX_FRAME_BYTES).expect("a frame");
+        let mut body = AlignedVec::new();
+        body.resize(header.frame_bytes() - HEADER_BYTES, 0);
+        self.stream.read_exact(&mut body).ok()?;
+        Some(Answer { header, body })
+    }
+
+    /// Sends a request and waits for its answer.
+    pub fn ask(&mut self, request: &Request<'_>) -> Answer {
+        let correlation = self.send(request);
+        let answer = self.receive().expect("an answer");
+        assert_eq!(answer.header.correlation, correlation);
+        answer
+    }
+
+    pub fn create_topic(&mut self, name: &str, partitions: u32, durability: Durability) -> TopicId {
+        match self.ask(&Request::CreateTopic { name, partitions, durability }).response() {
+            Response::TopicCreated { topic } => topic,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn open(&mut self, handle: u32, topic: TopicId, partition: u32) {
+        let answer = self.ask(&Request::Open { handle, topic, partition });
+        assert!(matches!(answer.response(), Response::Opened { .. }), "{:?}", answer.response());
+    }
+
+    /// Appends and gives the offset of the first record.
+    pub fn produce(&mut self, handle: u32, batches: &[u8]) -> Result<u64, ErrorCode> {
+        match self.ask(&Request::Produce { handle, expected_offset: None, batches }).response() {
+            Response::Produced { base_offset, .. } => Ok(base_offset),
+            Response::Error(body) => Err(body.code),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The values of all records from `offset` on that one answer holds, and the high watermark.
+    pub fn fetch(
+        &mut self,
+        handle: u32,
+        offset: u64,
+        max_bytes: u32,
+    ) -> Result<(Vec<Vec<u8>>, u64), ErrorCode> {
+        let fetch = Request::Fetch {
+            handle,
+            offset,
+            leader_epoch: None,
+            max_bytes,
+            min_bytes: 1,
+            max_wait_us: 5_000_000,
+        };
+        let answer = self.ask(&fetch);
+        match answer.response() {
+            Response::Fetched { batches, high_watermark, .. } => {
+                Ok((values(batches, offset), high_watermark))
+            }
+            Response::Error(body) => Err(body.code),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn status(&mut self) -> Status {
+        match self.ask(&Request::Status).response() {
+            Response::Status(status) => *status,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Whether the broker ends the connection without another answer.
+    pub fn is_closed(&mut self) -> bool {
+        self.receive().is_none()
+    }
+}
+
+/// One sealed batch of these values.
+pub fn batch(topic: TopicId, partition: u32, values: &[Vec<u8>]) -> Vec<u8> {
+    let mut builder = BatchBuilder::new(1 << 20);
+    for value in values {
+        let record = RecordRef { key: None, value: Some(value), timestamp_us: 1, headers: &[] };
+        builder.push(record).expect("room for the record");
+    }
+    let seal = Seal {
+        topic,
+        partition,
+        producer_id: ProducerId::NONE,
+        producer_epoch: 0,
+        base_sequence: 0,
+        codec: Codec::None,
+    };
+    let mut out = AlignedVec::new();
+    builder.seal(&seal, &mut out).expect("sealed");
+    out.to_vec()
+}
+
+fn values(batches: &[u8], from: u64) -> Vec<Vec<u8>> {
+    let mut values = Vec::new();
+    let mut rest = batches;
+    while !rest.is_empty() {
+        let mut scratch = AlignedVec::new();
+        let header = corelog_model::batch::BatchHeader::parse(rest).expect("a batch");
+        assert!(header.verify_body(rest), "the body is what the producer sealed");
+        let view = BatchView::open(rest, &mut scratch).expect("a batch");
+        let wanted = view.records().filter(|record| record.offset >= from);
+        values.extend(wanted.map(|record| record.value.expect("a value").to_vec()));
+        rest = &rest[header.padded_bytes()..];
+    }
+    values
+}
