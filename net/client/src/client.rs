@@ -1,0 +1,197 @@
+//! The client: connecting, asking, administering.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use corelog_model::Durability;
+use corelog_wire::{At, Status};
+use tokio::runtime::Handle;
+use tokio::time::timeout;
+
+use crate::config::{ClientConfig, ConsumerConfig, Partitions, Position, ProducerConfig};
+use crate::consumer::Consumer;
+use crate::core::buffers::Pool;
+use crate::core::control::{Question, Token, Told};
+use crate::core::rng::Rng;
+use crate::driver::clock::Clock;
+use crate::driver::consume;
+use crate::driver::control::{ControlRole, Questions};
+use crate::driver::dial::Dialer;
+use crate::driver::link::{Setting, run};
+use crate::error::{ClientError, LinkError};
+use crate::producer::Producer;
+use crate::topic::Topic;
+
+/// Answers to questions are read in chunks of this size.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// A connection to a store, to be shared: cloning is cheap, and every clone may be used from any thread.
+///
+/// Its tasks live on the runtime that [`connect`](Self::connect) was called on. Producers and consumers live on without it.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: ClientConfig,
+    questions: Arc<Questions>,
+    clock: Clock,
+    runtime: Handle,
+    seed: u64,
+    children: AtomicU64,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.questions.drop_client();
+    }
+}
+
+impl Client {
+    /// Connects to the first server that answers; each is tried once. Must be called on a tokio runtime with I/O and time
+    /// enabled. Later losses of the connection are mended in the background.
+    pub async fn connect(config: ClientConfig) -> Result<Self, ClientError> {
+        let seed = config.seed.unwrap_or_else(|| RandomState::new().hash_one(0));
+        let clock = Clock::start();
+        let mut rng = Rng::new(seed);
+        let pool = Pool::new(2 * CHUNK_BYTES);
+        let dialer = Dialer::new(&config, config.servers.clone(), CHUNK_BYTES, pool);
+        let mut failure = ClientError::NoServers;
+        for attempt in 0..dialer.addresses.len() {
+            match dialer.dial(attempt, Token::Whole(0)).await {
+                Ok(dialed) => {
+                    let questions = Arc::<Questions>::default();
+                    let role = ControlRole::new(Arc::clone(&questions));
+                    let setting =
+                        Setting { dialer, backoff: config.backoff, clock, rng: Rng::new(rng.next_u64()) };
+                    let runtime = Handle::current();
+                    runtime.spawn(run(role, setting, Some(dialed)));
+                    let (seed, children) = (rng.next_u64(), AtomicU64::new(0));
+                    return Ok(Self {
+                        inner: Arc::new(Inner { config, questions, clock, runtime, seed, children }),
+                    });
+                }
+                Err(cause) => {
+                    let server = dialer.address(attempt).to_owned();
+                    failure = ClientError::Unreachable { server, cause };
+                }
+            }
+        }
+        Err(failure)
+    }
+
+    async fn ask(&self, question: Question) -> Result<Told, ClientError> {
+        let asking = self.inner.questions.ask(question);
+        match timeout(self.inner.config.request_timeout, asking.answer()).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                self.inner.questions.distrust();
+                Err(ClientError::Timeout)
+            }
+        }
+    }
+
+    /// Creates a topic and waits until its partitions can be written to. If the future is dropped or fails with
+    /// `OutcomeUnknown` or `Timeout`, the topic may have been created.
+    pub async fn create_topic(
+        &self,
+        name: &str,
+        partitions: u32,
+        durability: Durability,
+    ) -> Result<Topic, ClientError> {
+        self.ask(Question::CreateTopic { name: name.to_owned(), partitions, durability }).await?;
+        self.topic(name).await
+    }
+
+    /// Deletes a topic with its records. If the future is dropped or fails with `OutcomeUnknown` or `Timeout`, it may have
+    /// been deleted.
+    pub async fn delete_topic(&self, name: &str) -> Result<(), ClientError> {
+        self.ask(Question::DeleteTopic(name.to_owned())).await.map(drop)
+    }
+
+    /// All topics, by name.
+    pub async fn topics(&self) -> Result<Vec<Topic>, ClientError> {
+        match self.ask(Question::Topics).await? {
+            Told::Topics(topics) => Ok(topics),
+            _ => Err(self.unexpected()),
+        }
+    }
+
+    /// The topic of this name; `UnknownTopic` when there is none.
+    pub async fn topic(&self, name: &str) -> Result<Topic, ClientError> {
+        match self.ask(Question::Topic(name.to_owned())).await? {
+            Told::Topics(topics) => {
+                topics.into_iter().find(|topic| topic.name() == name).ok_or(ClientError::UnknownTopic)
+            }
+            _ => Err(self.unexpected()),
+        }
+    }
+
+    /// The offset a position stands for now: log start, high watermark, or the first record not before a time.
+    pub async fn offset(
+        &self,
+        topic: &Topic,
+        partition: u32,
+        position: Position,
+    ) -> Result<u64, ClientError> {
+        let at = match position {
+            Position::Offset(offset) => return Ok(offset),
+            Position::Start => At::Start,
+            Position::End => At::End,
+            Position::Time(us) => At::Time(us),
+        };
+        match self.ask(Question::Offset { topic: topic.id(), partition, at }).await? {
+            Told::Offset(offset) => Ok(offset),
+            _ => Err(self.unexpected()),
+        }
+    }
+
+    /// What the broker core behind the connection says of itself: CPU, frames, bytes, memory.
+    pub async fn status(&self) -> Result<Status, ClientError> {
+        match self.ask(Question::Status).await? {
+            Told::Status(status) => Ok(*status),
+            _ => Err(self.unexpected()),
+        }
+    }
+
+    /// One round trip.
+    pub async fn ping(&self) -> Result<(), ClientError> {
+        self.ask(Question::Ping).await.map(drop)
+    }
+
+    /// A producer with a connection of its own to each broker core it sends to, made when it is first needed.
+    pub fn producer(&self, config: ProducerConfig) -> Producer {
+        let Inner { config: client, clock, runtime, .. } = &*self.inner;
+        Producer::new(client, config, *clock, runtime.clone(), self.child_seed())
+    }
+
+    /// A consumer with a connection of its own to each broker core it reads from.
+    pub async fn consumer(&self, config: ConsumerConfig) -> Result<Consumer, ClientError> {
+        let all = config.topic.partitions();
+        let wanted: Vec<u32> = match &config.partitions {
+            Partitions::All => (0..config.topic.partition_count()).collect(),
+            Partitions::Only(partitions) => partitions.clone(),
+        };
+        let mut places = Vec::with_capacity(wanted.len());
+        for partition in wanted {
+            let info = all.get(partition as usize).ok_or(ClientError::UnknownPartition)?;
+            places.push((partition, info.address.clone()));
+        }
+        places.sort_unstable();
+        places.dedup();
+        let Inner { config: client, clock, runtime, .. } = &*self.inner;
+        Ok(Consumer::new(consume::start(client, config, &places, *clock, runtime, self.child_seed())))
+    }
+
+    fn child_seed(&self) -> u64 {
+        let child = self.inner.children.fetch_add(1, Ordering::Relaxed);
+        Rng::new(self.inner.seed.wrapping_add(child)).next_u64()
+    }
+
+    fn unexpected(&self) -> ClientError {
+        let server = self.inner.config.servers.first().cloned().unwrap_or_default();
+        ClientError::Unreachable { server, cause: LinkError::Unexpected }
+    }
+}

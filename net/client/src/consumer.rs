@@ -1,0 +1,136 @@
+//! The consumer and the batches it yields.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+
+use corelog_model::batch::{self, AlignedVec, BatchHeader, BatchView, Record};
+
+use crate::config::Position;
+use crate::core::consumer::RawBatch;
+use crate::driver::consume::Shared;
+use crate::error::{ClientError, ConsumeError};
+
+/// Reads partitions in order, each on its own; among partitions in order of arrival.
+///
+/// It lives through restarts of the broker; `next` then simply takes longer. Dropping it ends its fetches. Positions live in
+/// the consumer only: keep [`Batch::next_offset`] to resume.
+pub struct Consumer {
+    shared: Arc<Shared>,
+}
+
+impl Consumer {
+    pub(crate) const fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// The next batch, as soon as there is one. Dropped while it waits, nothing is lost: the batch is in the next call.
+    pub async fn next(&mut self) -> Result<Batch, ConsumeError> {
+        let raw = poll_fn(|cx| match self.shared.with(|core, _| core.next(Some(cx.waker()))) {
+            Some(item) => Poll::Ready(item),
+            None => Poll::Pending,
+        });
+        let raw = raw.await;
+        self.checked(raw)
+    }
+
+    /// The next batch if one is there.
+    pub fn try_next(&mut self) -> Option<Result<Batch, ConsumeError>> {
+        let raw = self.shared.with(|core, _| core.next(None))?;
+        Some(self.checked(raw))
+    }
+
+    /// The one check that reads the body; made here so that it costs the task that reads it anyway.
+    fn checked(&self, raw: Result<RawBatch, ConsumeError>) -> Result<Batch, ConsumeError> {
+        let raw = raw?;
+        if raw.header.verify_body(&raw.chunk[raw.range.clone()]) {
+            return Ok(Batch { raw, scratch: AlignedVec::new() });
+        }
+        let partition = raw.partition;
+        self.shared.with(|core, _| core.on_damaged(partition));
+        let (first, last) = (raw.header.base_offset, raw.header.last_offset());
+        Err(ConsumeError::Damaged { partition, first, last })
+    }
+
+    /// Goes on from `to` in this partition; batches fetched before are dropped. Answers the offset found. In force from the
+    /// first poll on, even if the future is then dropped.
+    pub async fn seek(&mut self, partition: u32, to: Position) -> Result<u64, ClientError> {
+        if !self.shared.with(|core, _| core.seek(partition, to)) {
+            return Err(ClientError::UnknownPartition);
+        }
+        let found = poll_fn(|cx| match self.shared.with(|core, _| core.sought(partition, cx.waker())) {
+            Some(found) => Poll::Ready(found),
+            None => Poll::Pending,
+        });
+        found.await.ok_or(ClientError::Closed)
+    }
+
+    /// The offset after the last record yielded of this partition; `None` until it is known or if it is not read.
+    pub fn position(&self, partition: u32) -> Option<u64> {
+        self.shared.with(|core, _| core.position(partition))
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.shared.drop_handle();
+    }
+}
+
+/// A batch as the producer sealed it, in the memory it was received into.
+#[derive(Debug)]
+pub struct Batch {
+    raw: RawBatch,
+    scratch: AlignedVec<16>,
+}
+
+/// The records of a batch, read in place.
+#[derive(Clone, Debug)]
+pub struct Records<'a> {
+    records: batch::Records<'a>,
+    from: u64,
+}
+
+impl Batch {
+    /// Its partition.
+    pub const fn partition(&self) -> u32 {
+        self.raw.partition
+    }
+
+    /// One past the last visible offset of the partition when the batch was served.
+    pub const fn high_watermark(&self) -> u64 {
+        self.raw.high_watermark
+    }
+
+    /// Its header, as the broker patched it.
+    pub const fn header(&self) -> &BatchHeader {
+        &self.raw.header
+    }
+
+    /// One past its last offset: where to resume after it.
+    pub const fn next_offset(&self) -> u64 {
+        self.raw.header.next_offset()
+    }
+
+    /// Its records from the position asked for on, read in place; a compressed body is unpacked first.
+    pub fn records(&mut self) -> Result<Records<'_>, ConsumeError> {
+        let RawBatch { partition, header, chunk, range, from, .. } = &self.raw;
+        let opened = BatchView::open(&chunk[range.clone()], &mut self.scratch);
+        let (partition, offset) = (*partition, header.base_offset);
+        let view = opened.map_err(|cause| ConsumeError::Batch { partition, offset, cause })?;
+        Ok(Records { records: view.records(), from: *from })
+    }
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Record<'a>;
+
+    fn next(&mut self) -> Option<Record<'a>> {
+        let from = self.from;
+        self.records.find(|record| record.offset >= from)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (0, self.records.size_hint().1)
+    }
+}

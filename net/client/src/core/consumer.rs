@@ -1,0 +1,501 @@
+//! The consumer: a cursor per partition, and the batches that wait to be taken.
+//!
+//! Per partition one fetch is on its way while what the one before brought waits in the queue, as long as that is less
+//! than `prefetch_bytes`. **Invariants:** a cursor's `next` is the offset after the last batch queued; answers to what was
+//! asked before a seek carry an earlier generation and are dropped; what is queued before a seek is dropped with it.
+
+use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
+use std::sync::Arc;
+use std::task::Waker;
+
+use corelog_model::batch::{BatchError, BatchHeader};
+use corelog_model::{Term, TopicId};
+use corelog_wire::{At, ErrorCode, Request, Response};
+
+use crate::config::{Backoff, ConsumerConfig, Position, Reset};
+use crate::core::backoff::{pause_us, to_us};
+use crate::core::buffers::Chunk;
+use crate::core::effects::Effects;
+use crate::core::rng::Rng;
+use crate::error::{ConsumeError, Refused};
+
+/// Payloads smaller than this are copied, so that a small batch does not keep a large receive buffer.
+const COPY_BELOW_BYTES: usize = 16 << 10;
+
+/// A batch where it was received.
+#[derive(Debug)]
+pub(crate) struct RawBatch {
+    pub(crate) partition: u32,
+    pub(crate) high_watermark: u64,
+    pub(crate) header: BatchHeader,
+    pub(crate) chunk: Arc<Chunk>,
+    pub(crate) range: Range<usize>,
+    /// The first offset that was asked for: earlier records of the batch are not wanted.
+    pub(crate) from: u64,
+}
+
+/// What a link is to send.
+#[derive(Debug)]
+pub(crate) struct Ask {
+    pub(crate) token: Token,
+    pub(crate) request: Request<'static>,
+}
+
+/// What an answer belongs to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Token {
+    cursor: usize,
+    generation: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// To be looked up.
+    Find(At),
+    At(u64),
+    /// Until a seek.
+    Stopped,
+}
+
+struct Cursor {
+    partition: u32,
+    link: usize,
+    handle: u32,
+    opened: bool,
+    asked: bool,
+    generation: u32,
+    next: Place,
+    /// Epoch of what was read before `next`.
+    epoch: Option<Term>,
+    queued_bytes: usize,
+    /// The offset after the last batch taken.
+    position: Option<u64>,
+    not_before_us: u64,
+    failures: u32,
+    /// A seek waits for its offset.
+    seeking: Option<Waker>,
+}
+
+struct Queued {
+    cursor: usize,
+    bytes: usize,
+    item: Result<RawBatch, ConsumeError>,
+}
+
+#[derive(Clone, Default)]
+struct Link {
+    connected: bool,
+    /// Something new for the link's task to look at.
+    kick: bool,
+    /// When the last answer came or the last request went.
+    alive_us: u64,
+    /// No answers come any more.
+    stuck: bool,
+}
+
+pub(crate) struct Consumer {
+    config: ConsumerConfig,
+    backoff: Backoff,
+    topic: TopicId,
+    cursors: Vec<Cursor>,
+    by_partition: HashMap<u32, usize>,
+    links: Vec<Link>,
+    /// How long a connection may leave requests without any answer, beyond the wait they ask for.
+    patience_us: u64,
+    queue: VecDeque<Queued>,
+    waker: Option<Waker>,
+    rng: Rng,
+    closed: bool,
+}
+
+impl Consumer {
+    /// Cursors for these partitions; each with the number of the link that serves it.
+    pub(crate) fn new(
+        config: ConsumerConfig,
+        backoff: Backoff,
+        patience_us: u64,
+        seed: u64,
+        places: &[(u32, usize)],
+        links: usize,
+    ) -> Self {
+        let wait_us = to_us(config.max_wait);
+        let mut handles = vec![0; links];
+        let mut cursor = |&(partition, link): &(u32, usize)| {
+            handles[link] += 1;
+            Cursor {
+                partition,
+                link,
+                handle: handles[link],
+                opened: false,
+                asked: false,
+                generation: 0,
+                next: place(config.from),
+                epoch: None,
+                queued_bytes: 0,
+                position: known(config.from),
+                not_before_us: 0,
+                failures: 0,
+                seeking: None,
+            }
+        };
+        let cursors: Vec<Cursor> = places.iter().map(&mut cursor).collect();
+        let by_partition = cursors.iter().enumerate().map(|(at, cursor)| (cursor.partition, at)).collect();
+        Self {
+            topic: config.topic.id(),
+            config,
+            backoff,
+            cursors,
+            by_partition,
+            links: vec![Link::default(); links],
+            patience_us: patience_us.saturating_add(wait_us),
+            queue: VecDeque::new(),
+            waker: None,
+            rng: Rng::new(seed),
+            closed: false,
+        }
+    }
+
+    /// Everything the link is to ask now.
+    pub(crate) fn poll(&mut self, link: usize, now_us: u64, out: &mut Vec<Ask>) {
+        let state = &mut self.links[link];
+        state.kick = false;
+        if !state.connected {
+            return;
+        }
+        let waiting = self.cursors.iter().any(|cursor| cursor.link == link && cursor.asked);
+        state.stuck |= waiting && state.alive_us.saturating_add(self.patience_us) <= now_us;
+        let topic = self.topic;
+        for (at, cursor) in self.cursors.iter_mut().enumerate() {
+            let full = cursor.queued_bytes >= self.config.prefetch_bytes;
+            if cursor.link != link || cursor.asked || full || cursor.not_before_us > now_us {
+                continue;
+            }
+            let handle = cursor.handle;
+            let request = match cursor.next {
+                Place::Stopped => continue,
+                _ if !cursor.opened => Request::Open { handle, topic, partition: cursor.partition },
+                Place::Find(at) => Request::OffsetForTime { handle, at },
+                Place::At(offset) => Request::Fetch {
+                    handle,
+                    offset,
+                    leader_epoch: cursor.epoch,
+                    max_bytes: self.config.max_bytes,
+                    min_bytes: self.config.min_bytes,
+                    max_wait_us: to_us(self.config.max_wait),
+                },
+            };
+            cursor.asked = true;
+            self.links[link].alive_us = now_us;
+            out.push(Ask { token: Token { cursor: at, generation: cursor.generation }, request });
+        }
+    }
+
+    pub(crate) fn on_connected(&mut self, link: usize) {
+        self.links[link] = Link { connected: true, kick: true, ..Link::default() };
+    }
+
+    pub(crate) fn on_lost(&mut self, link: usize) {
+        self.links[link] = Link::default();
+        for cursor in self.cursors.iter_mut().filter(|cursor| cursor.link == link) {
+            cursor.opened = false;
+            cursor.asked = false;
+        }
+    }
+
+    /// Takes an answer; the batches of a fetch lie in `chunk` at `payload`.
+    pub(crate) fn on_answer(
+        &mut self,
+        token: Token,
+        response: &Response<'_>,
+        chunk: &Arc<Chunk>,
+        payload: Range<usize>,
+        now_us: u64,
+        effects: &mut Effects,
+    ) {
+        let cursor = &mut self.cursors[token.cursor];
+        self.links[cursor.link].alive_us = now_us;
+        let current = cursor.generation == token.generation;
+        if let Response::Opened { leader_epoch, .. } = response {
+            cursor.opened = true;
+            cursor.asked = false;
+            // Who starts at the end has read nothing, but knows up to where this epoch reached.
+            if current && cursor.next == Place::Find(At::End) {
+                cursor.epoch = Some(*leader_epoch);
+            }
+            return;
+        }
+        if !current {
+            // Before it is opened nothing but the open can be on its way, and it was refused.
+            cursor.asked &= cursor.opened;
+            return;
+        }
+        cursor.asked = false;
+        match *response {
+            Response::OffsetFound { offset, .. } => {
+                cursor.next = Place::At(offset);
+                cursor.position = Some(offset);
+                cursor.failures = 0;
+                effects.wake.extend(cursor.seeking.take());
+            }
+            Response::Fetched { high_watermark, .. } => {
+                cursor.failures = 0;
+                self.on_batches(token.cursor, high_watermark, chunk, payload, effects);
+            }
+            Response::Error(ref body) => {
+                let refused = Refused::from(body);
+                self.on_refused(token.cursor, refused, u64::from(body.retry_after_us), now_us, effects);
+            }
+            _ => {}
+        }
+    }
+
+    fn on_batches(
+        &mut self,
+        at: usize,
+        high_watermark: u64,
+        chunk: &Arc<Chunk>,
+        payload: Range<usize>,
+        effects: &mut Effects,
+    ) {
+        if payload.is_empty() {
+            return;
+        }
+        let (chunk, mut range) = if payload.len() < COPY_BELOW_BYTES {
+            (Arc::new(Chunk::copy_of(&chunk[payload.clone()])), 0..payload.len())
+        } else {
+            (Arc::clone(chunk), payload)
+        };
+        let partition = self.cursors[at].partition;
+        let mut taken = false;
+        while !range.is_empty() {
+            let Place::At(from) = self.cursors[at].next else { return };
+            let cause = match self.cut(&chunk[range.clone()], partition) {
+                Ok(header) if header.base_offset > from && taken => Some(BatchError::Offsets),
+                Ok(header) if header.next_offset() <= from => {
+                    range.start += header.padded_bytes();
+                    continue;
+                }
+                Ok(header) => {
+                    let bytes = range.start..range.start + header.batch_bytes();
+                    range.start += header.padded_bytes();
+                    taken = true;
+                    let cursor = &mut self.cursors[at];
+                    cursor.next = Place::At(header.next_offset());
+                    cursor.epoch = Some(header.leader_epoch);
+                    let bytes_taken = header.padded_bytes();
+                    let chunk = Arc::clone(&chunk);
+                    let batch = RawBatch { partition, high_watermark, header, chunk, range: bytes, from };
+                    self.queue(at, bytes_taken, Ok(batch), effects);
+                    None
+                }
+                Err(cause) => Some(cause),
+            };
+            if let Some(cause) = cause {
+                self.stop(at, ConsumeError::Batch { partition, offset: from, cause }, effects);
+                return;
+            }
+        }
+        if !taken && let Place::At(offset) = self.cursors[at].next {
+            let cause = BatchError::Offsets;
+            self.stop(at, ConsumeError::Batch { partition, offset, cause }, effects);
+        }
+    }
+
+    /// The header of the first batch, checked as far as it can be without touching the body.
+    fn cut(&self, bytes: &[u8], partition: u32) -> Result<BatchHeader, BatchError> {
+        let header = BatchHeader::parse(bytes)?;
+        if header.padded_bytes() > bytes.len() {
+            return Err(BatchError::Truncated);
+        }
+        if !BatchHeader::verify_header(bytes, self.topic, partition) {
+            return Err(BatchError::Magic);
+        }
+        Ok(header)
+    }
+
+    fn on_refused(
+        &mut self,
+        at: usize,
+        refused: Refused,
+        retry_after_us: u64,
+        now_us: u64,
+        effects: &mut Effects,
+    ) {
+        let cursor = &mut self.cursors[at];
+        let partition = cursor.partition;
+        let offset = if let Place::At(offset) = cursor.next { offset } else { 0 };
+        match refused.code {
+            ErrorCode::LogTruncated => {
+                let offset = refused.detail[0];
+                cursor.next = Place::At(offset);
+                cursor.epoch = None;
+                self.queue(at, 0, Err(ConsumeError::LogTruncated { partition, offset }), effects);
+            }
+            ErrorCode::OffsetOutOfRange => match self.config.reset {
+                Reset::Start => cursor.restart(Place::Find(At::Start)),
+                Reset::End => cursor.restart(Place::Find(At::End)),
+                Reset::Fail => {
+                    let [log_start, high_watermark] = refused.detail;
+                    let error =
+                        ConsumeError::OffsetOutOfRange { partition, offset, log_start, high_watermark };
+                    self.stop(at, error, effects);
+                }
+            },
+            ErrorCode::Damaged => {
+                let [first, last] = refused.detail;
+                self.stop(at, ConsumeError::Damaged { partition, first, last }, effects);
+            }
+            ErrorCode::FencedEpoch => cursor.epoch = None,
+            ErrorCode::UnknownHandle => cursor.opened = false,
+            ErrorCode::UnknownTopic | ErrorCode::UnknownTopicId => {
+                self.stop(at, ConsumeError::UnknownTopic, effects)
+            }
+            ErrorCode::UnknownPartition => self.stop(at, ConsumeError::UnknownPartition, effects),
+            code if code.retryable() => {
+                cursor.failures += 1;
+                let pause = pause_us(self.backoff, cursor.failures, &mut self.rng);
+                cursor.not_before_us = now_us.saturating_add(pause.max(retry_after_us));
+            }
+            _ => self.stop(at, ConsumeError::Refused { partition, refused }, effects),
+        }
+    }
+
+    fn stop(&mut self, at: usize, error: ConsumeError, effects: &mut Effects) {
+        self.cursors[at].next = Place::Stopped;
+        effects.wake.extend(self.cursors[at].seeking.take());
+        self.queue(at, 0, Err(error), effects);
+    }
+
+    fn queue(
+        &mut self,
+        cursor: usize,
+        bytes: usize,
+        item: Result<RawBatch, ConsumeError>,
+        effects: &mut Effects,
+    ) {
+        self.cursors[cursor].queued_bytes += bytes;
+        self.queue.push_back(Queued { cursor, bytes, item });
+        effects.wake.extend(self.waker.take());
+    }
+
+    /// The next batch, its body checked, or an error in its turn. `None`: `waker` is woken when there is one.
+    pub(crate) fn next(&mut self, waker: Option<&Waker>) -> Option<Result<RawBatch, ConsumeError>> {
+        let Some(queued) = self.queue.pop_front() else {
+            if self.closed {
+                return Some(Err(ConsumeError::Closed));
+            }
+            self.waker = waker.cloned();
+            return None;
+        };
+        let cursor = &mut self.cursors[queued.cursor];
+        let was_full = cursor.queued_bytes >= self.config.prefetch_bytes;
+        cursor.queued_bytes -= queued.bytes;
+        self.links[cursor.link].kick |= was_full && cursor.queued_bytes < self.config.prefetch_bytes;
+        match &queued.item {
+            Ok(batch) => cursor.position = Some(batch.header.next_offset()),
+            Err(ConsumeError::LogTruncated { offset, .. }) => cursor.position = Some(*offset),
+            Err(_) => {}
+        }
+        Some(queued.item)
+    }
+
+    /// The body of a batch that was just taken does not match its CRC: the partition stands still.
+    pub(crate) fn on_damaged(&mut self, partition: u32) {
+        if let Some(&at) = self.by_partition.get(&partition) {
+            self.drop_queued(at);
+            self.cursors[at].restart(Place::Stopped);
+        }
+    }
+
+    /// Goes on from there; false if the partition is not read here.
+    pub(crate) fn seek(&mut self, partition: u32, to: Position) -> bool {
+        let Some(&at) = self.by_partition.get(&partition) else { return false };
+        self.drop_queued(at);
+        let cursor = &mut self.cursors[at];
+        cursor.restart(place(to));
+        cursor.position = known(to);
+        self.links[cursor.link].kick = true;
+        true
+    }
+
+    /// The offset a seek has found, or the end of waiting for it; otherwise `waker` is woken later.
+    pub(crate) fn sought(&mut self, partition: u32, waker: &Waker) -> Option<Option<u64>> {
+        let at = *self.by_partition.get(&partition)?;
+        let cursor = &mut self.cursors[at];
+        match cursor.next {
+            _ if self.closed => Some(None),
+            Place::At(_) | Place::Stopped => Some(cursor.position),
+            Place::Find(_) => {
+                cursor.seeking = Some(waker.clone());
+                None
+            }
+        }
+    }
+
+    pub(crate) fn position(&self, partition: u32) -> Option<u64> {
+        self.by_partition.get(&partition).and_then(|&at| self.cursors[at].position)
+    }
+
+    fn drop_queued(&mut self, at: usize) {
+        self.queue.retain(|queued| queued.cursor != at);
+        self.cursors[at].queued_bytes = 0;
+    }
+
+    pub(crate) fn close(&mut self, effects: &mut Effects) {
+        self.closed = true;
+        effects.wake.extend(self.waker.take());
+        effects.wake.extend(self.cursors.iter_mut().filter_map(|cursor| cursor.seeking.take()));
+    }
+
+    /// Moves to `effects` which links have something new to look at.
+    pub(crate) fn take_kicks(&mut self, effects: &mut Effects) {
+        for (at, link) in self.links.iter_mut().enumerate() {
+            if std::mem::take(&mut link.kick) {
+                effects.kick(at);
+            }
+        }
+    }
+
+    /// When `poll` has something to ask although nothing happened, in microseconds.
+    pub(crate) fn next_deadline(&self, link: usize, now_us: u64) -> Option<u64> {
+        let paused = |cursor: &&Cursor| cursor.link == link && !cursor.asked && cursor.not_before_us > now_us;
+        let paused = self.cursors.iter().filter(paused).map(|cursor| cursor.not_before_us).min();
+        let waiting = self.cursors.iter().any(|cursor| cursor.link == link && cursor.asked);
+        let silent = waiting.then(|| self.links[link].alive_us.saturating_add(self.patience_us));
+        paused.into_iter().chain(silent).min()
+    }
+
+    /// The link's connection answers no more and is to be made anew.
+    pub(crate) fn is_stuck(&self, link: usize) -> bool {
+        self.links[link].stuck
+    }
+}
+
+impl Cursor {
+    /// Everything asked or fetched so far is of no interest any more.
+    fn restart(&mut self, next: Place) {
+        self.generation = self.generation.wrapping_add(1);
+        // An open that is under way is still good; anything else on its way is not waited for.
+        self.asked &= !self.opened;
+        self.next = next;
+        self.epoch = None;
+        self.not_before_us = 0;
+    }
+}
+
+const fn place(position: Position) -> Place {
+    match position {
+        Position::Start => Place::Find(At::Start),
+        Position::End => Place::Find(At::End),
+        Position::Time(us) => Place::Find(At::Time(us)),
+        Position::Offset(offset) => Place::At(offset),
+    }
+}
+
+const fn known(position: Position) -> Option<u64> {
+    match position {
+        Position::Offset(offset) => Some(offset),
+        _ => None,
+    }
+}

@@ -1,0 +1,516 @@
+//! A small broker for the client's own tests: the native protocol over loopback, logs in memory, deduplication as the
+//! real one's, and faults by seed or by script.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use corelog_client::{BatchHeader, Durability, ErrorCode, ProducerId, TopicId};
+use corelog_model::batch::Patch;
+use corelog_model::{LogId, Term};
+use corelog_wire::api::SERVED;
+use corelog_wire::frame::HEADER_BYTES;
+use corelog_wire::{
+    At, Endpoint, ErrorBody, FrameHeader, HelloReply, MetadataReply, PartitionPlace, ReplyTo, Request,
+    Response, Split, Status, TopicView, decode_request, encode_response, split,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::{JoinHandle, JoinSet};
+
+/// What goes wrong with produce requests, each once in so many (0: never).
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Faults {
+    /// The connection ends before the request is looked at.
+    pub(crate) lost_before: u32,
+    /// The connection ends after the batch was appended, before the answer.
+    pub(crate) lost_after: u32,
+    /// The request is refused with BUSY.
+    pub(crate) busy: u32,
+    /// The answer takes 2 ms.
+    pub(crate) slow: u32,
+}
+
+#[derive(Default)]
+struct Log {
+    batches: Vec<(BatchHeader, Vec<u8>)>,
+    start: u64,
+    end: u64,
+    producers: HashMap<ProducerId, Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    next: u32,
+    last: VecDeque<(u32, u32, u64)>,
+}
+
+struct Topic {
+    name: String,
+    id: TopicId,
+    durability: Durability,
+    logs: Vec<Log>,
+}
+
+#[derive(Default)]
+pub(crate) struct Store {
+    topics: Vec<Topic>,
+    term: u32,
+    last_id: u64,
+    pub(crate) faults: Faults,
+    seed: u64,
+    /// Answers to the next fetches, in place of the log's.
+    pub(crate) fetch_refusals: VecDeque<(ErrorCode, [u64; 2])>,
+    /// Answers to the next produce requests.
+    pub(crate) produce_refusals: VecDeque<(ErrorCode, [u64; 2])>,
+    /// No produce request is answered while this is set.
+    pub(crate) silent: bool,
+    pub(crate) requests: usize,
+    pub(crate) appended: usize,
+    pub(crate) duplicates: usize,
+    pub(crate) losses: usize,
+}
+
+/// Shared by the broker's tasks.
+pub(crate) struct Shared {
+    store: Mutex<Store>,
+    news: Notify,
+    port: u16,
+    connections: AtomicUsize,
+}
+
+pub(crate) struct Broker {
+    pub(crate) shared: Arc<Shared>,
+    accepting: JoinHandle<()>,
+}
+
+enum Verdict {
+    Answer(Response<'static>),
+    Slow(Response<'static>),
+    Silence,
+    Lost,
+}
+
+impl Broker {
+    pub(crate) async fn start(faults: Faults, seed: u64) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let store = Store { term: 1, faults, seed, ..Store::default() };
+        let (news, connections) = (Notify::new(), AtomicUsize::new(0));
+        let shared = Arc::new(Shared { store: Mutex::new(store), news, port, connections });
+        let accepting = tokio::spawn(accept(Arc::clone(&shared), listener));
+        Self { shared, accepting }
+    }
+
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.shared.port)
+    }
+
+    pub(crate) fn store(&self) -> MutexGuard<'_, Store> {
+        self.shared.store.lock().unwrap()
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    /// Ends every connection and comes back on the same port, in the next term.
+    pub(crate) async fn restart(&mut self) {
+        self.accepting.abort();
+        let _ = (&mut self.accepting).await;
+        self.store().term += 1;
+        let listener = loop {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.set_reuseaddr(true).unwrap();
+            if socket.bind(([127, 0, 0, 1], self.shared.port).into()).is_ok() {
+                break socket.listen(64).unwrap();
+            }
+            tokio::task::yield_now().await;
+        };
+        self.accepting = tokio::spawn(accept(Arc::clone(&self.shared), listener));
+    }
+
+    /// The offsets and values of a partition, in order.
+    pub(crate) fn values(&self, topic: &str, partition: usize) -> Vec<Vec<u8>> {
+        let store = self.store();
+        let topic = store.topics.iter().find(|known| known.name == topic).unwrap();
+        let mut values = Vec::new();
+        for (header, bytes) in &topic.logs[partition].batches {
+            let mut aligned = corelog_model::batch::AlignedVec::<16>::new();
+            aligned.extend_from_slice(bytes);
+            let mut scratch = corelog_model::batch::AlignedVec::new();
+            assert!(header.verify_body(bytes), "the body is what was sealed");
+            let view = corelog_model::batch::BatchView::open(&aligned, &mut scratch).unwrap();
+            values.extend(view.records().map(|record| record.value.unwrap().to_vec()));
+        }
+        values
+    }
+
+    /// A crash without the last records: what is from `end` on is gone.
+    pub(crate) fn fall_back(&self, topic: &str, partition: usize, end: u64) {
+        let mut store = self.store();
+        let topic = store.topics.iter_mut().find(|known| known.name == topic).unwrap();
+        let log = &mut topic.logs[partition];
+        log.batches.retain(|(header, _)| header.base_offset < end);
+        log.end = log.batches.last().map_or(log.start, |(header, _)| header.next_offset());
+        log.producers.clear();
+    }
+
+    /// Retention: the records before `start` are gone.
+    pub(crate) fn recycle(&self, topic: &str, partition: usize, start: u64) {
+        let mut store = self.store();
+        let topic = store.topics.iter_mut().find(|known| known.name == topic).unwrap();
+        topic.logs[partition].batches.retain(|(header, _)| header.base_offset >= start);
+        topic.logs[partition].start = start;
+    }
+
+    pub(crate) fn flip_a_bit(&self, topic: &str, partition: usize, batch: usize) {
+        let mut store = self.store();
+        let topic = store.topics.iter_mut().find(|known| known.name == topic).unwrap();
+        topic.logs[partition].batches[batch].1[120] ^= 4;
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+async fn accept(shared: Arc<Shared>, listener: TcpListener) {
+    let mut connections = JoinSet::new();
+    loop {
+        let Ok((stream, _)) = listener.accept().await else { return };
+        connections.spawn(serve(Arc::clone(&shared), stream));
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+struct Counted(Arc<Shared>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+async fn serve(shared: Arc<Shared>, stream: TcpStream) {
+    shared.connections.fetch_add(1, Ordering::SeqCst);
+    let _counted = Counted(Arc::clone(&shared));
+    stream.set_nodelay(true).unwrap();
+    let (mut reader, mut writer) = stream.into_split();
+    let (answers, mut outgoing) = mpsc::unbounded_channel::<Vec<u8>>();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        while let Some(bytes) = outgoing.recv().await {
+            if writer.write_all(&bytes).await.is_err() {
+                return;
+            }
+        }
+    });
+    let mut handles = HashMap::new();
+    let mut stream = Vec::new();
+    loop {
+        let taken = match split(&stream, 64 << 20) {
+            Ok(Split::Frame(frame)) => {
+                let header = frame.header;
+                let request = decode_request(&header, frame.body).expect("the client speaks the protocol");
+                let reply = |response: &Response<'_>| answer(&answers, &header, response);
+                match request {
+                    Request::Fetch { .. } => {
+                        let fetch = Fetching::new(&request, &handles);
+                        tasks.spawn(fetch.run(Arc::clone(&shared), answers.clone(), header));
+                    }
+                    Request::Produce { handle, batches, .. } => {
+                        match produce(&shared, handles.get(&handle).copied(), batches) {
+                            Verdict::Answer(response) => reply(&response),
+                            Verdict::Silence => {}
+                            Verdict::Lost => return,
+                            Verdict::Slow(response) => {
+                                tokio::time::sleep(Duration::from_millis(2)).await;
+                                reply(&response);
+                            }
+                        }
+                    }
+                    request => cold(&shared, request, &mut handles, reply),
+                }
+                header.frame_bytes()
+            }
+            Ok(Split::Need(_)) => 0,
+            Err(error) => panic!("the client sent what is no frame: {error}"),
+        };
+        if taken > 0 {
+            stream.drain(..taken);
+        } else if !matches!(reader.read_buf(&mut stream).await, Ok(1..)) {
+            return;
+        }
+    }
+}
+
+fn answer(answers: &mpsc::UnboundedSender<Vec<u8>>, header: &FrameHeader, response: &Response<'_>) {
+    let mut bytes = Vec::with_capacity(HEADER_BYTES);
+    let FrameHeader { api, version, handle, correlation, .. } = *header;
+    encode_response(response, ReplyTo { api, version, handle, correlation }, &mut bytes);
+    // The connection may be gone.
+    let _ = answers.send(bytes);
+}
+
+fn refusal(code: ErrorCode, details: [u64; 2]) -> Response<'static> {
+    Response::Error(ErrorBody { details, ..ErrorBody::new(code, "") })
+}
+
+type Handles = HashMap<u32, (TopicId, u32)>;
+
+fn cold(shared: &Shared, request: Request<'_>, handles: &mut Handles, reply: impl Fn(&Response<'_>)) {
+    let mut store = shared.store.lock().unwrap();
+    match request {
+        Request::Hello(hello) => reply(&Response::Hello(HelloReply {
+            server: "test",
+            store: 1,
+            term: Term(store.term),
+            max_frame_bytes: hello.max_frame_bytes,
+            max_batch_bytes: 2 << 20,
+            served: SERVED,
+        })),
+        Request::Ping => reply(&Response::Pong),
+        Request::Status => reply(&Response::Status(Box::new(Status { requests: 7, ..Status::default() }))),
+        Request::ProducerId => {
+            store.last_id += 1;
+            reply(&Response::ProducerId { id: ProducerId(store.last_id), epoch: 0 });
+        }
+        Request::CreateTopic { name, partitions, durability } => {
+            if store.topics.iter().any(|topic| topic.name == name) {
+                return reply(&refusal(ErrorCode::TopicExists, [0, 0]));
+            }
+            store.last_id += 1;
+            let id = TopicId(u128::from(store.last_id));
+            let logs = (0..partitions).map(|_| Log::default()).collect();
+            store.topics.push(Topic { name: name.to_owned(), id, durability, logs });
+            reply(&Response::TopicCreated { topic: id });
+        }
+        Request::DeleteTopic { name } => {
+            store.topics.retain(|topic| topic.name != name);
+            reply(&Response::TopicDeleted);
+        }
+        Request::Metadata { topic } => metadata(&store, shared.port, topic, reply),
+        Request::Open { handle, topic, partition } => {
+            let durability = match store.log(topic, partition) {
+                Ok((_, durability)) => durability,
+                Err(code) => return reply(&refusal(code, [0, 0])),
+            };
+            handles.insert(handle, (topic, partition));
+            let leader_epoch = Term(store.term);
+            let log = store.log(topic, partition).unwrap().0;
+            let (log_start, high_watermark) = (log.start, log.end);
+            reply(&Response::Opened {
+                topic,
+                partition,
+                log_start,
+                high_watermark,
+                leader_epoch,
+                durability,
+            });
+        }
+        Request::OffsetForTime { handle, at } => {
+            let (topic, partition) = handles[&handle];
+            let log = store.log(topic, partition).unwrap().0;
+            let late = |time| log.batches.iter().find(|(header, _)| header.max_timestamp_us >= time);
+            let offset = match at {
+                At::Start => log.start,
+                At::End => log.end,
+                At::Time(time) => late(time).map_or(log.end, |(header, _)| header.base_offset),
+            };
+            reply(&Response::OffsetFound { offset, timestamp_us: None });
+        }
+        Request::Produce { .. } | Request::Fetch { .. } => unreachable!("served elsewhere"),
+    }
+}
+
+fn metadata(store: &Store, port: u16, wanted: Option<&str>, reply: impl Fn(&Response<'_>)) {
+    let topics: Vec<&Topic> =
+        store.topics.iter().filter(|topic| wanted.is_none_or(|name| topic.name == name)).collect();
+    if topics.is_empty() && wanted.is_some() {
+        return reply(&refusal(ErrorCode::UnknownTopic, [0, 0]));
+    }
+    let place = PartitionPlace::new(0, LogId(0), Term(store.term));
+    let places: Vec<Vec<PartitionPlace>> = topics.iter().map(|topic| vec![place; topic.logs.len()]).collect();
+    let views = topics.iter().zip(&places).map(|(topic, partitions)| TopicView {
+        name: &topic.name,
+        topic: topic.id,
+        durability: topic.durability,
+        partitions,
+    });
+    let endpoints = vec![Endpoint { host: "127.0.0.1", port }];
+    reply(&Response::Metadata(MetadataReply { version: 1, logs: 1, endpoints, topics: views.collect() }));
+}
+
+impl Store {
+    fn log(&mut self, topic: TopicId, partition: u32) -> Result<(&mut Log, Durability), ErrorCode> {
+        let topic =
+            self.topics.iter_mut().find(|known| known.id == topic).ok_or(ErrorCode::UnknownTopicId)?;
+        let durability = topic.durability;
+        let log = topic.logs.get_mut(partition as usize).ok_or(ErrorCode::UnknownPartition)?;
+        Ok((log, durability))
+    }
+
+    fn once_in(&mut self, n: u32) -> bool {
+        self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        n > 0 && (self.seed >> 33).is_multiple_of(u64::from(n))
+    }
+}
+
+fn produce(shared: &Shared, place: Option<(TopicId, u32)>, batch: &[u8]) -> Verdict {
+    let mut store = shared.store.lock().unwrap();
+    store.requests += 1;
+    let faults = store.faults;
+    if store.once_in(faults.lost_before) {
+        store.losses += 1;
+        return Verdict::Lost;
+    }
+    if store.silent {
+        return Verdict::Silence;
+    }
+    if store.once_in(faults.busy) {
+        return Verdict::Answer(refusal(ErrorCode::Busy, [0, 0]));
+    }
+    if let Some((code, details)) = store.produce_refusals.pop_front() {
+        return Verdict::Answer(refusal(code, details));
+    }
+    let Some((topic, partition)) = place else {
+        return Verdict::Answer(refusal(ErrorCode::UnknownHandle, [0, 0]));
+    };
+    let term = Term(store.term);
+    let response = match store.log(topic, partition) {
+        Err(code) => refusal(code, [0, 0]),
+        Ok((log, _)) => {
+            assert!(
+                BatchHeader::verify_header(batch, topic, partition),
+                "the header names topic and partition"
+            );
+            match log.append(batch, topic, partition, term) {
+                Ok((base_offset, fresh)) => {
+                    *(if fresh { &mut store.appended } else { &mut store.duplicates }) += 1;
+                    shared.news.notify_waiters();
+                    Response::Produced { base_offset, append_timestamp_us: 5, log_start: 0, batches: 1 }
+                }
+                Err((code, detail)) => refusal(code, [detail, 0]),
+            }
+        }
+    };
+    if store.once_in(faults.lost_after) {
+        store.losses += 1;
+        return Verdict::Lost;
+    }
+    if store.once_in(faults.slow) { Verdict::Slow(response) } else { Verdict::Answer(response) }
+}
+
+impl Log {
+    fn append(
+        &mut self,
+        batch: &[u8],
+        topic: TopicId,
+        partition: u32,
+        term: Term,
+    ) -> Result<(u64, bool), (ErrorCode, u64)> {
+        let header = BatchHeader::parse(batch).expect("a sealed batch");
+        let (first, last) = (header.base_sequence, header.base_sequence + header.record_count - 1);
+        if header.producer_id != ProducerId::NONE {
+            if !self.producers.contains_key(&header.producer_id) && first != 0 {
+                return Err((ErrorCode::UnknownProducerId, 0));
+            }
+            let known = self.producers.entry(header.producer_id).or_default();
+            if let Some(&(_, _, base)) = known.last.iter().find(|seen| (seen.0, seen.1) == (first, last)) {
+                return Ok((base, false));
+            }
+            if first != known.next {
+                return Err((ErrorCode::OutOfOrderSequence, u64::from(known.next)));
+            }
+            known.next = last + 1;
+            known.last.push_back((first, last, self.end));
+            if known.last.len() > 5 {
+                known.last.pop_front();
+            }
+        }
+        let base_offset = self.end;
+        let mut bytes = batch.to_vec();
+        let patch = Patch { base_offset, append_timestamp_us: 5, leader_epoch: term };
+        BatchHeader::patch(&mut bytes, &patch, topic, partition);
+        let header = BatchHeader::parse(&bytes).expect("patched");
+        self.end = header.next_offset();
+        self.batches.push((header, bytes));
+        Ok((base_offset, true))
+    }
+}
+
+struct Fetching {
+    place: Option<(TopicId, u32)>,
+    offset: u64,
+    max_bytes: usize,
+    max_wait: Duration,
+}
+
+impl Fetching {
+    fn new(request: &Request<'_>, handles: &Handles) -> Self {
+        let &Request::Fetch { handle, offset, max_bytes, max_wait_us, .. } = request else { unreachable!() };
+        let (place, max_bytes) = (handles.get(&handle).copied(), max_bytes as usize);
+        Self { place, offset, max_bytes, max_wait: Duration::from_micros(max_wait_us) }
+    }
+
+    async fn run(self, shared: Arc<Shared>, answers: mpsc::UnboundedSender<Vec<u8>>, header: FrameHeader) {
+        let deadline = tokio::time::Instant::now() + self.max_wait;
+        loop {
+            let news = shared.news.notified();
+            let over = tokio::time::Instant::now() >= deadline;
+            if self.attempt(&shared, over, &answers, &header) {
+                return;
+            }
+            let _ = tokio::time::timeout_at(deadline, news).await;
+        }
+    }
+
+    fn attempt(
+        &self,
+        shared: &Shared,
+        over: bool,
+        answers: &mpsc::UnboundedSender<Vec<u8>>,
+        header: &FrameHeader,
+    ) -> bool {
+        let mut store = shared.store.lock().unwrap();
+        let reply = |response: &Response<'_>| answer(answers, header, response);
+        if let Some((code, details)) = store.fetch_refusals.pop_front() {
+            reply(&refusal(code, details));
+            return true;
+        }
+        let Some((topic, partition)) = self.place else {
+            reply(&refusal(ErrorCode::UnknownHandle, [0, 0]));
+            return true;
+        };
+        let leader_epoch = Term(store.term);
+        let log = match store.log(topic, partition) {
+            Ok((log, _)) => log,
+            Err(code) => {
+                reply(&refusal(code, [0, 0]));
+                return true;
+            }
+        };
+        let (log_start, high_watermark) = (log.start, log.end);
+        if self.offset < log_start || self.offset > high_watermark {
+            reply(&refusal(ErrorCode::OffsetOutOfRange, [log_start, high_watermark]));
+            return true;
+        }
+        let mut batches = Vec::new();
+        for (known, bytes) in log.batches.iter().filter(|(known, _)| known.next_offset() > self.offset) {
+            if !batches.is_empty() && batches.len() + known.padded_bytes() > self.max_bytes {
+                break;
+            }
+            batches.extend_from_slice(bytes);
+        }
+        if batches.is_empty() && !over {
+            return false;
+        }
+        reply(&Response::Fetched { log_start, high_watermark, leader_epoch, batches: &batches });
+        true
+    }
+}
