@@ -1,2 +1,8 @@
 //! The corelog binary.
-fn main() {}
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    corelog_tools::run(std::env::args_os())
+}

@@ -268,8 +268,8 @@ pub struct EntryHeader {
 }
 
 impl EntryHeader {
-    /// Reads the header at the start of `bytes` and bounds its payload to `bytes`; checks no sum.
-    pub(crate) fn parse(bytes: &[u8]) -> Option<(Self, u32)> {
+    /// Reads the header at the start of `bytes`, and its CRC; bounds its payload to `bytes` and checks no sum.
+    pub fn parse(bytes: &[u8]) -> Option<(Self, u32)> {
         let head: &[u8; ENTRY_HEADER_BYTES] = bytes.first_chunk()?;
         let header = Self {
             kind: EntryKind::from_u8(head[5])?,

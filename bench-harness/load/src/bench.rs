@@ -1,0 +1,344 @@
+//! `corelog bench`: the broker of the run, the baselines around it, the run, and the results made of them.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant, SystemTime};
+
+use corelog_uring::affinity;
+use tempfile::TempDir;
+
+use crate::broker::{BrokerError, BrokerProcess};
+use crate::device;
+use crate::error::LoadError;
+use crate::hiccup::is_flagged;
+use crate::interrupt::Interrupt;
+use crate::machine::{self, CpuUse};
+use crate::phase::Measured;
+use crate::progress::{Observer, Progress, Stage};
+use crate::report::Histograms;
+use crate::results::{
+    BrokerResult, ConsumeResult, DeviceResult, MachineResult, ProduceResult, Results, SCHEMA, WorkloadResult,
+    ratio,
+};
+use crate::run::{Outcome, Target, run};
+use crate::workload::{ContentSource, Length, Workload};
+
+/// Below this a run does not start a broker of its own.
+pub const FREE_BYTES_NEEDED: u64 = 4 << 30;
+/// The cap of a recycled log.
+pub const RETENTION_BYTES: u64 = 2 << 30;
+/// How long the machine is watched before the run.
+const IDLE_WINDOW: Duration = Duration::from_millis(500);
+
+/// The broker that a run starts.
+#[derive(Clone, Debug)]
+pub struct OwnBroker {
+    /// The `corelog` binary.
+    pub program: PathBuf,
+    /// Where its temporary directory is made.
+    pub directory: PathBuf,
+    /// `poll`, `adaptive` or `park`.
+    pub mode: String,
+    /// No cap: every byte goes to an extent that was never written.
+    pub growing: bool,
+    /// Further `section.key=value`.
+    pub set: Vec<String>,
+    /// Measure the device before and after.
+    pub baselines: bool,
+}
+
+/// Against which broker.
+#[derive(Clone, Debug)]
+pub enum Which {
+    /// One that is there.
+    Server(String),
+    /// One that is started for the run and gone after it.
+    Own(OwnBroker),
+}
+
+/// A whole run.
+pub struct Bench {
+    /// The document.
+    pub results: Results,
+    /// For the report.
+    pub histograms: Histograms,
+    /// When it began.
+    pub started: SystemTime,
+}
+
+/// Runs `workload` from start to end. Blocks; pins the calling thread to the load's core.
+pub fn bench(
+    workload: &Workload,
+    which: &Which,
+    interrupt: &mut Interrupt,
+    observer: Observer<'_>,
+) -> Result<Bench, LoadError> {
+    workload.check()?;
+    let cores = Cores::choose();
+    let mut machine = machine::describe(cores.load as u32);
+    machine.idle_cpu_per_second = idle_cpu_per_second();
+    match which {
+        Which::Server(server) => {
+            cores.pin_load();
+            let target = Target { server: server.clone(), consumer_server: None };
+            let outcome = run(workload, &target, interrupt, observer)?;
+            Ok(conclude(workload, which, outcome, machine, None))
+        }
+        Which::Own(own) => run_own(workload, which, own, cores, machine, interrupt, observer),
+    }
+}
+
+fn run_own(
+    workload: &Workload,
+    which: &Which,
+    own: &OwnBroker,
+    cores: Cores,
+    mut machine: MachineResult,
+    interrupt: &mut Interrupt,
+    observer: Observer<'_>,
+) -> Result<Bench, LoadError> {
+    let data = data_directory(&own.directory)?;
+    machine.broker_core = Some(cores.broker as u32);
+    machine.file_system = machine::file_system(data.path());
+    let mut workload = workload.clone();
+    if !own.growing {
+        // One extent more than the cap: the first recycled one is in use when the window begins.
+        workload.fill_bytes = RETENTION_BYTES + (256 << 20);
+    }
+    let measure = |observer: Observer<'_>| -> Result<Option<DeviceResult>, LoadError> {
+        if !own.baselines {
+            return Ok(None);
+        }
+        observer(&Progress::of(Stage::Baseline));
+        device::measure(data.path(), own.growing, cores.broker, cores.load).map(Some)
+    };
+    let before = measure(observer)?;
+    if interrupt.is_seen() {
+        return Err(LoadError::Interrupted);
+    }
+    let broker = BrokerProcess::start(serve(own, data.path(), cores.broker))?;
+    let address = address(broker.ready_line())?;
+    machine.broker_ready = Some(broker.ready_line().to_owned());
+    cores.pin_load();
+    let target = Target { server: address, consumer_server: None };
+    let outcome = run(&workload, &target, interrupt, observer)?;
+    broker.stop()?;
+    let after = measure(observer)?;
+    let device = before.zip(after).map(|(before, after)| before.better(after));
+    Ok(conclude(&workload, which, outcome, machine, device))
+}
+
+/// A directory of its own below `directory`, gone when it is dropped.
+fn data_directory(directory: &Path) -> Result<TempDir, LoadError> {
+    let system = |cause| LoadError::System { operation: "making a directory for the data", cause };
+    let free = machine::free_bytes(directory).map_err(system)?;
+    if free < FREE_BYTES_NEEDED {
+        return Err(LoadError::NoSpace { path: directory.to_path_buf(), free, needed: FREE_BYTES_NEEDED });
+    }
+    tempfile::Builder::new().prefix("corelog-bench-").tempdir_in(directory).map_err(system)
+}
+
+fn serve(own: &OwnBroker, data: &Path, core: usize) -> Command {
+    let mut command = Command::new(&own.program);
+    command.args([
+        "serve",
+        "--format",
+        "json",
+        "--with-parent",
+        "--listen",
+        "127.0.0.1:0",
+        "--mode",
+        &own.mode,
+    ]);
+    command.arg("--data-dir").arg(data.join("store"));
+    command.args(["--set", &format!("server.cpu={core}")]);
+    if !own.growing {
+        command.args(["--set", &format!("log.retention_bytes={RETENTION_BYTES}")]);
+    }
+    for set in &own.set {
+        command.args(["--set", set]);
+    }
+    command
+}
+
+/// The address in the JSON ready line of `corelog serve`.
+fn address(ready: &str) -> Result<String, BrokerError> {
+    let line: Option<serde_json::Value> = serde_json::from_str(ready).ok();
+    let address = line.as_ref().and_then(|line| line.get("ready")?.get("address")?.as_str());
+    address.map(str::to_owned).ok_or_else(|| BrokerError::NotReady(ready.into()))
+}
+
+/// Which core does what: as far apart as the machine allows.
+#[derive(Clone, Copy, Debug)]
+struct Cores {
+    broker: usize,
+    load: usize,
+}
+
+impl Cores {
+    fn choose() -> Self {
+        let cores = affinity::cores();
+        let load = cores.first().copied().unwrap_or(0);
+        Self { load, broker: cores.get(1).copied().unwrap_or(load) }
+    }
+
+    /// From here on the calling thread makes load. Where the system refuses, the load runs wherever it likes; the
+    /// hiccups then tell what that costs.
+    fn pin_load(self) {
+        affinity::pin(self.load);
+    }
+}
+
+fn idle_cpu_per_second() -> f64 {
+    let (start, began) = (CpuUse::now(), Instant::now());
+    std::thread::sleep(IDLE_WINDOW);
+    let used = CpuUse::now().since(start);
+    ratio(used.machine - used.load, began.elapsed().as_secs_f64()).max(0.0)
+}
+
+/// The document of a run. Throughput and CPU are of the saturation phase where there is one; latency is of the
+/// open loop where there is one.
+fn conclude(
+    workload: &Workload,
+    which: &Which,
+    outcome: Outcome,
+    mut machine: MachineResult,
+    device: Option<DeviceResult>,
+) -> Bench {
+    let Outcome { started, saturation, open_loop, rate, record_bytes, check, histograms } = outcome;
+    let phases = match (&saturation, &open_loop) {
+        (Some(_), Some(_)) => "saturation+open-loop",
+        (Some(_), None) => "saturation",
+        _ => "open-loop",
+    };
+    let window = saturation.as_ref().or(open_loop.as_ref()).expect("a run has a phase");
+    let latency = open_loop.as_ref().or(saturation.as_ref()).expect("a run has a phase");
+    machine.load_cpu_seconds = window.cpu.load;
+    machine.window_seconds = window.window.as_secs_f64();
+    let machine_cpu_seconds = window.cpu.others(machine.idle_cpu_per_second, window.window);
+    let produce = produce_result(window, latency);
+    let flagged = match (open_loop.as_ref().and_then(|open| open.hiccup), produce.response_us) {
+        (Some(hiccup), Some(response)) => is_flagged(hiccup.p999, response.p999),
+        _ => false,
+    };
+    let results = Results {
+        schema: SCHEMA.to_owned(),
+        workload: workload_result(workload, which, phases, rate, record_bytes),
+        machine,
+        consume: consume_result(window, latency),
+        broker: BrokerResult::new(
+            &window.broker,
+            machine_cpu_seconds,
+            window.acknowledged,
+            window.acknowledged_bytes,
+        ),
+        machine_cpu_seconds,
+        device: device.map(|device| device.used_by(produce.bytes_per_second)),
+        produce,
+        hiccup_us: open_loop.as_ref().and_then(|open| open.hiccup),
+        flagged,
+        check,
+    };
+    Bench { results, histograms, started }
+}
+
+fn produce_result(window: &Measured, latency: &Measured) -> ProduceResult {
+    let seconds = window.window.as_secs_f64();
+    ProduceResult {
+        records: window.acknowledged,
+        bytes: window.acknowledged_bytes,
+        records_per_second: ratio(window.acknowledged as f64, seconds),
+        bytes_per_second: ratio(window.acknowledged_bytes as f64, seconds),
+        response_us: latency.response,
+        service_us: latency.service,
+        delay_us: latency.delay,
+    }
+}
+
+fn consume_result(window: &Measured, latency: &Measured) -> ConsumeResult {
+    let seconds = window.window.as_secs_f64();
+    ConsumeResult {
+        records: window.consumed,
+        bytes: window.consumed_bytes,
+        records_per_second: ratio(window.consumed as f64, seconds),
+        bytes_per_second: ratio(window.consumed_bytes as f64, seconds),
+        end_to_end_us: latency.end_to_end,
+    }
+}
+
+fn workload_result(
+    workload: &Workload,
+    which: &Which,
+    phases: &str,
+    rate: Option<f64>,
+    record_bytes: u64,
+) -> WorkloadResult {
+    let (duration_seconds, records) = match workload.length {
+        Length::Duration(duration) => (Some(duration.as_secs_f64()), None),
+        Length::Records(records) => (None, Some(records)),
+    };
+    let (mode, log, server) = match which {
+        Which::Server(server) => (None, "server", Some(server.clone())),
+        Which::Own(own) => (Some(own.mode.clone()), if own.growing { "growing" } else { "recycled" }, None),
+    };
+    WorkloadResult {
+        phases: phases.to_owned(),
+        duration_seconds,
+        records,
+        rate,
+        record_bytes,
+        payload_file: match &workload.content {
+            ContentSource::Size(_) => None,
+            ContentSource::Lines(path) => Some(path.display().to_string()),
+        },
+        producers: workload.producers,
+        consumers: workload.consumers,
+        partitions: workload.partitions,
+        batch_bytes: workload.batch_bytes as u64,
+        codec: format!("{:?}", workload.codec).to_lowercase(),
+        durability: workload.durability.name().to_owned(),
+        mode,
+        log: log.to_owned(),
+        seed: workload.seed,
+        server,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_is_read_from_the_ready_line_and_anything_else_is_refused() {
+        let ready = r#"{"ready":{"address":"127.0.0.1:4711","mode":"poll"}}"#;
+        assert_eq!(address(ready).expect("an address"), "127.0.0.1:4711");
+        for line in ["", "corelog is ready", "{\"ready\":{}}"] {
+            assert!(matches!(address(line), Err(BrokerError::NotReady(_))), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_recycled_log_is_capped_and_a_growing_one_is_not() {
+        let mut own = OwnBroker {
+            program: "corelog".into(),
+            directory: ".".into(),
+            mode: "park".to_owned(),
+            growing: false,
+            set: vec!["log.frame_bytes=1 MiB".to_owned()],
+            baselines: false,
+        };
+        let arguments = |own: &OwnBroker| {
+            let command = serve(own, Path::new("/d"), 3);
+            command
+                .get_args()
+                .map(|argument| argument.to_string_lossy().into_owned())
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        let recycled = arguments(&own);
+        assert!(recycled.contains("--set log.retention_bytes=2147483648"), "{recycled}");
+        assert!(recycled.contains("--set server.cpu=3") && recycled.contains("--set log.frame_bytes=1 MiB"));
+        own.growing = true;
+        assert!(!arguments(&own).contains("retention"));
+    }
+}

@@ -1,0 +1,71 @@
+//! Waits for an intended time: sleeps while it is far, then spins, letting the other tasks of the loop run at each
+//! turn. The runtime's timer has steps of a millisecond; what it is late by is spun away in advance.
+
+use std::cell::{Cell, RefCell, RefMut};
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::hiccup::Hiccups;
+
+/// A wait longer than this begins with sleep ...
+const SLEEP_ABOVE_NS: u64 = 3_000_000;
+/// ... that ends this long before the time.
+const SPIN_NS: u64 = 2_000_000;
+
+/// Shared by the producers of one loop.
+pub(crate) struct Pace {
+    clock: Clock,
+    hiccups: RefCell<Hiccups>,
+    /// Producers that spin now: while there is one, no time of the loop is planned sleep.
+    spinning: Cell<u32>,
+}
+
+impl Pace {
+    pub(crate) fn new(clock: Clock) -> Self {
+        Self { clock, hiccups: RefCell::new(Hiccups::new(clock.now_ns())), spinning: Cell::new(0) }
+    }
+
+    /// Returns at `intended_ns`, or at once when that has passed. The time of the return.
+    pub(crate) async fn until(&self, intended_ns: u64) -> u64 {
+        let mut now = self.clock.now_ns();
+        if now + SLEEP_ABOVE_NS < intended_ns {
+            let planned = intended_ns - SPIN_NS;
+            tokio::time::sleep(Duration::from_nanos(planned - now)).await;
+            now = self.clock.now_ns();
+            if self.spinning.get() == 0 {
+                // The timer's own step is not lateness: a wake within it is what was asked for.
+                self.hiccups.borrow_mut().woke(now.min(planned + 1_000_000), now);
+            }
+        }
+        if now >= intended_ns {
+            return now;
+        }
+        let _spinning = Spinning::new(&self.spinning);
+        while now < intended_ns {
+            tokio::task::yield_now().await;
+            now = self.clock.now_ns();
+            self.hiccups.borrow_mut().turn(now);
+        }
+        now
+    }
+
+    pub(crate) fn hiccups(&self) -> RefMut<'_, Hiccups> {
+        self.hiccups.borrow_mut()
+    }
+}
+
+/// One producer that spins; a dropped wait spins no more.
+struct Spinning<'a>(&'a Cell<u32>);
+
+impl<'a> Spinning<'a> {
+    fn new(count: &'a Cell<u32>) -> Self {
+        count.set(count.get() + 1);
+        Self(count)
+    }
+}
+
+impl Drop for Spinning<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}

@@ -1,0 +1,294 @@
+//! The result of a run, as `bench --format json` prints it: schema `corelog.bench/1`.
+//!
+//! The structs are the schema. Fields may be added; what is here keeps its name, place and unit.
+
+use serde::{Deserialize, Serialize};
+
+use crate::latency::Quantiles;
+use crate::verify::Check;
+
+/// Names the schema of [`Results`].
+pub const SCHEMA: &str = "corelog.bench/1";
+
+/// One run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Results {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// What was asked for.
+    pub workload: WorkloadResult,
+    /// Where it ran.
+    pub machine: MachineResult,
+    /// The producers' side.
+    pub produce: ProduceResult,
+    /// The consumers' side.
+    pub consume: ConsumeResult,
+    /// What the broker says of itself, over the window that the throughput is of.
+    pub broker: BrokerResult,
+    /// CPU time of the whole machine in that window, less the load's own and less what the idle machine takes.
+    pub machine_cpu_seconds: f64,
+    /// What the device can do; `None` with a broker that was already there.
+    pub device: Option<DeviceResult>,
+    /// How late the load's own loop ran in the phase that the latencies are of.
+    pub hiccup_us: Option<Quantiles>,
+    /// Whether `hiccup_us.p999` is more than half of the p99.9 claimed: the tail is not to be trusted.
+    pub flagged: bool,
+    /// Whether everything came back.
+    pub check: Check,
+}
+
+/// The workload, with every default filled in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkloadResult {
+    /// `saturation`, `saturation+open-loop` or `open-loop`.
+    pub phases: String,
+    /// Length of each measured phase, when bounded by time.
+    pub duration_seconds: Option<f64>,
+    /// Records of each measured phase, when bounded by number.
+    pub records: Option<u64>,
+    /// Records a second of the open loop; `None` when there was none.
+    pub rate: Option<f64>,
+    /// Mean size of a value, in bytes.
+    pub record_bytes: u64,
+    /// The file whose lines were sent; `None` for generated content.
+    pub payload_file: Option<String>,
+    /// Producers, each with its own connection.
+    pub producers: u32,
+    /// Consumers, each with its own connection.
+    pub consumers: u32,
+    /// Partitions of the topic.
+    pub partitions: u32,
+    /// A batch is at most this large.
+    pub batch_bytes: u64,
+    /// `none`, `lz4` or `zstd`.
+    pub codec: String,
+    /// `durable`, `written` or `memory`.
+    pub durability: String,
+    /// `poll`, `adaptive` or `park`; `None` with a broker that was already there.
+    pub mode: Option<String>,
+    /// `recycled`, `growing`, or `server` with a broker that was already there.
+    pub log: String,
+    /// Of the content.
+    pub seed: u64,
+    /// Address of the broker, when it was already there.
+    pub server: Option<String>,
+}
+
+/// The machine, and what of it the load itself took.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MachineResult {
+    /// Model of the processor.
+    pub cpu: String,
+    /// Cores that may be used.
+    pub cores: u32,
+    /// Kernel release.
+    pub kernel: String,
+    /// Total memory.
+    pub memory_bytes: u64,
+    /// Core of the broker, when it was started for the run.
+    pub broker_core: Option<u32>,
+    /// Core of the load.
+    pub load_core: u32,
+    /// File system of the data, when the broker was started for the run.
+    pub file_system: Option<String>,
+    /// The ready line of the broker: refused registration, buffered files.
+    pub broker_ready: Option<String>,
+    /// CPU time of the load process in the window.
+    pub load_cpu_seconds: f64,
+    /// CPU seconds a second of the idle machine, before the run.
+    pub idle_cpu_per_second: f64,
+    /// Length of the window.
+    pub window_seconds: f64,
+}
+
+/// Acknowledged records. Throughput is the saturation phase's where there is one, latency the open loop's.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ProduceResult {
+    /// Acknowledged in the window.
+    pub records: u64,
+    /// Bytes of their values.
+    pub bytes: u64,
+    /// Over the window.
+    pub records_per_second: f64,
+    /// Over the window.
+    pub bytes_per_second: f64,
+    /// Intended -> acknowledged; `None` without an open loop.
+    pub response_us: Option<Quantiles>,
+    /// Sent -> acknowledged.
+    pub service_us: Option<Quantiles>,
+    /// Intended -> sent; `None` without an open loop.
+    pub delay_us: Option<Quantiles>,
+}
+
+/// Verified records.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ConsumeResult {
+    /// Consumed in the window.
+    pub records: u64,
+    /// Bytes of their values.
+    pub bytes: u64,
+    /// Over the window.
+    pub records_per_second: f64,
+    /// Over the window.
+    pub bytes_per_second: f64,
+    /// Intended -> consumed; `None` without an open loop or without live consumers.
+    pub end_to_end_us: Option<Quantiles>,
+}
+
+/// The broker, over the window.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct BrokerResult {
+    /// CPU time of its threads.
+    pub cpu_seconds: f64,
+    /// Of the larger of its own CPU time and the machine's, less polling, per byte produced.
+    pub cpu_ns_per_byte: f64,
+    /// The same per record produced.
+    pub cpu_ns_per_record: f64,
+    /// Turns of its loop that found work.
+    pub busy_seconds: f64,
+    /// Turns that found none.
+    pub polling_seconds: f64,
+    /// Frames written: group commits.
+    pub frames: u64,
+    /// Bytes written to the log.
+    pub bytes_written: u64,
+    /// Per byte produced.
+    pub bytes_written_per_byte: f64,
+    /// Resident memory at the end.
+    pub resident_bytes: u64,
+}
+
+/// What the device and the loopback can do, before and after the run, the better figures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DeviceResult {
+    /// Large writes without a flush.
+    pub write_bytes_per_second: f64,
+    /// Large writes, each durable.
+    pub durable_write_bytes_per_second: f64,
+    /// One 4 KiB durable write at a time.
+    pub durable_write_4k_us: SmallWrite,
+    /// A bare stream from the load's core to the broker's.
+    pub tcp_bytes_per_second: f64,
+    /// Bytes produced per second over the smaller of the durable write and the stream.
+    pub utilization: f64,
+}
+
+/// Time of one durable write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SmallWrite {
+    /// Median, in microseconds.
+    pub p50: f64,
+    /// 99 %, in microseconds.
+    pub p99: f64,
+}
+
+/// CPU and bytes of one window, from which [`BrokerResult`] is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct BrokerUse {
+    /// CPU time of the broker's threads.
+    pub cpu_seconds: f64,
+    /// Turns that found work.
+    pub busy_seconds: f64,
+    /// Turns that found none.
+    pub polling_seconds: f64,
+    /// Frames written.
+    pub frames: u64,
+    /// Bytes written to the log.
+    pub bytes_written: u64,
+    /// Resident memory at the end of the window.
+    pub resident_bytes: u64,
+}
+
+impl BrokerUse {
+    /// What was used since `start`; memory is as it is now.
+    pub fn since(&self, start: &Self) -> Self {
+        Self {
+            cpu_seconds: self.cpu_seconds - start.cpu_seconds,
+            busy_seconds: self.busy_seconds - start.busy_seconds,
+            polling_seconds: self.polling_seconds - start.polling_seconds,
+            frames: self.frames.saturating_sub(start.frames),
+            bytes_written: self.bytes_written.saturating_sub(start.bytes_written),
+            resident_bytes: self.resident_bytes,
+        }
+    }
+}
+
+impl BrokerResult {
+    /// Relates what the broker used to what was produced. The CPU charged is the larger of the broker's own figure
+    /// and the rest of the machine's: kernel threads that work for the broker are not forgotten. Polling is apart.
+    pub fn new(used: &BrokerUse, machine_cpu_seconds: f64, records: u64, bytes: u64) -> Self {
+        let charged = (used.cpu_seconds.max(machine_cpu_seconds) - used.polling_seconds).max(0.0);
+        Self {
+            cpu_seconds: used.cpu_seconds,
+            cpu_ns_per_byte: ratio(charged * 1e9, bytes as f64),
+            cpu_ns_per_record: ratio(charged * 1e9, records as f64),
+            busy_seconds: used.busy_seconds,
+            polling_seconds: used.polling_seconds,
+            frames: used.frames,
+            bytes_written: used.bytes_written,
+            bytes_written_per_byte: ratio(used.bytes_written as f64, bytes as f64),
+            resident_bytes: used.resident_bytes,
+        }
+    }
+}
+
+impl DeviceResult {
+    /// The better figure of each: a neighbour's noise makes a device look slower, never faster.
+    pub fn better(self, other: Self) -> Self {
+        Self {
+            write_bytes_per_second: self.write_bytes_per_second.max(other.write_bytes_per_second),
+            durable_write_bytes_per_second: self
+                .durable_write_bytes_per_second
+                .max(other.durable_write_bytes_per_second),
+            durable_write_4k_us: SmallWrite {
+                p50: self.durable_write_4k_us.p50.min(other.durable_write_4k_us.p50),
+                p99: self.durable_write_4k_us.p99.min(other.durable_write_4k_us.p99),
+            },
+            tcp_bytes_per_second: self.tcp_bytes_per_second.max(other.tcp_bytes_per_second),
+            utilization: 0.0,
+        }
+    }
+
+    /// Sets `utilization` to what `bytes_per_second` is of the smaller baseline.
+    pub fn used_by(mut self, bytes_per_second: f64) -> Self {
+        let limit = self.durable_write_bytes_per_second.min(self.tcp_bytes_per_second);
+        self.utilization = ratio(bytes_per_second, limit);
+        self
+    }
+}
+
+/// 0 where nothing was counted: JSON has no infinity.
+pub(crate) fn ratio(part: f64, whole: f64) -> f64 {
+    if whole > 0.0 { part / whole } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_larger_cpu_figure_is_charged_and_polling_is_apart() {
+        let used = BrokerUse { cpu_seconds: 6.0, polling_seconds: 2.0, ..BrokerUse::default() };
+        assert_eq!(BrokerResult::new(&used, 5.0, 1_000, 4_000_000_000).cpu_ns_per_byte, 1.0);
+        assert_eq!(BrokerResult::new(&used, 10.0, 1_000, 4_000_000_000).cpu_ns_per_byte, 2.0);
+        assert_eq!(BrokerResult::new(&used, 10.0, 0, 0).cpu_ns_per_record, 0.0);
+    }
+
+    #[test]
+    fn utilization_is_of_the_smaller_baseline() {
+        let before = DeviceResult {
+            durable_write_bytes_per_second: 2.0e9,
+            tcp_bytes_per_second: 2.5e9,
+            durable_write_4k_us: SmallWrite { p50: 100.0, p99: 200.0 },
+            ..DeviceResult::default()
+        };
+        let after = DeviceResult {
+            durable_write_bytes_per_second: 2.2e9,
+            durable_write_4k_us: SmallWrite { p50: 110.0, p99: 190.0 },
+            ..before
+        };
+        let device = before.better(after).used_by(1.1e9);
+        assert_eq!(device.utilization, 0.5);
+        assert_eq!(device.durable_write_4k_us, SmallWrite { p50: 100.0, p99: 190.0 });
+    }
+}

@@ -1,0 +1,202 @@
+//! The result of a run as text: one screen, every figure with its unit.
+
+use std::fmt::Write as _;
+
+use crate::latency::Quantiles;
+use crate::results::{DeviceResult, Results, WorkloadResult};
+
+/// The table that `corelog bench` prints and `report.txt` holds.
+pub fn table(results: &Results) -> String {
+    let mut out = String::new();
+    workload(&results.workload, &mut out);
+    machine(results, &mut out);
+    throughput(results, &mut out);
+    latency(results, &mut out);
+    broker(results, &mut out);
+    if let Some(device) = &results.device {
+        baseline(device, &mut out);
+    }
+    verdict(results, &mut out);
+    out
+}
+
+macro_rules! line {
+    ($out:expr) => { $out.push('\n') };
+    ($out:expr, $($argument:tt)*) => {
+        writeln!($out, $($argument)*).expect("writing to a string cannot fail")
+    };
+}
+
+fn workload(workload: &WorkloadResult, out: &mut String) {
+    let length = match (workload.duration_seconds, workload.records) {
+        (Some(seconds), _) => format!("{seconds} s"),
+        (_, Some(records)) => format!("{records} records"),
+        _ => String::new(),
+    };
+    line!(out, "corelog bench: {}, {length} each", workload.phases);
+    line!(
+        out,
+        "  {} producers, {} consumers, {} partitions; {} B records, {} batches, codec {}, {}, log {}",
+        workload.producers,
+        workload.consumers,
+        workload.partitions,
+        workload.record_bytes,
+        bytes(workload.batch_bytes as f64),
+        workload.codec,
+        workload.durability,
+        workload.log,
+    );
+    if let Some(mode) = &workload.mode {
+        line!(out, "  broker mode {mode}");
+    }
+    if let Some(server) = &workload.server {
+        line!(out, "  broker at {server}");
+    }
+}
+
+fn machine(results: &Results, out: &mut String) {
+    let machine = &results.machine;
+    let broker = machine.broker_core.map_or_else(String::new, |core| format!("broker on core {core}, "));
+    line!(
+        out,
+        "  {}, {} cores ({broker}load on core {}), {}",
+        machine.cpu,
+        machine.cores,
+        machine.load_core,
+        machine.kernel
+    );
+    if let Some(ready) = &machine.broker_ready {
+        line!(out, "  {ready}");
+    }
+    line!(out);
+}
+
+fn throughput(results: &Results, out: &mut String) {
+    let (produce, consume) = (&results.produce, &results.consume);
+    line!(out, "{:<12}{:>14}{:>16}{:>14}", "throughput", "records", "records/s", "bytes/s");
+    let mut row = |name, records, rate: f64, speed: f64| {
+        line!(out, "{name:<12}{records:>14}{rate:>16.0}{:>14}", bytes(speed));
+    };
+    row("produce", produce.records, produce.records_per_second, produce.bytes_per_second);
+    row("consume", consume.records, consume.records_per_second, consume.bytes_per_second);
+    line!(out);
+}
+
+fn latency(results: &Results, out: &mut String) {
+    let rows = [
+        ("response", "intended -> acknowledged", results.produce.response_us),
+        ("service", "sent -> acknowledged", results.produce.service_us),
+        ("delay", "intended -> sent", results.produce.delay_us),
+        ("end to end", "intended -> consumed", results.consume.end_to_end_us),
+        ("hiccup", "the load's own loop", results.hiccup_us),
+    ];
+    let rate = results
+        .workload
+        .rate
+        .map_or_else(|| "saturated".to_owned(), |rate| format!("at {rate:.0} records/s"));
+    line!(
+        out,
+        "{:<12}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}   us, {rate}",
+        "latency",
+        "p50",
+        "p90",
+        "p99",
+        "p99.9",
+        "p99.99",
+        "max"
+    );
+    for (name, meaning, quantiles) in rows {
+        match quantiles {
+            Some(Quantiles { p50, p90, p99, p999, p9999, max }) => line!(
+                out,
+                "{name:<12}{p50:>10.1}{p90:>10.1}{p99:>10.1}{p999:>10.1}{p9999:>10.1}{max:>10.1}   {meaning}"
+            ),
+            None => line!(out, "{name:<12}{:>60}   {meaning}", "-"),
+        }
+    }
+    line!(out);
+}
+
+fn broker(results: &Results, out: &mut String) {
+    let broker = &results.broker;
+    line!(
+        out,
+        "broker      {:.2} s CPU ({:.2} s busy, {:.2} s polling), {:.3} ns/B, {:.1} ns/record; {} frames, {} written ({:.3} per byte), {} resident",
+        broker.cpu_seconds,
+        broker.busy_seconds,
+        broker.polling_seconds,
+        broker.cpu_ns_per_byte,
+        broker.cpu_ns_per_record,
+        broker.frames,
+        bytes(broker.bytes_written as f64),
+        broker.bytes_written_per_byte,
+        bytes(broker.resident_bytes as f64),
+    );
+    line!(
+        out,
+        "machine     {:.2} s CPU beside the load's {:.2} s, in {:.2} s",
+        results.machine_cpu_seconds,
+        results.machine.load_cpu_seconds,
+        results.machine.window_seconds
+    );
+}
+
+fn baseline(device: &DeviceResult, out: &mut String) {
+    line!(
+        out,
+        "device      {}/s written, {}/s durable, 4 KiB durable {:.0} us (p99 {:.0}); stream {}/s; {:.0} % of the smaller used",
+        bytes(device.write_bytes_per_second),
+        bytes(device.durable_write_bytes_per_second),
+        device.durable_write_4k_us.p50,
+        device.durable_write_4k_us.p99,
+        bytes(device.tcp_bytes_per_second),
+        device.utilization * 100.0,
+    );
+}
+
+fn verdict(results: &Results, out: &mut String) {
+    let check = &results.check;
+    line!(
+        out,
+        "check       {}: {} acknowledged = {} verified + {} expired + {} lost; {} duplicated, {} out of order, {} corrupted",
+        if check.passed() { "passed" } else { "FAILED" },
+        check.acknowledged,
+        check.verified,
+        check.expired,
+        check.lost,
+        check.duplicated,
+        check.out_of_order,
+        check.corrupted,
+    );
+    if results.flagged {
+        line!(
+            out,
+            "FLAGGED     the load's own hiccups are more than half of the p99.9 above: measure again on a quieter machine"
+        );
+    }
+}
+
+/// A number of bytes with a decimal unit, as disks and networks are sold.
+pub fn bytes(count: f64) -> String {
+    let units = ["B", "kB", "MB", "GB", "TB"];
+    let mut value = count;
+    let mut unit = 0;
+    while value >= 999.5 && unit + 1 < units.len() {
+        value /= 1e3;
+        unit += 1;
+    }
+    if unit == 0 { format!("{value:.0} {}", units[unit]) } else { format!("{value:.2} {}", units[unit]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_have_the_unit_that_fits() {
+        assert_eq!(bytes(0.0), "0 B");
+        assert_eq!(bytes(999.0), "999 B");
+        assert_eq!(bytes(131_072.0), "131.07 kB");
+        assert_eq!(bytes(2_150_000_000.0), "2.15 GB");
+    }
+}

@@ -1,0 +1,174 @@
+//! `corelog bench`: the load, its progress, the table and the report directory.
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use corelog_load::{
+    ContentSource, Interrupt, Length, OwnBroker, Pace, Progress, Which, Workload, bench, bytes, report, table,
+};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::cli::{Bench, Format, Mode, Rate};
+use crate::failure::Failure;
+use crate::output::Output;
+
+pub(super) fn run(arguments: &Bench, format: Format) -> Result<(), Failure> {
+    let workload = workload(arguments);
+    let which = which(arguments)?;
+    let mut interrupt =
+        Interrupt::watch().map_err(|error| Failure::io("signals cannot be waited for", &error))?;
+    let mut display = Display::new();
+    let result = bench(&workload, &which, &mut interrupt, &mut |progress| display.show(progress));
+    display.end();
+    let run = result.map_err(|error| Failure::load(&error))?;
+
+    let directory = arguments.report.clone().unwrap_or_else(|| report_directory(run.started));
+    report::write(&directory, &run.results, &run.histograms, run.started)
+        .map_err(|error| Failure::io(error.to_string(), &error.cause))?;
+    let mut output = Output::new();
+    match format {
+        Format::Text => {
+            output.bytes(table(&run.results).as_bytes())?;
+            output.line(&format!("report      {}", directory.display()))?;
+        }
+        Format::Json => {
+            let document = serde_json::to_value(&run.results)
+                .map_err(|error| Failure::new("JSON", "the result cannot be written").cause(error))?;
+            output.json(&document)?;
+            eprintln!("report: {}", directory.display());
+        }
+    }
+    output.flush()?;
+    if run.results.check.passed() {
+        return Ok(());
+    }
+    Err(Failure::new("CHECK", "what came back is not what was acknowledged")
+        .cause(format!("{:?}", run.results.check))
+        .help("this is a bug of corelog or damage on the way: keep the report and file an issue"))
+}
+
+fn workload(arguments: &Bench) -> Workload {
+    let default = Workload::default();
+    let batch_bytes = usize::try_from(arguments.batch_bytes).unwrap_or(usize::MAX);
+    Workload {
+        length: arguments.records.map_or(Length::Duration(arguments.duration), Length::Records),
+        pace: match arguments.rate {
+            None => Pace::Half,
+            Some(Rate::Max) => Pace::Saturation,
+            Some(Rate::PerSecond(rate)) => Pace::Rate(rate),
+        },
+        content: match &arguments.payload_file {
+            Some(path) => ContentSource::Lines(path.clone()),
+            None => ContentSource::Size(usize::try_from(arguments.record_size).unwrap_or(usize::MAX)),
+        },
+        producers: arguments.producers,
+        // Fewer partitions than the default number of consumers is no mistake of the caller's.
+        consumers: arguments.consumers.min(arguments.partitions),
+        partitions: arguments.partitions,
+        batch_bytes,
+        buffer_bytes: default.buffer_bytes.max(batch_bytes.saturating_mul(4)),
+        codec: arguments.codec.into(),
+        durability: arguments.durability.into(),
+        ..default
+    }
+}
+
+fn which(arguments: &Bench) -> Result<Which, Failure> {
+    if let Some(server) = &arguments.server {
+        return Ok(Which::Server(server.clone()));
+    }
+    let program =
+        std::env::current_exe().map_err(|error| Failure::io("the corelog binary cannot be found", &error))?;
+    Ok(Which::Own(OwnBroker {
+        program,
+        directory: PathBuf::from("."),
+        mode: arguments.mode.unwrap_or(Mode::Adaptive).name().to_owned(),
+        growing: arguments.growing,
+        set: arguments.set.clone(),
+        baselines: !arguments.no_baselines,
+    }))
+}
+
+/// `./corelog-report-` and the date and time in UTC.
+fn report_directory(started: SystemTime) -> PathBuf {
+    let seconds = started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    PathBuf::from(format!("./corelog-report-{}", date(seconds)))
+}
+
+/// `YYYYMMDD-HHMMSS` of a time in seconds since 1970, by the civil-from-days rule of the proleptic calendar.
+fn date(seconds: u64) -> String {
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    let shifted = days + 719_468;
+    let era = shifted / 146_097;
+    let day_of_era = shifted % 146_097;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    format!("{year:04}{month:02}{day:02}-{:02}{:02}{:02}", rest / 3_600, rest / 60 % 60, rest % 60)
+}
+
+/// Progress on standard error: a bar on a terminal, a line per stage elsewhere.
+struct Display {
+    bar: Option<ProgressBar>,
+}
+
+impl Display {
+    fn new() -> Self {
+        if !std::io::stderr().is_terminal() {
+            return Self { bar: None };
+        }
+        let bar = ProgressBar::new(1_000);
+        let style =
+            ProgressStyle::with_template("{prefix:>10} [{bar:30}] {msg}").expect("the template is valid");
+        bar.set_style(style.progress_chars("=> "));
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Self { bar: Some(bar) }
+    }
+
+    fn show(&mut self, progress: &Progress) {
+        let message = format!(
+            "{:.0} records/s, {}/s, {} acknowledged, {} consumed",
+            progress.records_per_second,
+            bytes(progress.bytes_per_second),
+            progress.acknowledged,
+            progress.consumed,
+        );
+        match &self.bar {
+            Some(bar) => {
+                bar.set_prefix(progress.stage.name());
+                bar.set_position((progress.fraction.unwrap_or(1.0) * 1_000.0) as u64);
+                bar.set_message(message);
+            }
+            None if progress.done => {
+                eprintln!(
+                    "{:>10}  {:.1} s, {message}",
+                    progress.stage.name(),
+                    progress.elapsed.as_secs_f64()
+                );
+            }
+            None => {}
+        }
+    }
+
+    fn end(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn report_directories_sort_by_time() {
+        assert_eq!(date(0), "19700101-000000");
+        assert_eq!(date(951_782_400), "20000229-000000");
+        assert_eq!(date(1_795_365_999), "20261122-164639");
+    }
+}

@@ -1,0 +1,121 @@
+//! `corelog topic`: create, list, describe, delete.
+
+use corelog_client::{Client, Position, Topic as Known};
+use serde_json::{Value, json};
+
+use super::connect;
+use crate::cli::{Durability, Format, Topic};
+use crate::failure::Failure;
+use crate::output::Output;
+
+pub(super) async fn run(arguments: &Topic, format: Format) -> Result<(), Failure> {
+    let mut output = Output::new();
+    match arguments {
+        Topic::Create { name, partitions, durability, server } => {
+            let what = format!("topic {name} cannot be created");
+            let client = connect(server, &what).await?;
+            create(&client, name, *partitions, *durability, &what, format, &mut output).await?;
+        }
+        Topic::List { server } => {
+            let what = "the topics cannot be listed";
+            let client = connect(server, what).await?;
+            let topics = client.topics().await.map_err(|error| Failure::client(what, &error))?;
+            list(&topics, format, &mut output)?;
+        }
+        Topic::Describe { name, server } => {
+            let what = format!("topic {name} cannot be described");
+            let client = connect(server, &what).await?;
+            describe(&client, name, &what, format, &mut output).await?;
+        }
+        Topic::Delete { name, server } => {
+            let what = format!("topic {name} cannot be deleted");
+            let client = connect(server, &what).await?;
+            client.delete_topic(name).await.map_err(|error| Failure::client(&what, &error))?;
+            match format {
+                Format::Text => output.line(&format!("deleted {name}"))?,
+                Format::Json => output.json(&json!({ "deleted": name }))?,
+            }
+        }
+    }
+    output.flush()
+}
+
+async fn create(
+    client: &Client,
+    name: &str,
+    partitions: u32,
+    durability: Durability,
+    what: &str,
+    format: Format,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let topic = client
+        .create_topic(name, partitions, durability.into())
+        .await
+        .map_err(|error| Failure::client(what, &error))?;
+    match format {
+        Format::Text => output.line(&format!("created {}", summary(&topic))),
+        Format::Json => output.json(&value(&topic)),
+    }
+}
+
+fn list(topics: &[Known], format: Format, output: &mut Output) -> Result<(), Failure> {
+    match format {
+        Format::Text => topics.iter().try_for_each(|topic| output.line(&summary(topic))),
+        Format::Json => output.json(&json!({ "topics": topics.iter().map(value).collect::<Vec<_>>() })),
+    }
+}
+
+async fn describe(
+    client: &Client,
+    name: &str,
+    what: &str,
+    format: Format,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let failed = |error| Failure::client(what, &error);
+    let topic = client.topic(name).await.map_err(failed)?;
+    let mut partitions = Vec::new();
+    for (number, partition) in (0..).zip(topic.partitions()) {
+        let first = client.offset(&topic, number, Position::Start).await.map_err(failed)?;
+        let next = client.offset(&topic, number, Position::End).await.map_err(failed)?;
+        partitions.push((number, partition.address.as_str(), first, next));
+    }
+    match format {
+        Format::Json => {
+            let mut document = value(&topic);
+            document["offsets"] = partitions
+                .iter()
+                .map(|(number, address, first, next)| {
+                    json!({ "partition": number, "address": address, "log_start": first, "high_watermark": next })
+                })
+                .collect();
+            output.json(&document)
+        }
+        Format::Text => {
+            output.line(&summary(&topic))?;
+            output.line(&format!(
+                "{:>9} {:>20} {:>20}  served by",
+                "partition", "log start", "high watermark"
+            ))?;
+            partitions.iter().try_for_each(|(number, address, first, next)| {
+                output.line(&format!("{number:>9} {first:>20} {next:>20}  {address}"))
+            })
+        }
+    }
+}
+
+fn summary(topic: &Known) -> String {
+    let count = topic.partition_count();
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{}  {count} partition{plural}, {}, id {}", topic.name(), topic.durability().name(), topic.id())
+}
+
+fn value(topic: &Known) -> Value {
+    json!({
+        "name": topic.name(),
+        "id": topic.id().to_string(),
+        "partitions": topic.partition_count(),
+        "durability": topic.durability().name(),
+    })
+}
