@@ -196,7 +196,7 @@ impl Machine {
             }
             self.turn().expect("a running shard does not start");
         }
-        panic!("{request:?} waits for ever");
+        panic!("{request:?} waits for ever: {:?}, {} holds", self.shard().map(Shard::status), self.holds.len());
     }
 
     fn submit(&mut self) {
