@@ -152,7 +152,9 @@ impl World {
         match self.machine.turn() {
             Ok(()) => self.deliver(),
             // A write that fails may fail the start, which is then repeated; nothing else may.
-            Err(error @ StartError::Log(OpenError::Disk { .. })) if self.machine.disk.faults.write_errors > 0 => {
+            Err(error @ StartError::Log(OpenError::Disk { .. }))
+                if self.machine.disk.faults.write_errors > 0 =>
+            {
                 self.machine.trace.line(format_args!("no start: {error}"));
                 self.crash();
                 self.start();
