@@ -277,8 +277,17 @@ impl World {
             if all_created && self.seats.iter().all(done) {
                 return;
             }
-            assert!(turn < STUCK, "something waits for ever");
+            assert!(turn < STUCK, "these wait for ever: {:?}", self.waiting());
         }
+    }
+
+    fn waiting(&self) -> Vec<String> {
+        let waits = |seat: &Seat| match &seat.client {
+            Client::Admin(_) => None,
+            Client::Producer(producer) => (!producer.is_done()).then(|| format!("{producer:?}")),
+            Client::Consumer(consumer) => (!consumer.caught_up).then(|| format!("{consumer:?}")),
+        };
+        self.seats.iter().filter_map(waits).collect()
     }
 
     /// Reads every partition as a new client would and compares it with all that was promised and seen.
