@@ -325,9 +325,9 @@ mod tests {
     #[test]
     fn an_open_extent_and_its_footers_find_the_same_runs() {
         let mut groups = Groups::default();
-        let mut open = filled(&mut groups);
-        let mut again = filled(&mut Groups::default());
-        let closed = again.close(&mut groups).1;
+        let open = filled(&mut groups);
+        let mut twin = Groups::default();
+        let closed = filled(&mut twin).close(&mut twin).1;
         let mut loaded = Runs::default();
         let mut part = Vec::new();
         for at in 0..closed.parts(1000) {
@@ -339,7 +339,7 @@ mod tests {
         assert_eq!(loaded, closed);
         for slot in groups.slots() {
             let newest = groups.at(slot).newest_run;
-            let end = groups.at(slot).rows[0].last_offset + 1;
+            let end = twin.at(slot).rows[0].last_offset + 1;
             for offset in 0..end {
                 let (mut a, mut b) = (Vec::new(), Vec::new());
                 open.from_offset(newest, offset, 3, &mut a);
@@ -361,7 +361,8 @@ mod tests {
         open.void_after(149, &mut groups);
         let closed = open.close(&mut groups).1;
         assert!(closed.sorted.iter().all(|run| run.frame < 50));
-        let newest = groups.at(groups.slot(GroupId(16))).newest_run;
+        let slot = groups.slot(GroupId(16));
+        let newest = groups.at(slot).newest_run;
         assert_eq!(newest, NO_RUN, "a closed extent is no longer linked to");
     }
 

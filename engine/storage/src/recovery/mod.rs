@@ -93,6 +93,7 @@ enum Stage {
     Checkpoint {
         at: usize,
         scan: Scan,
+        extent: u32,
         parts: Vec<Vec<u8>>,
         owner: u32,
     },
@@ -100,6 +101,8 @@ enum Stage {
         at: usize,
         scan: Scan,
     },
+    /// All is known; reads that are no longer needed bring their blocks back.
+    Draining,
     Starting {
         log: Box<Log>,
         first: u64,
