@@ -1,12 +1,10 @@
 //! What a peer can do wrong: each row says which answer it gets, whether its connection lives on, and that nobody
 //! else notices.
 
-mod peer;
-
+use crate::peer::{Peer, batch};
 use corelog_model::{Durability, TopicId};
 use corelog_testing::Broker;
 use corelog_wire::{Call, ErrorCode, Hello, Request, encode_request};
-use peer::{Peer, batch};
 
 /// A request of this topic as bytes, to be damaged.
 fn produce(topic: TopicId, partition: u32) -> Vec<u8> {

@@ -1,10 +1,8 @@
 //! A broker as its users meet it: over TCP, with a real disk.
 
-mod peer;
-
+use crate::peer::{Peer, batch};
 use corelog_model::Durability;
 use corelog_testing::Broker;
-use peer::{Peer, batch};
 
 fn numbered(range: std::ops::Range<u32>) -> Vec<Vec<u8>> {
     range.map(|number| format!("record {number}").into_bytes()).collect()
