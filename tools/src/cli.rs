@@ -243,7 +243,7 @@ pub struct Consume {
     pub partition: Option<u32>,
     /// Where to begin: `start`, `end`, an offset, or `@` and seconds since 1970.
     #[arg(long, value_name = "start|end|OFFSET|@TIMESTAMP", default_value = "start", value_parser = position)]
-    pub from: From,
+    pub from: Begin,
     /// End after this many records.
     #[arg(long, value_name = "N")]
     pub count: Option<u64>,
@@ -266,7 +266,7 @@ pub struct Consume {
 
 /// Where to begin to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum From {
+pub enum Begin {
     /// The first record kept.
     Start,
     /// What comes from now on.
@@ -406,19 +406,19 @@ fn rate(text: &str) -> Result<Rate, String> {
         .ok_or_else(|| "it takes a number of records a second, or max".to_owned())
 }
 
-fn position(text: &str) -> Result<From, String> {
+fn position(text: &str) -> Result<Begin, String> {
     let fault = || "it takes start, end, an offset, or @ and seconds since 1970".to_owned();
     match text {
-        "start" => return Ok(From::Start),
-        "end" => return Ok(From::End),
+        "start" => return Ok(Begin::Start),
+        "end" => return Ok(Begin::End),
         _ => {}
     }
     if let Some(seconds) = text.strip_prefix('@') {
         let seconds: f64 = seconds.parse().map_err(|_| fault())?;
         let time = Duration::try_from_secs_f64(seconds).map_err(|_| fault())?;
-        return u64::try_from(time.as_micros()).map(From::Time).map_err(|_| fault());
+        return u64::try_from(time.as_micros()).map(Begin::Time).map_err(|_| fault());
     }
-    text.parse().map(From::Offset).map_err(|_| fault())
+    text.parse().map(Begin::Offset).map_err(|_| fault())
 }
 
 #[cfg(test)]
@@ -447,8 +447,8 @@ mod tests {
         for bad in ["0", "-5", "inf", "fast"] {
             assert!(rate(bad).is_err(), "{bad}");
         }
-        assert_eq!(position("@1.5"), Ok(From::Time(1_500_000)));
-        assert_eq!(position("17"), Ok(From::Offset(17)));
+        assert_eq!(position("@1.5"), Ok(Begin::Time(1_500_000)));
+        assert_eq!(position("17"), Ok(Begin::Offset(17)));
         for bad in ["", "-1", "@", "@yesterday", "@1e300", "middle"] {
             assert!(position(bad).is_err(), "{bad}");
         }

@@ -145,7 +145,7 @@ impl Failure {
             TrySendError::UnknownPartition => {
                 Self { code: "UNKNOWN_PARTITION", exit: Exit::NotFound, ..failure }
             }
-            TrySendError::Full | TrySendError::Closed => failure,
+            TrySendError::Full | TrySendError::LaneTaken | TrySendError::Closed => failure,
         }
     }
 

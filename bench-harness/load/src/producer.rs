@@ -101,8 +101,7 @@ impl LoadProducer {
     /// Sends each record at its intended time, or as soon after it as the broker's back-pressure lets it.
     pub(crate) async fn follow_schedule(&mut self, until: Until) -> Result<(), LoadError> {
         let pace = self.shared.pace();
-        loop {
-            let Some(intended) = self.shared.intended_ns(self.next_id()) else { break };
+        while let Some(intended) = self.shared.intended_ns(self.next_id()) {
             if self.is_over(until, intended) {
                 break;
             }

@@ -236,7 +236,7 @@ mod tests {
         write_distribution(&histogram((1..=1_000).map(|ms| ms * 1_000_000)), &mut bytes)
             .expect("memory takes it");
         let text = String::from_utf8(bytes).expect("text");
-        let last = text.lines().filter(|line| !line.starts_with('#')).next_back().expect("a last step");
+        let last = text.lines().rfind(|line| !line.starts_with('#')).expect("a last step");
         let fields: Vec<f64> =
             last.split_whitespace().map(|field| field.parse().expect("a number")).collect();
         assert!((fields[0] / 1e6 - 1.0).abs() < 0.001, "{last}");

@@ -163,7 +163,8 @@ mod tests {
     #[test]
     fn the_default_can_be_run_and_each_mistake_is_named() {
         assert_eq!(Workload::default().check(), Ok(()));
-        let cases: [(fn(&mut Workload), WorkloadError); 8] = [
+        type Change = fn(&mut Workload);
+        let cases: [(Change, WorkloadError); 8] = [
             (|w| w.content = ContentSource::Size(15), WorkloadError::RecordTooSmall),
             (|w| w.content = ContentSource::Size(200_000), WorkloadError::RecordTooLarge),
             (|w| w.producers = 0, WorkloadError::NoProducers),

@@ -8,7 +8,7 @@ use corelog_client::{Batch, Client, Consumer, ConsumerConfig, Partitions, Positi
 use serde_json::{Map, Value, json};
 
 use super::connect;
-use crate::cli::{Consume, Format, From};
+use crate::cli::{Begin, Consume, Format};
 use crate::failure::Failure;
 use crate::output::Output;
 
@@ -25,10 +25,10 @@ pub(super) async fn run(arguments: &Consume, format: Format) -> Result<(), Failu
         None => (0..topic.partition_count()).collect(),
     };
     let from = match arguments.from {
-        From::Start => Position::Start,
-        From::End => Position::End,
-        From::Offset(offset) => Position::Offset(offset),
-        From::Time(microseconds) => Position::Time(microseconds),
+        Begin::Start => Position::Start,
+        Begin::End => Position::End,
+        Begin::Offset(offset) => Position::Offset(offset),
+        Begin::Time(microseconds) => Position::Time(microseconds),
     };
     // The ends are asked for first: they are "now", whatever is appended while the consumer begins.
     let ends = match arguments.until_end {
