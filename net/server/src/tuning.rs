@@ -9,6 +9,8 @@ use corelog_uring::file::{Access, FileError};
 use corelog_uring::limits::{self, Limits, LimitsError};
 use corelog_uring::probe::{self, MeasureError, ProbeConfig};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use crate::config::{self, Config, ProbeMode};
 use crate::data_dir::DataDir;
 use crate::server::has_direct;
@@ -17,6 +19,8 @@ use crate::server::has_direct;
 const PROBE_TIME: Duration = Duration::from_secs(3);
 /// Places for files besides those of connections, if the limit of open files allows.
 const FILE_PLACES: u32 = 8192;
+/// With fewer a small log would not open; the ring says what to type then.
+const LEAST_FILE_PLACES: u32 = 64;
 
 /// How frames are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,9 +124,17 @@ pub(crate) fn tune(config: &Config, directory: &DataDir, access: Access) -> Resu
     Ok(Tuning::from(&limits).overridden(config))
 }
 
-/// Places in the ring's table for files and listeners, within the limit of open files.
-pub(crate) const fn file_places(_connections: u32) -> u32 {
-    FILE_PLACES
+/// Places in the ring's table for files and listeners. The table counts against the limit of open files, so that
+/// is raised as far as the process may; what it leaves is used.
+pub(crate) fn file_places(connections: u32) -> u32 {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let current = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    };
+    let left = current.unwrap_or(u64::MAX).saturating_sub(u64::from(connections) + 1);
+    left.clamp(LEAST_FILE_PLACES.into(), FILE_PLACES.into()) as u32
 }
 
 #[cfg(test)]
