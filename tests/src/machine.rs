@@ -7,7 +7,7 @@ use corelog_shard::{
     Access, Actions, ConnId, Event, Limits, Principal, Reply, Request, Response, Shard, ShardConfig,
     StartError, Starting, Taken,
 };
-use corelog_storage::{LogConfig, Memory};
+use corelog_storage::{DiskOp, LogConfig, Memory};
 
 use crate::clock::SimClock;
 use crate::disk::SimDisk;
@@ -196,12 +196,21 @@ impl Machine {
             }
             self.turn().expect("a running shard does not start");
         }
-        panic!("{request:?} waits for ever");
+        panic!(
+            "{request:?} waits for ever: {:?}, {} holds",
+            self.shard().map(Shard::status),
+            self.holds.len()
+        );
     }
 
     fn submit(&mut self) {
         for op in &self.actions.disk {
-            self.trace.line(format_args!("op {:x} {:?} {:?}", op.id().0, op.class(), op.file()));
+            let (what, position, bytes) = extent_of(op);
+            self.trace.line(format_args!(
+                "op {:x} {what} {} at {position}, {bytes} bytes",
+                op.id().0,
+                op.file()
+            ));
         }
         self.disk.submit(self.clock.now().mono_us, &mut self.actions.disk);
     }
@@ -261,6 +270,24 @@ fn bytes_of(node: &Node, slice: Slice) -> Vec<u8> {
 fn memory(log: &LogConfig) -> Memory {
     let block = |id: u32| Block::heap(BlockId(id), 2 * log.max_frame_bytes());
     Memory { window: (0..8).map(block).collect(), cold: (8..11).map(block).collect() }
+}
+
+/// What an operation does, where in its file, and to how many bytes.
+fn extent_of(op: &DiskOp) -> (&'static str, u64, u64) {
+    match op {
+        DiskOp::WriteFrame { position, source, flush: true, .. } => {
+            ("write through", *position, source.length.into())
+        }
+        DiskOp::WriteFrame { position, source, .. } => ("write", *position, source.length.into()),
+        DiskOp::Sync { .. } => ("flush", 0, 0),
+        DiskOp::Read { position, length, .. } => ("read", *position, (*length).into()),
+        DiskOp::CreateExtent { bytes, .. } => ("create", 0, *bytes),
+        DiskOp::Zero { position, bytes, .. } => ("zero", *position, *bytes),
+        DiskOp::WriteSuperblock { copy, bytes, .. } => {
+            ("superblock", u64::from(*copy) * 4096, bytes.len() as u64)
+        }
+        DiskOp::Remove { .. } => ("remove", 0, 0),
+    }
 }
 
 fn name_of(request: &Request<'_>) -> &'static str {

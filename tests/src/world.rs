@@ -7,8 +7,8 @@
 use std::fmt::Write;
 
 use corelog_model::{Durability, LogId};
-use corelog_shard::{ConnId, Event, Refusal, Reply, Request, Response, Taken};
-use corelog_storage::{DurableMethod, LogConfig, Preparation, Settings};
+use corelog_shard::{ConnId, Event, Refusal, Reply, Request, Response, StartError, Taken};
+use corelog_storage::{DurableMethod, LogConfig, OpenError, Preparation, Settings};
 
 use crate::disk::{Faults, SimDisk};
 use crate::machine::{Machine, STUCK};
@@ -151,7 +151,10 @@ impl World {
         }
         match self.machine.turn() {
             Ok(()) => self.deliver(),
-            Err(error) if self.machine.disk.faults.write_errors > 0 => {
+            // A write that fails may fail the start, which is then repeated; nothing else may.
+            Err(error @ StartError::Log(OpenError::Disk { .. }))
+                if self.machine.disk.faults.write_errors > 0 =>
+            {
                 self.machine.trace.line(format_args!("no start: {error}"));
                 self.crash();
                 self.start();
@@ -274,8 +277,17 @@ impl World {
             if all_created && self.seats.iter().all(done) {
                 return;
             }
-            assert!(turn < STUCK, "something waits for ever");
+            assert!(turn < STUCK, "these wait for ever: {:?}", self.waiting());
         }
+    }
+
+    fn waiting(&self) -> Vec<String> {
+        let waits = |seat: &Seat| match &seat.client {
+            Client::Admin(_) => None,
+            Client::Producer(producer) => (!producer.is_done()).then(|| format!("{producer:?}")),
+            Client::Consumer(consumer) => (!consumer.caught_up).then(|| format!("{consumer:?}")),
+        };
+        self.seats.iter().filter_map(waits).collect()
     }
 
     /// Reads every partition as a new client would and compares it with all that was promised and seen.

@@ -44,7 +44,7 @@ fn the_same_seed_gives_the_same_trace() {
     for seed in [1, 2, 3] {
         let plan = Plan { seed, crashes: CRASHES, keep_trace: true };
         let (first, second) = (run(plan).trace, run(plan).trace);
-        assert!(first.lines() > 1_000);
+        assert!(first.lines() > 300, "{} lines", first.lines());
         assert!(first.text() == second.text(), "seed {seed} differs from itself");
     }
 }

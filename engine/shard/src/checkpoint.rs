@@ -32,6 +32,8 @@ const MAGIC: u32 = u32::from_le_bytes(*b"CLSP");
 const VERSION: u16 = 1;
 const FIRST: u16 = 1;
 const ITEM_HEADER_BYTES: usize = 5;
+/// What the log puts before a part, within its limit for entries.
+const PART_OVERHEAD_BYTES: usize = 64;
 /// Target size of a part.
 const PART_BYTES: usize = 256 << 10;
 
@@ -44,7 +46,7 @@ impl Shard {
     pub(crate) fn write_checkpoint(&mut self) {
         let Some(kind) = self.log.wants_checkpoint() else { return };
         let mut parts: Vec<Vec<u8>> = Vec::new();
-        let part_bytes = (self.config.log.max_batch_bytes as usize).min(PART_BYTES);
+        let part_bytes = (self.config.log.max_batch_bytes as usize - PART_OVERHEAD_BYTES).min(PART_BYTES);
         let view = View {
             metadata: &self.metadata,
             metadata_changed: self.metadata.next_index != self.metadata_checkpointed,

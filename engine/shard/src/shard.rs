@@ -287,6 +287,11 @@ impl Shard {
         [self.log.next_deadline(), self.waits.deadline_us()].into_iter().flatten().min()
     }
 
+    /// The term it serves in.
+    pub fn term(&self) -> corelog_model::Term {
+        self.log.term()
+    }
+
     /// The bytes of a pinned slice.
     pub fn bytes(&self, slice: Slice) -> &[u8] {
         self.log.bytes(slice)

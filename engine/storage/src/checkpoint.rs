@@ -81,15 +81,15 @@ struct Pending {
     at: Option<CheckpointAt>,
     /// Extents up to this generation are left out.
     recycles: Option<u64>,
-    /// Extents up to this one are listed.
-    lists: u64,
+    /// Extents up to this one are listed or left out.
+    covers: u64,
 }
 
 pub(crate) struct Checkpoints {
     /// Log bytes since the last checkpoint was made.
     pub(crate) since_bytes: u64,
     pub(crate) next_id: u64,
-    /// Newest generation that a durable checkpoint lists.
+    /// Newest generation that a durable checkpoint covers.
     pub(crate) listed: u64,
     interval_bytes: u64,
     pending: Option<Pending>,
@@ -191,13 +191,7 @@ impl Log {
             last_sequence: last,
             at: None,
             recycles: doomed,
-            lists: self
-                .extents
-                .live
-                .iter()
-                .filter(|live| !live.footers.is_empty())
-                .last()
-                .map_or(0, |live| live.generation),
+            covers: covers(self.checkpoints.listed, doomed, &self.extents),
         });
         Ok(())
     }
@@ -216,7 +210,7 @@ impl Log {
         chain.push(at);
         self.note_written_extents();
         let version = self.superblock.touch();
-        self.checkpoints.listed = self.checkpoints.listed.max(pending.lists);
+        self.checkpoints.listed = self.checkpoints.listed.max(pending.covers);
         self.checkpoints.settling = pending.recycles.map(|generation| (version, generation));
         self.counters.checkpoints += 1;
     }
@@ -230,6 +224,14 @@ pub const EXTENT_BYTES: usize = 64;
 pub const FOOTER_AT_BYTES: usize = 24;
 /// Bytes of a level 1 row.
 pub const ROW_BYTES: usize = 32;
+
+/// The newest generation that need not be scanned: it is listed, or taken by recycling. The checkpoint itself may
+/// come to lie in an extent later than the next one.
+fn covers(listed: u64, doomed: Option<u64>, extents: &Extents) -> u64 {
+    let closed = extents.live.iter().filter(|live| !live.footers.is_empty());
+    let newest = closed.map(|live| live.generation).max().unwrap_or(0);
+    newest.max(listed).max(doomed.unwrap_or(0))
+}
 
 fn encode_state(
     kind: CheckpointKind,
@@ -245,7 +247,7 @@ fn encode_state(
     let table = || groups.iter().filter(|(_, group)| full && !group.dropped);
     out.extend((table().count() as u32).to_le_bytes());
     out.extend((chosen().count() as u32).to_le_bytes());
-    out.extend([0; 8]);
+    out.extend(covers(listed, doomed, extents).to_le_bytes());
     for (_, group) in table() {
         out.extend(group.id.0.to_le_bytes());
         out.extend(group.log_start.to_le_bytes());
@@ -294,10 +296,11 @@ fn pieces<'a>(bytes: &mut &'a [u8], count: u32, size: usize) -> Option<std::slic
     Some(pieces.chunks_exact(size))
 }
 
-/// Applies the log's own parts of one checkpoint, joined; `None` when they do not make sense.
-pub(crate) fn decode_state(mut bytes: &[u8], extents: &mut Extents, groups: &mut Groups) -> Option<()> {
+/// Applies the log's own parts of one checkpoint, joined, and gives back the newest generation it covers; `None`
+/// when they do not make sense.
+pub(crate) fn decode_state(mut bytes: &[u8], extents: &mut Extents, groups: &mut Groups) -> Option<u64> {
     let head = pieces(&mut bytes, 1, 16)?.next()?;
-    let (table, closed) = (field!(head, 0, u32), field!(head, 4, u32));
+    let (table, closed, covers) = (field!(head, 0, u32), field!(head, 4, u32), field!(head, 8, u64));
     for piece in pieces(&mut bytes, table, GROUP_BYTES)? {
         let slot = groups.slot(GroupId(field!(piece, 0, u64)));
         let group = groups.at_mut(slot);
@@ -336,7 +339,7 @@ pub(crate) fn decode_state(mut bytes: &[u8], extents: &mut Extents, groups: &mut
             decode_row(piece, generation, groups)?;
         }
     }
-    bytes.is_empty().then_some(())
+    bytes.is_empty().then_some(covers)
 }
 
 fn decode_row(piece: &[u8], generation: u64, groups: &mut Groups) -> Option<()> {

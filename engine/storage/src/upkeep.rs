@@ -33,7 +33,8 @@ impl Log {
         }
         self.extents.retry_us = None;
         let coming = self.extents.spare.len() + self.extents.doomed + self.extents.retiring.len();
-        if self.extents.creating.is_some() || coming >= SPARES {
+        // What is on its way back may need a frame to be written first: without any spare that never happens.
+        if self.extents.creating.is_some() || (coming >= SPARES && !self.extents.spare.is_empty()) {
             return;
         }
         let extent = self.extents.next_number;

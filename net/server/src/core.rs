@@ -309,8 +309,16 @@ impl Core {
         let least = 2 * self.free_slots.len();
         assert!(self.blocks.len() >= least, "every free slot has its two blocks");
         for connection in self.connections.iter().flatten() {
-            assert_eq!(connection.inbox.is_receiving(), connection.receiving.is_some(), "a lent block is in the ring");
-            assert_eq!(connection.outbox.is_sending(), connection.sending.is_some(), "a lent head is in the ring");
+            assert_eq!(
+                connection.inbox.is_receiving(),
+                connection.receiving.is_some(),
+                "a lent block is in the ring"
+            );
+            assert_eq!(
+                connection.outbox.is_sending(),
+                connection.sending.is_some(),
+                "a lent head is in the ring"
+            );
             assert!(connection.pending.len() <= self.bounds.requests as usize, "requests are bounded");
         }
     }

@@ -31,8 +31,6 @@ pub enum Step {
     Read,
     /// Writing a file aside, flushing or renaming it.
     Write,
-    /// Listing a directory.
-    List,
     /// Drawing the random id of a new store.
     Random,
 }
@@ -79,7 +77,6 @@ impl fmt::Display for DataDirError {
                     Step::Lock => "lock",
                     Step::Read => "read",
                     Step::Write => "write",
-                    Step::List => "list",
                     Step::Random => "draw an id from",
                 };
                 write!(f, "cannot {what} {}: {source}", path.display())
@@ -161,22 +158,6 @@ impl DataDir {
     /// The directory of one log.
     pub fn log_path(&self, log: LogId) -> PathBuf {
         self.path.join(format!("log-{:04}", log.0))
-    }
-
-    /// Names and sizes in bytes of the files of one log, in the order of their names.
-    pub fn list(&self, log: LogId) -> Result<Vec<(String, u64)>, DataDirError> {
-        let folder = self.log_path(log);
-        let failed = || at(Step::List, &folder);
-        let mut files = Vec::new();
-        for entry in fs::read_dir(&folder).map_err(failed())? {
-            let entry = entry.map_err(failed())?;
-            let bytes = entry.metadata().map_err(failed())?.len();
-            if let Ok(name) = entry.file_name().into_string() {
-                files.push((name, bytes));
-            }
-        }
-        files.sort();
-        Ok(files)
     }
 }
 
@@ -267,16 +248,5 @@ mod tests {
             let message = DataDir::open(place.path()).expect_err(text).to_string();
             assert!(message.contains("store.toml") && message.contains(part), "{message}");
         }
-    }
-
-    #[test]
-    fn the_listing_names_what_the_log_holds() {
-        let place = tempfile::tempdir().expect("a temporary directory");
-        let directory = DataDir::open(place.path()).expect("made");
-        assert_eq!(directory.list(LogId(0)).expect("listed"), []);
-        fs::write(directory.log_path(LogId(0)).join("b"), [0; 3]).expect("written");
-        fs::write(directory.log_path(LogId(0)).join("a"), []).expect("written");
-        let expected = [("a".to_owned(), 0), ("b".to_owned(), 3)];
-        assert_eq!(directory.list(LogId(0)).expect("listed"), expected);
     }
 }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `config`, `default.toml` | every key an operator can set |
 //! | `data_dir` | the store's directory, its id and its lock |
-//! | `tuning`, `limits_file` | how the log is written on this machine |
+//! | `tuning` | how the log is written on this machine |
 //! | `memory` | how the arena is divided into pools |
 //! | `core` | the reactor's decisions, as a pure type |
 //! | `reactor`, `files` | the shell around it: ring, host, files, waiting |

@@ -70,7 +70,7 @@ impl fmt::Display for Ready {
             Some(core) => write!(f, " core={core}")?,
             None => f.write_str(" core=any")?,
         }
-        write!(f, " durable={method} frames_in_flight={frames_in_flight} buffers={registration}")?;
+        write!(f, " durable={method} frames_in_flight={frames_in_flight}, {registration}")?;
         if self.buffered {
             f.write_str(" BUFFERED (no O_DIRECT)")?;
         }

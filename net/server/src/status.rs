@@ -108,6 +108,5 @@ pub(crate) fn wire_status(shard: &ShardStatus, reactor: &Reactor, machine: Machi
         hiccup_p99_us: machine.hiccups.p99_us,
         hiccup_p999_us: machine.hiccups.p999_us,
         hiccup_max_us: machine.hiccups.max_us,
-        ..corelog_wire::Status::default()
     }
 }

@@ -2,16 +2,25 @@
 
 use std::fmt;
 use std::path::Path;
+use std::time::Duration;
 
 use corelog_storage::{DurableMethod, Preparation};
 use corelog_uring::file::{Access, FileError};
+use corelog_uring::limits::{self, Limits, LimitsError};
+use corelog_uring::probe::{self, MeasureError, ProbeConfig};
 
-use crate::config::{self, Config};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::config::{self, Config, ProbeMode};
 use crate::data_dir::DataDir;
 use crate::server::has_direct;
 
+/// How long the disk is measured at first start.
+const PROBE_TIME: Duration = Duration::from_secs(3);
 /// Places for files besides those of connections, if the limit of open files allows.
 const FILE_PLACES: u32 = 8192;
+/// With fewer a small log would not open; the ring says what to type then.
+const LEAST_FILE_PLACES: u32 = 64;
 
 /// How frames are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,19 +36,38 @@ pub struct Tuning {
 /// The disk cannot be measured, or what was measured cannot be kept.
 #[derive(Debug)]
 pub enum TuningError {
-    /// A file of the probe.
-    File(FileError),
+    /// `limits.toml` cannot be read or written.
+    Limits(LimitsError),
+    /// The measurement failed.
+    Measure(MeasureError),
 }
 
 impl fmt::Display for TuningError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File(error) => error.fmt(f),
+            Self::Limits(error) => error.fmt(f),
+            Self::Measure(error) => write!(f, "cannot measure the disk: {error}"),
         }
     }
 }
 
 impl std::error::Error for TuningError {}
+
+impl From<&Limits> for Tuning {
+    fn from(limits: &Limits) -> Self {
+        Self {
+            durable_method: match limits.durable_method {
+                limits::DurableMethod::Dsync => DurableMethod::Dsync,
+                limits::DurableMethod::Fdatasync => DurableMethod::Fdatasync,
+            },
+            frames_in_flight: limits.frames_in_flight,
+            preparation: match limits.preparation {
+                limits::Preparation::Written => Preparation::ZeroAhead,
+                limits::Preparation::Unwritten => Preparation::Unwritten,
+            },
+        }
+    }
+}
 
 impl Tuning {
     /// Safe on every disk; nothing measured.
@@ -75,16 +103,80 @@ pub(crate) fn access(directory: &Path, buffered: bool) -> Result<Access, FileErr
     }
 }
 
-/// How this log is to be written.
-pub(crate) fn tune(config: &Config, _directory: &DataDir, access: Access) -> Result<Tuning, TuningError> {
+/// How this log is to be written. Measures the disk when it never was and the operator left something open.
+pub(crate) fn tune(config: &Config, directory: &DataDir, access: Access) -> Result<Tuning, TuningError> {
     if access == Access::Buffered {
         // Through the page cache only a flush of the file makes anything durable.
         return Ok(Tuning::SAFE);
     }
-    Ok(Tuning::SAFE.overridden(config))
+    if config.probe == ProbeMode::Off {
+        return Ok(Tuning::SAFE.overridden(config));
+    }
+    let limits = match Limits::load(directory.path()).map_err(TuningError::Limits)? {
+        Some(limits) => limits,
+        None => {
+            let config = ProbeConfig { duration: PROBE_TIME };
+            let limits = probe::measure(directory.path(), &config).map_err(TuningError::Measure)?;
+            limits.store(directory.path()).map_err(TuningError::Limits)?;
+            limits
+        }
+    };
+    Ok(Tuning::from(&limits).overridden(config))
 }
 
-/// Places in the ring's table for files and listeners, within the limit of open files.
-pub(crate) const fn file_places(_connections: u32) -> u32 {
-    FILE_PLACES
+/// Places in the ring's table for files and listeners. The table counts against the limit of open files, so that
+/// is raised as far as the process may; what it leaves is used.
+pub(crate) fn file_places(connections: u32) -> u32 {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let current = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    };
+    let left = current.unwrap_or(u64::MAX).saturating_sub(u64::from(connections) + 1);
+    left.clamp(LEAST_FILE_PLACES.into(), FILE_PLACES.into()) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(flags: &[&str]) -> Config {
+        let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        Config::load(None, [], &flags).expect("good")
+    }
+
+    #[test]
+    fn what_was_measured_is_kept_and_what_the_operator_says_wins() {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let directory = DataDir::open(place.path()).expect("made");
+        let limits = Limits {
+            frames_in_flight: 3,
+            durable_method: limits::DurableMethod::Dsync,
+            ..Limits::unmeasured()
+        };
+        limits.store(place.path()).expect("kept");
+        let measured = tune(&config(&[]), &directory, Access::Direct).expect("known");
+        assert_eq!((measured.frames_in_flight, measured.durable_method), (3, DurableMethod::Dsync));
+        let said = tune(&config(&["log.frames_in_flight=2"]), &directory, Access::Direct).expect("known");
+        assert_eq!((said.frames_in_flight, said.durable_method), (2, DurableMethod::Dsync));
+        let off = tune(&config(&["probe.mode=off"]), &directory, Access::Direct).expect("nothing to measure");
+        assert_eq!(off, Tuning::SAFE);
+        let buffered =
+            tune(&config(&["log.durable_method=dsync"]), &directory, Access::Buffered).expect("safe");
+        assert_eq!(
+            buffered.durable_method,
+            DurableMethod::Fdatasync,
+            "a page cache is flushed, not bypassed"
+        );
+    }
+
+    #[test]
+    fn limits_of_another_version_stop_the_start_by_name() {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let directory = DataDir::open(place.path()).expect("made");
+        std::fs::write(place.path().join(limits::FILE_NAME), "schema = 2\n").expect("written");
+        let refused = tune(&config(&[]), &directory, Access::Direct).expect_err("a later schema").to_string();
+        assert!(refused.contains("limits.toml") && refused.contains("schema 2"), "{refused}");
+    }
 }

@@ -229,6 +229,7 @@ impl BatchBuilder {
         let base_us = self.min_timestamp_us;
         let deltas = self.timestamps_us.iter().map(|us| us - base_us);
         let wide = self.is_wide(base_us, self.max_timestamp_us);
+        // A seal that failed has left its deltas behind.
         self.columns.wide_timestamp_delta.clear();
         self.columns.timestamp_delta.clear();
         if wide {

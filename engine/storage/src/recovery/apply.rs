@@ -27,7 +27,7 @@ pub(crate) struct Applied {
     pub(crate) runs: OpenRuns,
     pub(crate) footers: Footers,
     pub(crate) damage: Vec<Damage>,
-    /// Newest generation that a checkpoint lists.
+    /// Newest generation that a checkpoint covers.
     pub(crate) listed: u64,
     /// Log bytes behind the newest checkpoint.
     pub(crate) replayed_bytes: u64,
@@ -66,9 +66,9 @@ impl Applied {
     }
 
     pub(crate) fn checkpoint(&mut self, own: &[u8]) -> bool {
-        let sound = decode_state(own, &mut self.extents, &mut self.groups).is_some();
-        self.listed = self.extents.live.back().map_or(0, |live| live.generation);
-        sound
+        let covers = decode_state(own, &mut self.extents, &mut self.groups);
+        self.listed = covers.unwrap_or(0);
+        covers.is_some()
     }
 
     pub(crate) fn expect_checkpoint(&mut self, id: Option<u64>) {

@@ -254,6 +254,35 @@ impl Opening {
         }
     }
 
+    pub fn dbg(&self) -> String {
+        match &self.stage {
+            Stage::Scan { at, scan } => format!(
+                "scan {at}/{:?} {} pool {}/{} {:?} bytes {} at_end {}",
+                self.planned,
+                scan.position,
+                self.pool.len(),
+                self.blocks,
+                scan.last_sequence(),
+                self.reader.bytes().len(),
+                self.reader.at_end()
+            ),
+            Stage::Checkpoint { at, scan, .. } => {
+                format!("cp {at} {} {}/{}", scan.position, self.pool.len(), self.blocks)
+            }
+            Stage::Starting { log, first } => format!(
+                "starting {first} durable {} spare {:?} creating {:?} retiring {:?} zero {:?}",
+                log.durable_frame(),
+                log.extents.spare,
+                log.extents.creating,
+                log.extents.retiring,
+                log.extents.zeroing
+            ),
+            Stage::Draining => format!("drain {}/{}", self.pool.len(), self.blocks),
+            Stage::Probe { next, outstanding } => format!("probe {next} {outstanding}"),
+            _ => "other".into(),
+        }
+    }
+
     /// The bytes of a frame that the opening log writes.
     ///
     /// # Panics
@@ -468,7 +497,7 @@ impl Opening {
             return Err(error);
         }
         let (reader, scan) = self.read_from(place.extent, place.generation, place.position);
-        self.reader = reader;
+        self.reader.replace(reader, &mut self.pool);
         self.stage = Stage::Checkpoint { at, scan, extent: place.extent, parts: Vec::new(), owner: 0 };
         self.advance(replay, out)
     }
@@ -562,7 +591,7 @@ impl Opening {
             return Err(broken);
         };
         let (reader, following) = self.read_from(next, first.generation, 0);
-        self.reader = reader;
+        self.reader.replace(reader, &mut self.pool);
         if let Stage::Checkpoint { scan, extent, .. } = &mut self.stage {
             (*scan, *extent) = (following, next);
         }
@@ -580,13 +609,19 @@ impl Opening {
             }
         }
         let head = (self.superblock.head_extent, self.superblock.head_generation);
-        self.planned =
-            plan::chain(&self.candidates, last.map(|place| (place.extent, place.generation)), head);
+        self.planned = plan::chain(
+            &self.candidates,
+            self.applied.listed,
+            last.map(|place| (place.extent, place.generation)),
+            head,
+        );
         self.scan(0, replay, out)
     }
 
     fn scan(&mut self, at: usize, replay: &mut Replay<'_>, out: &mut Vec<DiskOp>) -> Result<(), OpenError> {
         let Some(planned) = self.planned.get(at) else {
+            let nothing = Reader::new(FileName::Superblock, 0, 0);
+            self.reader.replace(nothing, &mut self.pool);
             self.stage = Stage::Draining;
             return self.advance(replay, out);
         };
@@ -601,7 +636,8 @@ impl Opening {
             None => Scan::tail(self.seed, planned.generation, bytes, planned.begun),
         };
         let end = planned.seal.map_or(bytes, |seal| seal.position.min(bytes));
-        self.reader = Reader::new(FileName::Extent(planned.extent), 0, end);
+        let reader = Reader::new(FileName::Extent(planned.extent), 0, end);
+        self.reader.replace(reader, &mut self.pool);
         self.applied.begin_extent(planned);
         self.stage = Stage::Scan { at, scan };
         self.advance(replay, out)
@@ -627,7 +663,8 @@ impl Opening {
                 Step::Lost { first, last } => self.applied.lost(first, last, replay),
                 Step::Again { position } => {
                     let end = self.config.extent_bytes;
-                    self.reader = Reader::new(FileName::Extent(self.planned[at].extent), position, end);
+                    let file = FileName::Extent(self.planned[at].extent);
+                    self.reader.replace(Reader::new(file, position, end), &mut self.pool);
                 }
                 Step::Tail { end, torn } => {
                     if torn > 0 {

@@ -30,10 +30,15 @@ pub(crate) fn successor(candidates: &[Candidate], generation: u64) -> Option<(u3
     firsts.filter(|(_, first)| first.seal.generation == generation).max_by_key(|(_, first)| first.generation)
 }
 
-/// The extents from the one with the newest checkpoint (or the first of all) to the newest, oldest first.
-/// `head` was durable when the superblock was written.
-pub(crate) fn chain(candidates: &[Candidate], from: Option<(u32, u64)>, head: (u32, u64)) -> Vec<Planned> {
-    let least = from.map_or(1, |(_, generation)| generation);
+/// The extents after generation `covered`, oldest first. `checkpoint` lies in one of them; `head` was durable when
+/// the superblock was written.
+pub(crate) fn chain(
+    candidates: &[Candidate],
+    covered: u64,
+    checkpoint: Option<(u32, u64)>,
+    head: (u32, u64),
+) -> Vec<Planned> {
+    let least = covered + 1;
     let firsts = || {
         let verified = candidates.iter().filter_map(|candidate| Some((candidate.extent, candidate.first?)));
         verified.filter(|(_, first)| first.generation >= least)
@@ -75,8 +80,8 @@ pub(crate) fn chain(candidates: &[Candidate], from: Option<(u32, u64)>, head: (u
             next = Some((older.extent, older.generation, true));
         }
     }
-    if let Some((extent, generation)) = from
-        && chain.last().is_none_or(|last| last.generation != generation)
+    if let Some((extent, generation)) = checkpoint
+        && chain.iter().all(|planned| planned.generation != generation)
     {
         chain.push(Planned { extent, generation, seal: None, begun: true });
     }
@@ -119,10 +124,10 @@ mod tests {
     #[test]
     fn the_seals_lead_from_the_newest_extent_back_to_the_checkpoint() {
         let all = [first(0, 1, (0, 0)), first(1, 2, (0, 1)), first(2, 66, (1, 2)), first(3, 67, (2, 66))];
-        assert_eq!(generations(&chain(&all, None, (0, 0))), [1, 2, 66, 67]);
-        assert_eq!(generations(&chain(&all, Some((1, 2)), (3, 67))), [2, 66, 67]);
-        assert_eq!(generations(&chain(&all, Some((3, 67)), (3, 67))), [67]);
-        let planned = chain(&all, None, (3, 67));
+        assert_eq!(generations(&chain(&all, 0, None, (0, 0))), [1, 2, 66, 67]);
+        assert_eq!(generations(&chain(&all, 1, Some((1, 2)), (3, 67))), [2, 66, 67]);
+        assert_eq!(generations(&chain(&all, 66, Some((3, 67)), (3, 67))), [67]);
+        let planned = chain(&all, 0, None, (3, 67));
         assert!(planned[3].seal.is_none() && planned[3].begun);
         assert_eq!(planned[2].seal.map(|seal| seal.generation), Some(66));
     }
@@ -131,20 +136,20 @@ mod tests {
     fn an_extent_that_was_superseded_is_passed_by() {
         // 66 failed on its first frame and 67 sealed the same extent again.
         let all = [first(0, 1, (0, 0)), first(1, 66, (0, 1)), first(2, 67, (0, 1))];
-        assert_eq!(generations(&chain(&all, None, (0, 1))), [1, 67]);
+        assert_eq!(generations(&chain(&all, 0, None, (0, 1))), [1, 67]);
     }
 
     #[test]
     fn a_head_whose_first_frame_is_damaged_is_missed() {
         let all = [first(0, 1, (0, 0)), Candidate { extent: 1, first: None }];
-        let planned = chain(&all, None, (1, 2));
+        let planned = chain(&all, 0, None, (1, 2));
         assert_eq!(generations(&planned), [1, 2]);
         assert!(planned[1].begun, "its loss is damage, not a tail");
-        assert_eq!(generations(&chain(&all, None, (0, 1))), [1], "never durable, never missed");
+        assert_eq!(generations(&chain(&all, 0, None, (0, 1))), [1], "never durable, never missed");
     }
 
     #[test]
     fn an_empty_directory_has_no_chain() {
-        assert!(chain(&[], None, (0, 0)).is_empty());
+        assert!(chain(&[], 0, None, (0, 0)).is_empty());
     }
 }

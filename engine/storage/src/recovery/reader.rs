@@ -88,6 +88,12 @@ impl Reader {
         Ok(())
     }
 
+    /// Goes on with another range: blocks that arrived out of order go back, those still away follow.
+    pub(crate) fn replace(&mut self, other: Self, pool: &mut Vec<Block>) {
+        pool.extend(self.waiting.iter_mut().filter_map(|waiting| waiting.arrived.take()));
+        *self = other;
+    }
+
     fn compact(&mut self) {
         self.buffer.drain(..self.consumed);
         self.consumed = 0;

@@ -36,7 +36,11 @@ impl Effects {
 
     /// Does it all, and is empty and reusable after. No lock of the client may be held: a waker may run code of the
     /// caller's executor, which may drop futures of ours.
+    #[inline]
     pub(crate) fn perform(&mut self) {
+        if self.settled.is_empty() && self.wake.is_empty() {
+            return;
+        }
         for (outcome, answer) in self.settled.drain(..) {
             outcome.settle(answer);
         }

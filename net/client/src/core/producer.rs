@@ -99,7 +99,9 @@ pub(crate) struct Producer {
     patience_us: u64,
     lanes: Vec<Lane>,
     taps: HashMap<usize, Tap>,
-    topics: HashMap<TopicId, TopicLanes>,
+    topics: Vec<TopicLanes>,
+    by_topic: HashMap<TopicId, usize>,
+    recent: Option<(TopicId, usize)>,
     links: Vec<Link>,
     identity: Option<Identity>,
     buffered: usize,
@@ -122,7 +124,9 @@ impl Producer {
             patience_us,
             lanes: Vec::new(),
             taps: HashMap::new(),
-            topics: HashMap::new(),
+            topics: Vec::new(),
+            by_topic: HashMap::new(),
+            recent: None,
             links: Vec::new(),
             identity: None,
             buffered: 0,
@@ -152,11 +156,12 @@ impl Producer {
             lane.identity = (!self.config.idempotent).then_some(Identity::NONE);
             self.lanes.push(lane);
         }
-        self.topics.insert(topic, TopicLanes { first, count, sticky: Sticky::default() });
+        self.by_topic.insert(topic, self.topics.len());
+        self.topics.push(TopicLanes { first, count, sticky: Sticky::default() });
     }
 
     pub(crate) fn knows(&self, topic: TopicId) -> bool {
-        self.topics.contains_key(&topic)
+        self.recent.is_some_and(|(recent, _)| recent == topic) || self.by_topic.contains_key(&topic)
     }
 
     /// The lane of a record; the topic is known.
@@ -166,7 +171,13 @@ impl Producer {
         index: Option<u32>,
         key: Option<&[u8]>,
     ) -> Result<usize, TrySendError> {
-        let lanes = self.topics.get_mut(&topic).expect("a topic is added before it is sent to");
+        // Most producers send to the same topic again and again: that one is found without hashing.
+        let at = match self.recent {
+            Some((recent, at)) if recent == topic => at,
+            _ => self.by_topic[&topic],
+        };
+        self.recent = Some((topic, at));
+        let lanes = &mut self.topics[at];
         if lanes.count == 0 {
             return Err(TrySendError::UnknownPartition);
         }
@@ -255,9 +266,8 @@ impl Producer {
             self.builders.push(builder);
         }
         let (topic, partition, partitions) = (lane.topic, lane.partition, lane.partitions);
-        if let Some(lanes) = self.topics.get_mut(&topic) {
-            lanes.sticky.closed(partition, partitions, &mut self.rng);
-        }
+        let lanes = &mut self.topics[self.by_topic[&topic]];
+        lanes.sticky.closed(partition, partitions, &mut self.rng);
         self.done.extend(failed);
         self.finish(at, now_us, effects);
         self.enlist(at);

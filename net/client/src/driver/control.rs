@@ -67,12 +67,6 @@ impl Questions {
         self.dropped.store(true, Ordering::Release);
         self.news.notify_one();
     }
-
-    /// Questions that somebody waits for.
-    #[cfg(test)]
-    pub(crate) fn waiting(&self) -> usize {
-        self.lock().askers.len()
-    }
 }
 
 impl Asking {

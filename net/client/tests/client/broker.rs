@@ -315,7 +315,10 @@ fn cold(shared: &Shared, request: Request<'_>, handles: &mut Handles, reply: imp
         }
         Request::OffsetForTime { handle, at } => {
             let (topic, partition) = handles[&handle];
-            let log = store.log(topic, partition).unwrap().0;
+            let log = match store.log(topic, partition) {
+                Ok((log, _)) => log,
+                Err(code) => return reply(&refusal(code, [0, 0])),
+            };
             let late = |time| log.batches.iter().find(|(header, _)| header.max_timestamp_us >= time);
             let offset = match at {
                 At::Start => log.start,

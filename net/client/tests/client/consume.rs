@@ -195,14 +195,14 @@ async fn damage_is_named_and_the_other_partition_goes_on() {
     }
     assert_eq!((good, damaged), (55, Some((1, 5, 9))), "partition 0 whole, partition 1 up to the damage");
     consumer.seek(1, Position::Offset(10)).await.unwrap();
-    assert_eq!(take(&mut consumer, 45).await.len(), 45);
+    assert_eq!(take(&mut consumer, 40).await.len(), 40);
 }
 
 #[tokio::test]
 async fn questions_have_answers_and_typed_refusals() {
     let (broker, client, topic) = filled(3, 30, Codec::None).await;
     assert_eq!(client.topic("t").await.unwrap(), topic);
-    assert_eq!(client.topics().await.unwrap(), [topic.clone()]);
+    assert_eq!(client.topics().await.unwrap(), std::slice::from_ref(&topic));
     assert_eq!(client.offset(&topic, 2, Position::End).await, Ok(10));
     assert_eq!(client.offset(&topic, 2, Position::Start).await, Ok(0));
     assert_eq!(client.offset(&topic, 3, Position::End).await, Err(ClientError::UnknownPartition));

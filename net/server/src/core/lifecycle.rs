@@ -13,7 +13,7 @@ use corelog_uring::{Accepted, Completion, Submission};
 use super::connection::{Connection, Pause, Phase};
 use super::inbox::Inbox;
 use super::outbox::Outbox;
-use super::{Core, Op, Output};
+use super::{Bounds, Core, Op, Output};
 use crate::session;
 
 const KIND_ACCEPT: u8 = 2;
@@ -53,7 +53,7 @@ impl Core {
         let connection = Connection::new(id, socket, session::principal(peer), inbox, outbox, now.mono_us);
         self.connections[slot as usize] = Some(connection);
         self.counters.accepted += 1;
-        self.deadlines.push(now.mono_us + self.bounds.handshake_us, id);
+        self.deadlines.push(now.mono_us + self.shortest_us(), id);
         self.make_ready(slot);
     }
 
@@ -106,10 +106,14 @@ impl Core {
             () if send <= now_us => Due::CheckSend,
             () => Due::Nothing,
         };
-        let shortest = [bounds.handshake_us, bounds.idle_us, bounds.stalled_us];
-        let shortest = shortest.into_iter().filter(|&us| us > 0).min().unwrap_or(bounds.handshake_us);
         let next = [hello, frame, idle, send].into_iter().filter(|&at_us| at_us > now_us).min();
-        (due, next.unwrap_or(u64::MAX).min(now_us + shortest))
+        (due, next.unwrap_or(u64::MAX).min(now_us + self.shortest_us()))
+    }
+
+    /// The shortest of the times a connection can run out of, in microseconds: looking that often misses none.
+    fn shortest_us(&self) -> u64 {
+        let Bounds { handshake_us, idle_us, stalled_us, .. } = self.bounds;
+        [handshake_us, idle_us, stalled_us].into_iter().filter(|&us| us > 0).min().unwrap_or(handshake_us)
     }
 
     /// Cancels a send that has taken long: what it has sent by then tells whether the peer reads at all.

@@ -187,11 +187,11 @@ impl Core {
 
     /// Closes a connection that reads too slowly. It is told why if that is possible: when no frame is cut.
     fn close_slow(&mut self, now: Now, slot: u32, out: &mut Output) {
-        self.counters.slow_consumers += 1;
-        let connection = self.connection(slot);
-        let told = !connection.outbox.is_cut();
         let shard = &mut self.shard;
         let connection = self.connections[slot as usize].as_mut().expect("the slot is in use");
+        // It may be found too slow once for what it had queued and once for what was in flight.
+        self.counters.slow_consumers += u64::from(connection.is_served());
+        let told = !connection.outbox.is_cut();
         connection.outbox.discard(|block| shard.on(now, Event::Released { block }));
         if told && connection.is_served() {
             let body = ErrorBody::new(ErrorCode::SlowConsumer, "replies were read too slowly");

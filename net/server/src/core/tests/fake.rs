@@ -135,7 +135,8 @@ impl Fake {
                 pending.cancelled || socket.shut || socket.ended || !socket.incoming.is_empty()
             }
             Submission::Send { socket: id, head_length, .. } => {
-                let bytes = *head_length as usize + pending.slices.iter().map(|s| s.length as usize).sum::<usize>();
+                let bytes =
+                    *head_length as usize + pending.slices.iter().map(|s| s.length as usize).sum::<usize>();
                 pending.cancelled || socket(id).shut || socket(id).window >= bytes
             }
             Submission::Write { .. } | Submission::Sync { .. } => !self.disk_stands,
@@ -188,7 +189,9 @@ impl Fake {
             Submission::Shutdown { socket, .. } => self.sockets[socket.0 as usize].shut = true,
             Submission::Close { socket, .. } => {
                 let busy = self.pending.iter().any(|pending| match &pending.submission {
-                    Submission::Recv { socket: of, .. } | Submission::Send { socket: of, .. } => *of == socket,
+                    Submission::Recv { socket: of, .. } | Submission::Send { socket: of, .. } => {
+                        *of == socket
+                    }
                     _ => false,
                 });
                 assert!(!busy, "a socket is closed after its operations have ended");
@@ -253,7 +256,9 @@ impl Fake {
         let id = op.id();
         let mut opened = None;
         match op {
-            DiskOp::CreateExtent { file, bytes, .. } => opened = Some((file, self.create(file, bytes as usize))),
+            DiskOp::CreateExtent { file, bytes, .. } => {
+                opened = Some((file, self.create(file, bytes as usize)))
+            }
             DiskOp::Zero { file, position, bytes, .. } => {
                 let id = self.names[&file];
                 self.write(id, position as usize, &vec![0; bytes as usize]);
@@ -266,7 +271,9 @@ impl Fake {
             DiskOp::Remove { file, .. } => {
                 self.names.remove(&file);
             }
-            DiskOp::WriteFrame { .. } | DiskOp::Sync { .. } | DiskOp::Read { .. } => panic!("not background work"),
+            DiskOp::WriteFrame { .. } | DiskOp::Sync { .. } | DiskOp::Read { .. } => {
+                panic!("not background work")
+            }
         }
         let result: Result<u32, DiskError> = Ok(0);
         Some(Happened::Background(DiskCompletion { id, result, block: None }, opened))

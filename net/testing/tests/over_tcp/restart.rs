@@ -1,10 +1,8 @@
 //! A broker as its users meet it: over TCP, with a real disk.
 
-mod peer;
-
+use crate::peer::{Peer, batch};
 use corelog_model::Durability;
 use corelog_testing::Broker;
-use peer::{Peer, batch};
 
 fn numbered(range: std::ops::Range<u32>) -> Vec<Vec<u8>> {
     range.map(|number| format!("record {number}").into_bytes()).collect()
@@ -63,4 +61,20 @@ fn a_stop_keeps_what_was_acknowledged_at_every_level() {
         peer.open(handle, topic, 0);
         assert_eq!(peer.fetch(handle, 0, 1 << 20), Ok((numbered(0..10), 10)));
     }
+}
+
+#[test]
+fn the_disk_is_measured_at_the_first_start_and_never_again() {
+    let mut broker = Broker::builder().set("probe.mode=auto").start().expect("a broker");
+    let limits = broker.store().join("limits.toml");
+    let measured = std::fs::metadata(&limits).expect("kept").modified().expect("a time");
+    let mut peer = Peer::connect(broker.address());
+    let topic = peer.create_topic("orders", 1, Durability::Durable);
+    peer.open(1, topic, 0);
+    assert_eq!(peer.produce(1, &batch(topic, 0, &numbered(0..10))), Ok(0));
+    broker.restart().expect("started again");
+    assert_eq!(std::fs::metadata(&limits).expect("kept").modified().expect("a time"), measured);
+    let mut peer = Peer::connect(broker.address());
+    peer.open(1, topic, 0);
+    assert_eq!(peer.fetch(1, 0, 1 << 20), Ok((numbered(0..10), 10)));
 }

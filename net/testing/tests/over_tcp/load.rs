@@ -1,11 +1,9 @@
 //! Many requests, large ones, many peers: order, memory and the window's edge.
 
-mod peer;
-
+use crate::peer::{Peer, batch};
 use corelog_model::Durability;
 use corelog_testing::Broker;
 use corelog_wire::{Request, Response};
-use peer::{Peer, batch};
 
 #[test]
 fn pipelined_requests_are_answered_each_and_kept_in_order() {

@@ -16,23 +16,23 @@ use rkyv::util::AlignedVec;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One connection.
-pub struct Peer {
+pub(crate) struct Peer {
     stream: TcpStream,
     correlation: u64,
 }
 
 /// An answer with the bytes it borrows from.
-pub struct Answer {
-    pub header: FrameHeader,
+pub(crate) struct Answer {
+    pub(crate) header: FrameHeader,
     body: AlignedVec<16>,
 }
 
 impl Answer {
-    pub fn response(&self) -> Response<'_> {
+    pub(crate) fn response(&self) -> Response<'_> {
         decode_response(&self.header, &self.body).expect("the broker speaks the protocol")
     }
 
-    pub fn error(&self) -> Option<ErrorCode> {
+    pub(crate) fn error(&self) -> Option<ErrorCode> {
         match self.response() {
             Response::Error(body) => Some(body.code),
             _ => None,
@@ -42,7 +42,7 @@ impl Answer {
 
 impl Peer {
     /// Connects without a Hello.
-    pub fn silent(address: SocketAddr) -> Self {
+    pub(crate) fn silent(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).expect("the broker listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
         stream.set_nodelay(true).expect("a socket");
@@ -50,7 +50,7 @@ impl Peer {
     }
 
     /// Connects and says Hello.
-    pub fn connect(address: SocketAddr) -> Self {
+    pub(crate) fn connect(address: SocketAddr) -> Self {
         let mut peer = Self::silent(address);
         let hello = Hello { client: "peer", client_version: "1", max_frame_bytes: MAX_FRAME_BYTES as u32 };
         let answer = peer.ask(&Request::Hello(hello));
@@ -59,7 +59,7 @@ impl Peer {
     }
 
     /// Sends a request and does not wait.
-    pub fn send(&mut self, request: &Request<'_>) -> u64 {
+    pub(crate) fn send(&mut self, request: &Request<'_>) -> u64 {
         self.correlation += 1;
         let mut bytes = Vec::new();
         encode_request(request, Call { correlation: self.correlation, version: 1 }, &mut bytes);
@@ -67,12 +67,12 @@ impl Peer {
         self.correlation
     }
 
-    pub fn send_bytes(&mut self, bytes: &[u8]) {
+    pub(crate) fn send_bytes(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).expect("the broker takes the bytes");
     }
 
     /// The next answer; `None` when the broker has closed the connection.
-    pub fn receive(&mut self) -> Option<Answer> {
+    pub(crate) fn receive(&mut self) -> Option<Answer> {
         let mut header = [0; HEADER_BYTES];
         match self.stream.read_exact(&mut header) {
             Ok(()) => {}
@@ -89,27 +89,27 @@ impl Peer {
     }
 
     /// Sends a request and waits for its answer.
-    pub fn ask(&mut self, request: &Request<'_>) -> Answer {
+    pub(crate) fn ask(&mut self, request: &Request<'_>) -> Answer {
         let correlation = self.send(request);
         let answer = self.receive().expect("an answer");
         assert_eq!(answer.header.correlation, correlation);
         answer
     }
 
-    pub fn create_topic(&mut self, name: &str, partitions: u32, durability: Durability) -> TopicId {
+    pub(crate) fn create_topic(&mut self, name: &str, partitions: u32, durability: Durability) -> TopicId {
         match self.ask(&Request::CreateTopic { name, partitions, durability }).response() {
             Response::TopicCreated { topic } => topic,
             other => panic!("{other:?}"),
         }
     }
 
-    pub fn open(&mut self, handle: u32, topic: TopicId, partition: u32) {
+    pub(crate) fn open(&mut self, handle: u32, topic: TopicId, partition: u32) {
         let answer = self.ask(&Request::Open { handle, topic, partition });
         assert!(matches!(answer.response(), Response::Opened { .. }), "{:?}", answer.response());
     }
 
     /// Appends and gives the offset of the first record.
-    pub fn produce(&mut self, handle: u32, batches: &[u8]) -> Result<u64, ErrorCode> {
+    pub(crate) fn produce(&mut self, handle: u32, batches: &[u8]) -> Result<u64, ErrorCode> {
         match self.ask(&Request::Produce { handle, expected_offset: None, batches }).response() {
             Response::Produced { base_offset, .. } => Ok(base_offset),
             Response::Error(body) => Err(body.code),
@@ -118,7 +118,7 @@ impl Peer {
     }
 
     /// The values of all records from `offset` on that one answer holds, and the high watermark.
-    pub fn fetch(
+    pub(crate) fn fetch(
         &mut self,
         handle: u32,
         offset: u64,
@@ -142,7 +142,7 @@ impl Peer {
         }
     }
 
-    pub fn status(&mut self) -> Status {
+    pub(crate) fn status(&mut self) -> Status {
         match self.ask(&Request::Status).response() {
             Response::Status(status) => *status,
             other => panic!("{other:?}"),
@@ -150,13 +150,13 @@ impl Peer {
     }
 
     /// Whether the broker ends the connection without another answer.
-    pub fn is_closed(&mut self) -> bool {
+    pub(crate) fn is_closed(&mut self) -> bool {
         self.receive().is_none()
     }
 }
 
 /// One sealed batch of these values.
-pub fn batch(topic: TopicId, partition: u32, values: &[Vec<u8>]) -> Vec<u8> {
+pub(crate) fn batch(topic: TopicId, partition: u32, values: &[Vec<u8>]) -> Vec<u8> {
     let mut builder = BatchBuilder::new(1 << 20);
     for value in values {
         let record = RecordRef { key: None, value: Some(value), timestamp_us: 1, headers: &[] };

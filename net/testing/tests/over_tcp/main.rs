@@ -1,0 +1,6 @@
+//! A broker as its users meet it: over TCP, with a real ring and a real disk.
+
+mod bad_input;
+mod load;
+mod peer;
+mod restart;
