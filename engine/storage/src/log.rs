@@ -147,17 +147,6 @@ impl Log {
         self.cold.set_budget(settings.cold_bytes_in_flight);
     }
 
-    pub fn dbg(&self, slot: GroupSlot) -> String {
-        format!(
-            "live {:#?} rows {:?} partial {:?} loading {} runs {:?}",
-            self.extents.live,
-            self.groups.at(slot).rows,
-            self.footers.next_partial(),
-            self.cold.is_loading(),
-            self.runs.generation()
-        )
-    }
-
     /// What the log has done and holds.
     pub fn stats(&self) -> LogStats {
         let (window_bytes, pins) = self.arena.usage();

@@ -5,7 +5,6 @@ mod disk;
 use std::collections::BTreeMap;
 
 use corelog_model::GroupId;
-use corelog_model::batch::BatchHeader;
 use corelog_storage::{CheckpointKind, DiskOp, DurableMethod, EntryKind, Log, LogConfig, Preparation};
 use disk::{Disk, Random, append, config, now, open_with, read_all};
 
@@ -125,9 +124,9 @@ impl Run {
             assert!(end <= expected.appended, "group {group}: {end} was never appended");
             let found = read_all(log, &mut self.disk, slot, start).expect("everything is served");
             let mut next = start;
-            for BatchHeader { base_offset, .. } in &found {
-                assert_eq!(*base_offset, next, "group {group}: no gap and no repetition");
-                next = found.iter().find(|batch| batch.base_offset == next).expect("itself").next_offset();
+            for batch in &found {
+                assert_eq!(batch.base_offset, next, "group {group}: no gap and no repetition");
+                next = batch.next_offset();
             }
             assert_eq!(next, end);
             (expected.durable, expected.appended, expected.start) = (end, end, start);
@@ -137,10 +136,10 @@ impl Run {
 
 #[test]
 fn what_was_durable_survives_every_crash_once_and_in_order() {
-    for seed in 1..=150 {
+    for seed in 1..=60 {
         let mut run = Run::new(seed);
         for life in 0..8 {
-            let turns = run.random.below(if life % 3 == 0 { 600 } else { 40 });
+            let turns = run.random.below(if life % 3 == 0 { 250 } else { 40 });
             run.live(turns);
         }
         run.live(0);

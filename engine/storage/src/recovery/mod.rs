@@ -254,35 +254,6 @@ impl Opening {
         }
     }
 
-    pub fn dbg(&self) -> String {
-        match &self.stage {
-            Stage::Scan { at, scan } => format!(
-                "scan {at}/{:?} {} pool {}/{} {:?} bytes {} at_end {}",
-                self.planned,
-                scan.position,
-                self.pool.len(),
-                self.blocks,
-                scan.last_sequence(),
-                self.reader.bytes().len(),
-                self.reader.at_end()
-            ),
-            Stage::Checkpoint { at, scan, .. } => {
-                format!("cp {at} {} {}/{}", scan.position, self.pool.len(), self.blocks)
-            }
-            Stage::Starting { log, first } => format!(
-                "starting {first} durable {} spare {:?} creating {:?} retiring {:?} zero {:?}",
-                log.durable_frame(),
-                log.extents.spare,
-                log.extents.creating,
-                log.extents.retiring,
-                log.extents.zeroing
-            ),
-            Stage::Draining => format!("drain {}/{}", self.pool.len(), self.blocks),
-            Stage::Probe { next, outstanding } => format!("probe {next} {outstanding}"),
-            _ => "other".into(),
-        }
-    }
-
     /// The bytes of a frame that the opening log writes.
     ///
     /// # Panics

@@ -229,7 +229,7 @@ pub(crate) fn open_with(
     opening.start(&mut ops)?;
     loop {
         waiting.append(&mut ops);
-        assert!(!waiting.is_empty(), "an opening log always waits for something: {}", opening.dbg());
+        assert!(!waiting.is_empty(), "an opening log always waits for something");
         let op = waiting.swap_remove(random.below(waiting.len() as u64) as usize);
         let completion = disk.run(op, |slice| opening.bytes(slice));
         let mut replay = |event: Replayed<'_>| match event {
@@ -325,7 +325,7 @@ pub(crate) fn read_all(
                     log.on(completion, now(0));
                 }
             }
-            Read::Busy => panic!("nobody else reads {offset} {}", log.dbg(slot)),
+            Read::Busy => panic!("nobody else reads"),
             other => return Err(other),
         }
         for slice in slices.drain(..) {
