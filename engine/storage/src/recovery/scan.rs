@@ -32,6 +32,8 @@ pub(crate) struct Scan {
     sealed: bool,
     /// The extent's first frame was durable, whichever sequence it had.
     begun: bool,
+    /// Sequence of the extent's first frame, once its header verified.
+    first: Option<u64>,
     mode: Mode,
 }
 
@@ -77,6 +79,7 @@ impl Scan {
             proven: sequence,
             sealed: true,
             begun: true,
+            first: None,
             mode,
         }
     }
@@ -84,13 +87,35 @@ impl Scan {
     /// Of the newest extent. `begun`: its first frame is known to have been durable.
     pub(crate) const fn tail(seed: FrameSeed, generation: u64, extent_bytes: u64, begun: bool) -> Self {
         let (end, mode) = (extent_bytes, Mode::Taking);
-        Self { seed, generation, position: 0, end, last: None, proven: 0, sealed: false, begun, mode }
+        Self {
+            seed,
+            generation,
+            position: 0,
+            end,
+            last: None,
+            proven: 0,
+            sealed: false,
+            begun,
+            first: None,
+            mode,
+        }
     }
 
     /// From a frame in the middle of an extent, for a checkpoint: everything is expected to verify.
     pub(crate) const fn at(seed: FrameSeed, generation: u64, position: u64, end: u64) -> Self {
         let mode = Mode::Taking;
-        Self { seed, generation, position, end, last: None, proven: 0, sealed: true, begun: true, mode }
+        Self {
+            seed,
+            generation,
+            position,
+            end,
+            last: None,
+            proven: 0,
+            sealed: true,
+            begun: true,
+            first: None,
+            mode,
+        }
     }
 
     pub(crate) const fn generation(&self) -> u64 {
@@ -129,28 +154,36 @@ impl Scan {
         if bytes.len() < length && !at_end {
             return Step::NeedMore;
         }
-        let expected = self.last.map(|(sequence, _)| sequence + 1);
         let follows = header.filter(|header| self.follows(header));
+        if self.last.is_none() {
+            self.first = follows.map(|header| header.sequence);
+        }
+        let proven = self.sealed
+            || (self.begun && self.last.is_none())
+            || self.expected().is_some_and(|expected| expected <= self.proven);
         match follows {
             Some(header) if bytes.len() >= length && frame_is_whole(&header, self.seed, &bytes[..length]) => {
                 self.proven = self.proven.max(header.durable_sequence);
                 Step::Frame { header, damaged: false }
             }
-            _ if self.sealed || expected.map_or(self.begun, |expected| expected <= self.proven) => {
-                match follows.filter(|_| bytes.len() >= length) {
-                    Some(header) => Step::Frame { header, damaged: true },
-                    None => {
-                        self.mode = Mode::Seeking;
-                        self.skip(bytes)
-                    }
+            _ if proven => match follows.filter(|_| bytes.len() >= length) {
+                Some(header) => Step::Frame { header, damaged: true },
+                None => {
+                    self.mode = Mode::Seeking;
+                    self.skip(bytes)
                 }
-            }
+            },
             // Its header was written, so the frame was on its way: it counts as torn.
             follows => {
                 self.mode = Mode::Suspecting { from: self.position, torn: u64::from(follows.is_some()) };
                 self.skip(bytes)
             }
         }
+    }
+
+    /// The sequence of the frame at the cursor, as far as anything tells.
+    fn expected(&self) -> Option<u64> {
+        self.last.map(|(sequence, _)| sequence + 1).or(self.first)
     }
 
     fn header(&self, bytes: &[u8]) -> Option<FrameHeader> {
@@ -190,7 +223,7 @@ impl Scan {
         if bytes.len() < FRAME_HEADER_BYTES {
             return Step::NeedMore;
         }
-        let expected = self.last.map_or(1, |(sequence, _)| sequence + 1);
+        let expected = self.expected().unwrap_or(1);
         if let Some(header) = self.header(bytes).filter(|header| header.sequence > expected) {
             if header.durable_sequence >= expected {
                 self.proven = self.proven.max(header.durable_sequence);
