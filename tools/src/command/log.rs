@@ -29,11 +29,8 @@ pub(super) fn run(arguments: &Log, format: Format) -> Result<(), Failure> {
     let mut dump = Dump { format, output: Output::new() };
     for log in (0..store.logs()).map(LogId).filter(|log| only.is_none_or(|only| only == *log)) {
         let seed = FrameSeed { store: store.store(), log };
-        let files = store.list(log).map_err(|error| unopened(dir, &error))?;
-        for (name, bytes) in files {
-            if let Ok(FileName::Extent(number)) = name.parse() {
-                dump.extent(&store.log_path(log).join(&name), number, bytes, seed)?;
-            }
+        for (number, path) in extents(&store.log_path(log))? {
+            dump.extent(&path, number, seed)?;
         }
     }
     dump.output.flush()
@@ -55,6 +52,21 @@ fn find(dir: &Path) -> Result<(PathBuf, Option<LogId>), Failure> {
     }
 }
 
+/// Numbers and paths of the extents of one log, in the order of their numbers.
+fn extents(log: &Path) -> Result<Vec<(u32, PathBuf)>, Failure> {
+    let unread = |error| Failure::io(format!("{} cannot be listed", log.display()), &error);
+    let mut extents = Vec::new();
+    for entry in std::fs::read_dir(log).map_err(unread)? {
+        let entry = entry.map_err(unread)?;
+        if let Some(FileName::Extent(number)) = entry.file_name().to_str().and_then(|name| name.parse().ok())
+        {
+            extents.push((number, entry.path()));
+        }
+    }
+    extents.sort();
+    Ok(extents)
+}
+
 fn unopened(dir: &Path, error: &DataDirError) -> Failure {
     let failure = Failure::new("STORE", format!("{} cannot be opened", dir.display())).cause(error);
     match error {
@@ -69,9 +81,10 @@ struct Dump {
 }
 
 impl Dump {
-    fn extent(&mut self, path: &Path, number: u32, bytes: u64, seed: FrameSeed) -> Result<(), Failure> {
+    fn extent(&mut self, path: &Path, number: u32, seed: FrameSeed) -> Result<(), Failure> {
         let unread = |error| Failure::io(format!("{} cannot be read", path.display()), &error);
         let file = File::open(path).map_err(unread)?;
+        let bytes = file.metadata().map_err(unread)?.len();
         match self.format {
             Format::Text => {
                 self.output.line(&format!("extent {number}  {}  {bytes} bytes", path.display()))?
