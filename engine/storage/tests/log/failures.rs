@@ -1,17 +1,15 @@
 //! Damage, failed writes, full disks and broken superblocks: what the log says, and that nothing else is harmed.
 
-mod disk;
-
+use crate::disk::{Disk, Random, append, config, now, open_with, read_all};
 use corelog_model::{GroupId, LogId};
 use corelog_storage::{
     CheckpointKind, DiskOp, EntryKind, FileName, Full, Log, LogConfig, OpenError, Read, ReadRequest,
 };
-use disk::{Disk, Random, append, config, now, open_with, read_all};
 
 const A: GroupId = GroupId(16);
 const B: GroupId = GroupId(17);
 
-fn open(disk: &mut Disk) -> (Log, disk::Told) {
+fn open(disk: &mut Disk) -> (Log, crate::disk::Told) {
     open_with(disk, config(), &mut Random::new(1)).expect("the log opens")
 }
 
