@@ -57,7 +57,8 @@ fn damaged_at(disk: &mut Disk, frame: usize, byte: usize) {
 #[test]
 fn damage_below_the_durable_sequence_is_named_and_never_cut_or_served() {
     // Frame, byte in it, what is named: group (0: frames only), first, last.
-    let table: [(usize, usize, &[(u64, u64, u64)], &str); 5] = [
+    type Named = &'static [(u64, u64, u64)];
+    let table: [(usize, usize, Named, &str); 5] = [
         (2, 128 + 32 + 300, &[(16, 4, 7)], "a body of A"),
         (3, 128 + 32 + 300, &[(16, 8, 11)], "the last body of A, which the beacon proves"),
         (2, 20, &[(0, 2, 3), (16, 4, 7), (17, 4, 7)], "a frame header in the middle"),
