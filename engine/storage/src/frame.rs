@@ -18,7 +18,7 @@ pub const FRAME_VERSION: u8 = 1;
 /// How much of a batch the entry CRC covers: its header and what of a Kafka body its own CRC leaves out.
 pub const ENTRY_COVERS_BYTES: usize = 128;
 /// Largest frame that decodes.
-pub const FRAME_BYTES_LIMIT: usize =
+pub(crate) const FRAME_BYTES_LIMIT: usize =
     round_up(MAX_BATCH_BYTES_LIMIT + FRAME_HEADER_BYTES + ENTRY_HEADER_BYTES, FRAME_ALIGN);
 
 /// Flag: the first frame of its extent; the sealed_* fields close the previous one.

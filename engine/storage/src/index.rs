@@ -79,10 +79,6 @@ impl OpenRuns {
         self.clear(groups);
     }
 
-    pub(crate) const fn first_sequence(&self) -> u64 {
-        self.first_sequence
-    }
-
     pub(crate) const fn generation(&self) -> Option<u64> {
         self.generation
     }
@@ -127,7 +123,7 @@ impl OpenRuns {
     }
 
     /// The runs of a group that hold `offset` or lie behind it, oldest first, at most `limit`.
-    pub(crate) fn from_offset(&self, newest: u32, offset: u64, limit: usize, out: &mut Vec<Run>) {
+    pub(crate) fn runs_from(&self, newest: u32, offset: u64, limit: usize, out: &mut Vec<Run>) {
         let mut best = newest;
         let Some(run) = self.runs.get(best as usize) else { return };
         if run.last_offset < offset {
@@ -191,7 +187,7 @@ pub(crate) struct Runs {
 }
 
 impl Runs {
-    pub(crate) fn from_offset(&self, slot: GroupSlot, offset: u64, limit: usize, out: &mut Vec<Run>) {
+    pub(crate) fn runs_from(&self, slot: GroupSlot, offset: u64, limit: usize, out: &mut Vec<Run>) {
         let from = self.sorted.partition_point(|run| (run.slot, run.last_offset) < (slot, offset));
         out.extend(self.sorted[from..].iter().take_while(|run| run.slot == slot).take(limit));
     }
@@ -342,14 +338,14 @@ mod tests {
             let end = twin.at(slot).rows[0].last_offset + 1;
             for offset in 0..end {
                 let (mut a, mut b) = (Vec::new(), Vec::new());
-                open.from_offset(newest, offset, 3, &mut a);
-                loaded.from_offset(slot, offset, 3, &mut b);
+                open.runs_from(newest, offset, 3, &mut a);
+                loaded.runs_from(slot, offset, 3, &mut b);
                 assert_eq!(a, b);
                 assert!(a[0].first_offset <= offset && offset <= a[0].last_offset);
             }
             let mut none = Vec::new();
-            open.from_offset(newest, end, 3, &mut none);
-            loaded.from_offset(slot, end, 3, &mut none);
+            open.runs_from(newest, end, 3, &mut none);
+            loaded.runs_from(slot, end, 3, &mut none);
             assert!(none.is_empty());
         }
     }

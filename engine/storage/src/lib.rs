@@ -32,6 +32,21 @@ mod superblock;
 mod upkeep;
 mod window;
 
+/// The numbers of FORMAT.md, in bytes unless the name says otherwise.
+pub mod format {
+    pub use crate::checkpoint::{EXTENT_BYTES, FOOTER_AT_BYTES, GROUP_BYTES, PART_HEADER_BYTES, ROW_BYTES};
+    pub use crate::extent::GENERATIONS_SKIPPED;
+    pub use crate::frame::{
+        ENTRY_COVERS_BYTES, ENTRY_HEADER_BYTES, FLAG_BEACON, FLAG_FIRST, FLAG_START, FRAME_HEADER_BYTES,
+        FRAME_MAGIC, FRAME_VERSION,
+    };
+    pub use crate::index::{FOOTER_HEADER_BYTES, RUN_BYTES};
+    pub use crate::superblock::{
+        CHECKPOINT_BYTES, CHECKPOINTS_AT, CHECKPOINTS_MAX, SUPERBLOCK_BYTES, SUPERBLOCK_COPIES,
+        SUPERBLOCK_MAGIC, SUPERBLOCK_SCHEMA, WRITTEN_AT,
+    };
+}
+
 pub use append::Appended;
 pub use checkpoint::CheckpointKind;
 

@@ -203,7 +203,7 @@ impl Log {
         let group = self.groups.at(slot);
         let at = group.rows.partition_point(|row| row.last_offset < offset);
         let Some(row) = group.rows.get(at) else {
-            self.runs.from_offset(group.newest_run, offset, RUNS_PER_READ, runs);
+            self.runs.runs_from(group.newest_run, offset, RUNS_PER_READ, runs);
             return match self.runs.generation() {
                 Some(generation) => Found::Runs { generation },
                 None => Found::Nowhere,
@@ -212,7 +212,7 @@ impl Log {
         let generation = row.generation;
         match self.footers.get(generation) {
             Some(index) => {
-                index.from_offset(slot, offset, RUNS_PER_READ, runs);
+                index.runs_from(slot, offset, RUNS_PER_READ, runs);
                 Found::Runs { generation }
             }
             None => Found::NeedsFooter { generation },

@@ -197,7 +197,8 @@ impl SuperblockWriter {
         self.settled
     }
 
-    pub(crate) const fn is_idle(&self) -> bool {
+    #[cfg(test)]
+    const fn is_idle(&self) -> bool {
         !self.dirty && self.writing.is_none()
     }
 

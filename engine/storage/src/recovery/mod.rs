@@ -236,7 +236,8 @@ impl Opening {
                     };
                     return Ok(Some(*log));
                 }
-                let stuck = log.extents.spare.is_empty() && log.extents.creating.is_none();
+                let placed = log.commit.submitted >= *first;
+                let stuck = !placed && log.extents.spare.is_empty() && log.extents.creating.is_none();
                 match failed {
                     Some(error) if log.is_read_only() || (stuck && log.extents.retiring.is_empty()) => {
                         let file = FileName::Extent(log.extents.next_number);

@@ -1,12 +1,10 @@
 //! Append, crash at any moment, recover, again and again: what was durable is there, once and in order.
 
-mod disk;
-
 use std::collections::BTreeMap;
 
+use crate::disk::{Disk, Random, append, config, now, open_with, read_all};
 use corelog_model::GroupId;
 use corelog_storage::{CheckpointKind, DiskOp, DurableMethod, EntryKind, Log, LogConfig, Preparation};
-use disk::{Disk, Random, append, config, now, open_with, read_all};
 
 /// What the test knows about a group: offsets below `durable` were acknowledged.
 #[derive(Clone, Copy, Default, Debug)]
@@ -136,7 +134,7 @@ impl Run {
 
 #[test]
 fn what_was_durable_survives_every_crash_once_and_in_order() {
-    for seed in 1..=60 {
+    for seed in 1..=250 {
         let mut run = Run::new(seed);
         for life in 0..8 {
             let turns = run.random.below(if life % 3 == 0 { 250 } else { 40 });

@@ -1,17 +1,15 @@
 //! Damage, failed writes, full disks and broken superblocks: what the log says, and that nothing else is harmed.
 
-mod disk;
-
+use crate::disk::{Disk, Random, append, config, now, open_with, read_all};
 use corelog_model::{GroupId, LogId};
 use corelog_storage::{
     CheckpointKind, DiskOp, EntryKind, FileName, Full, Log, LogConfig, OpenError, Read, ReadRequest,
 };
-use disk::{Disk, Random, append, config, now, open_with, read_all};
 
 const A: GroupId = GroupId(16);
 const B: GroupId = GroupId(17);
 
-fn open(disk: &mut Disk) -> (Log, disk::Told) {
+fn open(disk: &mut Disk) -> (Log, crate::disk::Told) {
     open_with(disk, config(), &mut Random::new(1)).expect("the log opens")
 }
 
@@ -59,7 +57,8 @@ fn damaged_at(disk: &mut Disk, frame: usize, byte: usize) {
 #[test]
 fn damage_below_the_durable_sequence_is_named_and_never_cut_or_served() {
     // Frame, byte in it, what is named: group (0: frames only), first, last.
-    let table: [(usize, usize, &[(u64, u64, u64)], &str); 5] = [
+    type Named = &'static [(u64, u64, u64)];
+    let table: [(usize, usize, Named, &str); 5] = [
         (2, 128 + 32 + 300, &[(16, 4, 7)], "a body of A"),
         (3, 128 + 32 + 300, &[(16, 8, 11)], "the last body of A, which the beacon proves"),
         (2, 20, &[(0, 2, 3), (16, 4, 7), (17, 4, 7)], "a frame header in the middle"),

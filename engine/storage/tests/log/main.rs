@@ -1,0 +1,5 @@
+//! The log from outside: crashes, failures, and the bytes it writes.
+mod crash;
+mod disk;
+mod failures;
+mod format;
