@@ -156,6 +156,8 @@ pub struct BrokerResult {
     pub bytes_written_per_byte: f64,
     /// Resident memory at the end.
     pub resident_bytes: u64,
+    /// Reads that the live window could not answer.
+    pub cold_reads: u64,
 }
 
 /// What the device and the loopback can do, before and after the run, the better figures.
@@ -197,6 +199,8 @@ pub struct BrokerUse {
     pub bytes_written: u64,
     /// Resident memory at the end of the window.
     pub resident_bytes: u64,
+    /// Reads that the live window could not answer.
+    pub cold_reads: u64,
 }
 
 impl BrokerUse {
@@ -209,6 +213,7 @@ impl BrokerUse {
             frames: self.frames.saturating_sub(start.frames),
             bytes_written: self.bytes_written.saturating_sub(start.bytes_written),
             resident_bytes: self.resident_bytes,
+            cold_reads: self.cold_reads.saturating_sub(start.cold_reads),
         }
     }
 }
@@ -228,6 +233,7 @@ impl BrokerResult {
             bytes_written: used.bytes_written,
             bytes_written_per_byte: ratio(used.bytes_written as f64, bytes as f64),
             resident_bytes: used.resident_bytes,
+            cold_reads: used.cold_reads,
         }
     }
 }

@@ -280,6 +280,7 @@ impl Run<'_> {
                 frames: status.frames,
                 bytes_written: status.bytes_written,
                 resident_bytes: status.resident_bytes,
+                cold_reads: status.cold_reads,
             },
         })
     }

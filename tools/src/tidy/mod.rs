@@ -60,7 +60,10 @@ pub fn check(root: &Path) -> io::Result<Vec<Finding>> {
     }
     for page in PAGES.map(Path::new) {
         if let Ok(text) = fs::read_to_string(root.join(page)) {
-            readme::check(page, &text, &|named| root.join(named).exists(), &mut findings);
+            // A page below the root may name what lies beside it.
+            let beside = root.join(page.parent().unwrap_or(Path::new("")));
+            let exists = |named: &str| root.join(named).exists() || beside.join(named).exists();
+            readme::check(page, &text, &exists, &mut findings);
         }
     }
     let budget = fs::read_to_string(root.join(UNSAFE_BUDGET))?;
