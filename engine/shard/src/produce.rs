@@ -159,7 +159,8 @@ impl Shard {
         at
     }
 
-    /// Answers at once when the level is reached already, else when the frame has it.
+    /// Answers at once when the level is reached already, else when the frame has it. What was appended before and
+    /// is due comes first: a repeated batch must not be acknowledged while its original is not yet visible.
     fn settle(&mut self, asker: Asker, id: PartitionId, progress: &Progress, out: &mut Actions) {
         let pending = Pending {
             frame: progress.frame,
@@ -174,6 +175,7 @@ impl Shard {
         };
         let durability = self.partitions.get(id).map_or(Durability::Memory, |partition| partition.durability);
         if self.frontier().reached(durability, pending.frame) {
+            self.answer_due(out);
             self.complete(pending, out);
         } else {
             self.pending.push(durability, pending);
