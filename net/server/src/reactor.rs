@@ -57,9 +57,10 @@ pub(crate) struct Reactor {
 }
 
 impl Shell {
-    /// A shell around a ring and a log's directory.
-    pub(crate) fn new(host: Host, ring: Ring, files: Files) -> Self {
-        let (out, completions, done) = (Output::default(), Vec::new(), Vec::new());
+    /// A shell around a ring for so many operations, and a log's directory.
+    pub(crate) fn new(host: Host, ring: Ring, files: Files, operations: u32) -> Self {
+        let (out, done) = (Output::sized(operations), Vec::new());
+        let completions = Vec::with_capacity(operations as usize);
         Self { host, ring, files, out, completions, done }
     }
 

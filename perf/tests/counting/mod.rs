@@ -6,12 +6,15 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::backtrace::Backtrace;
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Places remembered: the first ones lead to the rest.
-const PLACES: usize = 8;
+/// Allocations whose place is remembered: the first ones lead to the rest.
+const PLACES: usize = 200;
+/// How the frames of our own code begin.
+const OURS: [&str; 2] = ["corelog_", "allocations::one_"];
 
 #[global_allocator]
 static COUNTING: Counting = Counting;
@@ -124,6 +127,21 @@ impl Drop for Watch {
 impl fmt::Display for Counted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} allocations, the first of them here:", self.allocations)?;
-        self.places.iter().try_for_each(|place| writeln!(f, "{place}"))
+        let mut places: BTreeMap<String, u32> = BTreeMap::new();
+        for place in &self.places {
+            *places.entry(own_frames(&place.to_string())).or_default() += 1;
+        }
+        places.iter().try_for_each(|(place, times)| writeln!(f, "{times} x\n{place}"))
     }
+}
+
+/// The frames of our own code, innermost first, with their lines.
+fn own_frames(backtrace: &str) -> String {
+    let lines: Vec<&str> = backtrace.lines().map(str::trim).collect();
+    let frames = lines.iter().enumerate().filter_map(|(at, line)| {
+        let ours = OURS.iter().any(|name| line.split_once(": ").is_some_and(|(_, path)| path.contains(name)));
+        let place = lines.get(at + 1).filter(|next| next.starts_with("at ")).copied().unwrap_or_default();
+        ours.then(|| format!("    {line} {place}\n"))
+    });
+    frames.collect()
 }
