@@ -95,12 +95,15 @@ impl Peer {
 
     /// Opens all partitions of a topic; handle = partition + 1.
     pub(crate) fn open_all(&mut self, topic: TopicId, partitions: u32) {
-        for partition in 0..partitions {
-            let request = Request::Open { handle: partition + 1, topic, partition };
-            self.ask(&request, |_, response| {
-                assert!(matches!(response, Response::Opened { .. }), "{response:?}");
-            });
-        }
+        (0..partitions).for_each(|partition| self.open(topic, partition));
+    }
+
+    /// Opens one of them.
+    pub(crate) fn open(&mut self, topic: TopicId, partition: u32) {
+        let request = Request::Open { handle: partition + 1, topic, partition };
+        self.ask(&request, |_, response| {
+            assert!(matches!(response, Response::Opened { .. }), "{response:?}");
+        });
     }
 
     pub(crate) fn producer_id(&mut self) -> (ProducerId, u16) {
