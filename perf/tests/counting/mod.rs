@@ -35,7 +35,10 @@ thread_local! {
 
 struct Counting;
 
-#[expect(unsafe_code, reason = "an allocator can only be replaced by an unsafe trait; it hands on what it is given")]
+#[expect(
+    unsafe_code,
+    reason = "an allocator can only be replaced by an unsafe trait; it hands on what it is given"
+)]
 // SAFETY: every call goes to the system's allocator unchanged, and counting neither unwinds nor frees.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
