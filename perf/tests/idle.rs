@@ -25,8 +25,19 @@ const CONNECTIONS: u32 = 100;
 const WATCHED: Duration = Duration::from_secs(2);
 /// A poll-mode reactor may make this many system calls per millisecond beside those of its ring.
 const CALLS_PER_MS: u128 = 5;
-/// What they may be: the executor's rings, and what it asks of a file that it prepares in the background.
-const NAMED: [&str; 6] = ["io_uring_enter", "fcntl", "statfs", "futex", "membarrier", "close"];
+/// What they may be, while an extent is prepared: the executor's rings and what it asks of the file, and the opening
+/// of it for the shard's ring.
+const NAMED: [&str; 9] = [
+    "io_uring_enter",
+    "fcntl",
+    "statfs",
+    "futex",
+    "membarrier",
+    "open",
+    "openat",
+    "close",
+    "io_uring_register",
+];
 /// More requests than the executor enters its rings for the background work of a start.
 const PINGS: u32 = 500;
 /// Longer than a check takes.
