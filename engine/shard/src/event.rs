@@ -74,6 +74,12 @@ pub struct Actions {
 }
 
 impl Actions {
+    /// Lists that need not grow while at most so many replies and slices become due in a turn.
+    pub fn sized(replies: usize) -> Self {
+        let (replies, slices) = (Vec::with_capacity(replies), Vec::with_capacity(replies));
+        Self { replies, slices, ..Self::default() }
+    }
+
     /// Empties all lists and keeps their memory.
     pub fn clear(&mut self) {
         self.disk.clear();

@@ -158,9 +158,9 @@ impl Starting {
             metadata_checkpointed: 0,
             counters: Counters::default(),
             no_extent_since_us: None,
-            shown: Vec::new(),
+            shown: Vec::with_capacity(limits.pending as usize),
             moved: Vec::new(),
-            tokens: Vec::new(),
+            tokens: Vec::with_capacity(limits.waits as usize),
             scratch: Vec::new(),
         };
         shard.check();

@@ -41,8 +41,8 @@ const LOCKED_MEMORY_BYTES: u64 = 512 << 10;
 const PREEMPT: Duration = Duration::from_secs(24 * 3600);
 /// How long a reactor may keep the core while background work runs.
 const TURN_BESIDE_WORK: Duration = Duration::from_millis(1);
-/// How long a reactor may keep the core otherwise: each yield costs a few system calls of the executor.
-const TURN_ALONE: Duration = Duration::from_millis(10);
+/// How long a reactor may keep the core while other tasks are alive, which mostly wait.
+const TURN_BESIDE_TASKS: Duration = Duration::from_millis(10);
 /// A sleep that lets everything else run once.
 const YIELD: Duration = Duration::from_micros(1);
 /// Longer than a yield takes to be over, so that a yield never puts the thread to sleep.
@@ -145,6 +145,8 @@ struct Inner {
     parked: Cell<Option<TaskWaker>>,
     finished: RefCell<Vec<BackgroundDone>>,
     running: Cell<usize>,
+    /// Tasks of [`Host::spawn`] that are not over.
+    beside: Cell<usize>,
     queue: TaskQueueHandle,
 }
 
@@ -203,9 +205,14 @@ impl Host {
         Ok(())
     }
 
-    /// Whether other tasks of this core have waited long enough. One reading of the clock.
+    /// Whether other tasks of this core have waited long enough; never while there are none, because every return
+    /// to the executor costs system calls and allocations of its own. One reading of the clock at most.
     pub fn need_yield(&self) -> bool {
-        let turn = if self.running() > 0 { TURN_BESIDE_WORK } else { TURN_ALONE };
+        let turn = match (self.running(), self.0.beside.get()) {
+            (0, 0) => return false,
+            (0, _) => TURN_BESIDE_TASKS,
+            _ => TURN_BESIDE_WORK,
+        };
         self.0.resumed.get().elapsed() >= turn
     }
 
@@ -243,7 +250,7 @@ impl Host {
     pub fn background(&self, key: u64, op: BackgroundOp) {
         let inner = Rc::clone(&self.0);
         inner.running.set(inner.running.get() + 1);
-        self.spawn(async move {
+        self.spawn_into_queue(async move {
             let result = execute(op).await;
             inner.running.set(inner.running.get() - 1);
             inner.finished.borrow_mut().push(BackgroundDone { key, result });
@@ -263,6 +270,15 @@ impl Host {
 
     /// Runs something else beside the reactor, with the shares of background work.
     pub fn spawn(&self, future: impl Future<Output = ()> + 'static) {
+        let inner = Rc::clone(&self.0);
+        inner.beside.set(inner.beside.get() + 1);
+        self.spawn_into_queue(async move {
+            future.await;
+            inner.beside.set(inner.beside.get() - 1);
+        });
+    }
+
+    fn spawn_into_queue(&self, future: impl Future<Output = ()> + 'static) {
         glommio::spawn_local_into(future, self.0.queue)
             .expect("the host's own queue lives as long as it")
             .detach();
@@ -277,6 +293,7 @@ impl Inner {
             parked: Cell::new(None),
             finished: RefCell::new(Vec::new()),
             running: Cell::new(0),
+            beside: Cell::new(0),
             queue,
         }
     }

@@ -34,7 +34,7 @@ use corelog_model::time::Now;
 use corelog_model::{Block, Slice};
 use corelog_shard::{Actions, Event, Shard};
 use corelog_storage::{DiskCompletion, DiskOp, FileName};
-use corelog_uring::{Completion, FileId, Key, ListenerId, Submission};
+use corelog_uring::{Completion, FileId, Key, ListenerId, SEND_SLICES, Submission};
 
 use crate::session::Identity;
 use crate::status::{Machine, Reactor};
@@ -92,6 +92,16 @@ pub struct Output {
 }
 
 impl Output {
+    /// Lists that need not grow while at most so many operations of the ring begin in a turn.
+    pub fn sized(operations: u32) -> Self {
+        let operations = operations as usize;
+        Self {
+            submissions: Vec::with_capacity(operations),
+            slices: Vec::with_capacity(operations * SEND_SLICES),
+            background: Vec::new(),
+        }
+    }
+
     /// Empties all lists and keeps their memory.
     pub fn clear(&mut self) {
         self.submissions.clear();

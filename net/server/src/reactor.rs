@@ -57,9 +57,10 @@ pub(crate) struct Reactor {
 }
 
 impl Shell {
-    /// A shell around a ring and a log's directory.
-    pub(crate) fn new(host: Host, ring: Ring, files: Files) -> Self {
-        let (out, completions, done) = (Output::default(), Vec::new(), Vec::new());
+    /// A shell around a ring for so many operations, and a log's directory.
+    pub(crate) fn new(host: Host, ring: Ring, files: Files, operations: u32) -> Self {
+        let (out, done) = (Output::sized(operations), Vec::new());
+        let completions = Vec::with_capacity(operations as usize);
         Self { host, ring, files, out, completions, done }
     }
 
@@ -169,8 +170,10 @@ impl Reactor {
         let happened = self.shell.collect();
         let due = self.core.next_deadline().is_some_and(|at_us| at_us <= now.mono_us);
         if !happened && !due && !self.again && self.stop.wanted() == Wanted::Run {
+            // The kernel may have work of ours to finish; a turn that let it do so was not idle.
+            let enters = self.shell.ring.counters().enters;
             self.shell.ring.submit()?;
-            return Ok(false);
+            return Ok(self.shell.ring.counters().enters > enters);
         }
         let Self { shell, core, metrics, manners, ready_us, .. } = self;
         for completion in shell.completions.drain(..) {

@@ -300,7 +300,7 @@ async fn start(
         let id = files.open(name, &mut ring)?;
         opening.opened(name, id);
     }
-    let mut shell = Shell::new(host, ring, files);
+    let mut shell = Shell::new(host, ring, files, ring_config.operations);
     shell.open(&mut opening, stop).await?;
     if stop.wanted() != Wanted::Run {
         return Err(ServerError::Stopped);

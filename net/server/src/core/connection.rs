@@ -82,6 +82,7 @@ impl Connection {
         principal: Principal,
         inbox: Inbox,
         outbox: Outbox,
+        pending: Pending,
         now_us: u64,
     ) -> Self {
         Self {
@@ -93,7 +94,7 @@ impl Connection {
             frame_limit: HELLO_FRAME_BYTES,
             inbox,
             outbox,
-            pending: Pending::default(),
+            pending,
             receiving: None,
             sending: None,
             recv_cancelled: false,
@@ -126,6 +127,11 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
+    /// Room for `requests` at a time.
+    pub(crate) fn new(requests: usize) -> Self {
+        Self { entries: Vec::with_capacity(requests), free: Vec::with_capacity(requests) }
+    }
+
     /// Requests not answered yet.
     pub(crate) fn len(&self) -> usize {
         self.entries.len() - self.free.len()

@@ -10,7 +10,7 @@ use corelog_model::time::Now;
 use corelog_shard::{ConnId, Event};
 use corelog_uring::{Accepted, Completion, Submission};
 
-use super::connection::{Connection, Pause, Phase};
+use super::connection::{Connection, Pause, Pending, Phase};
 use super::inbox::Inbox;
 use super::outbox::Outbox;
 use super::{Bounds, Core, Op, Output};
@@ -49,8 +49,11 @@ impl Core {
         *generation = (*generation + 1) & GENERATION_MASK;
         let id = ConnId { slot, generation: *generation };
         let mut block = || self.blocks.pop().expect("every slot has its two blocks");
-        let (inbox, outbox) = (Inbox::new(block()), Outbox::new(block()));
-        let connection = Connection::new(id, socket, session::principal(peer), inbox, outbox, now.mono_us);
+        let requests = self.bounds.requests as usize;
+        let (inbox, outbox) = (Inbox::new(block()), Outbox::new(block(), requests));
+        let pending = Pending::new(requests);
+        let principal = session::principal(peer);
+        let connection = Connection::new(id, socket, principal, inbox, outbox, pending, now.mono_us);
         self.connections[slot as usize] = Some(connection);
         self.counters.accepted += 1;
         self.deadlines.push(now.mono_us + self.shortest_us(), id);

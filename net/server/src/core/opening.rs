@@ -17,6 +17,9 @@ pub struct Opening {
     shard: Option<Shard>,
 }
 
+/// Replies of one turn that need no more memory: some hundred waiting fetches and a full frame of produces.
+const REPLIES: usize = 4096;
+
 impl Opening {
     /// Prepares the start; `operations` is the number of slots of the ring.
     pub fn new(starting: Starting, operations: u32) -> Self {
@@ -24,7 +27,7 @@ impl Opening {
             starting,
             disk: Disk::default(),
             ops: OpSlab::new(operations as usize),
-            actions: Actions::default(),
+            actions: Actions::sized(REPLIES),
             shard: None,
         }
     }

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 
 use corelog_model::{Block, BlockId, Slice};
 use corelog_uring::SEND_SLICES;
+use corelog_wire::response::HOT_RESPONSE_BYTES;
 
 /// Bytes in one send beyond which no further slice is added.
 const SEND_BYTES: usize = 4 << 20;
@@ -59,9 +60,16 @@ pub(crate) struct Send {
 pub(crate) struct TooSlow;
 
 impl Outbox {
-    /// An outbox that owns the connection's head block.
-    pub(crate) fn new(head: Block) -> Self {
-        Self { head: Some(head), ..Self::default() }
+    /// An outbox that owns the connection's head block and has room for the heads of `replies` hot replies.
+    pub(crate) fn new(head: Block, replies: usize) -> Self {
+        Self {
+            bytes: Vec::with_capacity(replies * HOT_RESPONSE_BYTES),
+            pieces: VecDeque::with_capacity(2 * replies),
+            starts: VecDeque::with_capacity(replies),
+            flight: Vec::with_capacity(2 * SEND_SLICES),
+            head: Some(head),
+            ..Self::default()
+        }
     }
 
     /// Bytes that are not handed to the ring yet.

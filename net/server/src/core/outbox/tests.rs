@@ -28,7 +28,7 @@ fn read_from<'a>(log: &'a [u8]) -> impl Fn(Slice) -> &'a [u8] {
 #[test]
 fn many_replies_are_one_send_in_their_order() {
     let log = log_memory();
-    let mut outbox = Outbox::new(Block::heap(BlockId(0), 4096));
+    let mut outbox = Outbox::new(Block::heap(BlockId(0), 4096), 4);
     outbox.push_bytes(|out| out.extend_from_slice(b"one"));
     outbox.push_bytes(|out| out.extend_from_slice(b"two"));
     outbox.push_slice(slice(100, 50));
@@ -56,7 +56,7 @@ fn a_cancelled_send_goes_on_where_it_stopped_wherever_that_is() {
     let log = log_memory();
     let whole = [b"head".as_slice(), &log[100..150], b"tail", &log[7..57], b"queued"].concat();
     for stop in 0..whole.len() - b"queued".len() {
-        let mut outbox = Outbox::new(Block::heap(BlockId(0), 4096));
+        let mut outbox = Outbox::new(Block::heap(BlockId(0), 4096), 4);
         outbox.push_bytes(|out| out.extend_from_slice(b"head"));
         outbox.push_slice(slice(100, 50));
         outbox.push_bytes(|out| out.extend_from_slice(b"tail"));
@@ -79,7 +79,7 @@ fn a_cancelled_send_goes_on_where_it_stopped_wherever_that_is() {
 #[test]
 fn queued_slices_move_out_of_a_block_that_is_wanted_back() {
     let log = log_memory();
-    let mut outbox = Outbox::new(Block::heap(BlockId(0), 4096));
+    let mut outbox = Outbox::new(Block::heap(BlockId(0), 4096), 4);
     let other = Slice { block: BlockId(8), offset: 3, length: 5 };
     outbox.push_slice(slice(10, 30));
     outbox.push_bytes(|out| out.extend_from_slice(b"mid"));
@@ -99,7 +99,7 @@ fn queued_slices_move_out_of_a_block_that_is_wanted_back() {
 #[test]
 fn who_has_too_much_to_move_is_too_slow() {
     let log = log_memory();
-    let mut outbox = Outbox::new(Block::heap(BlockId(0), 4096));
+    let mut outbox = Outbox::new(Block::heap(BlockId(0), 4096), 4);
     outbox.push_slice(slice(0, 5000));
     let refused = outbox.move_away(BlockId(9), 4999, read_from(&log), |_| panic!("nothing moves"));
     assert_eq!(refused, Err(TooSlow));
@@ -113,7 +113,7 @@ fn who_has_too_much_to_move_is_too_slow() {
 
 #[test]
 fn a_reply_larger_than_the_head_block_goes_out_in_several_sends() {
-    let mut outbox = Outbox::new(Block::heap(BlockId(0), 4096));
+    let mut outbox = Outbox::new(Block::heap(BlockId(0), 4096), 4);
     let long: Vec<u8> = (0..10_000_u32).map(|place| place as u8).collect();
     outbox.push_bytes(|out| out.extend_from_slice(&long));
     let mut out = Vec::new();
@@ -130,7 +130,7 @@ fn a_reply_larger_than_the_head_block_goes_out_in_several_sends() {
 #[test]
 fn no_send_names_more_slices_than_the_ring_takes() {
     let log = log_memory();
-    let mut outbox = Outbox::new(Block::heap(BlockId(0), 4096));
+    let mut outbox = Outbox::new(Block::heap(BlockId(0), 4096), 4);
     let mut expected = Vec::new();
     for number in 0..150_u32 {
         outbox.push_bytes(|out| out.extend_from_slice(&number.to_le_bytes()));
@@ -152,7 +152,7 @@ fn no_send_names_more_slices_than_the_ring_takes() {
 
 #[test]
 fn a_connection_that_ends_gives_back_what_it_queued_once() {
-    let mut outbox = Outbox::new(Block::heap(BlockId(0), 4096));
+    let mut outbox = Outbox::new(Block::heap(BlockId(0), 4096), 4);
     outbox.push_slice(slice(0, 10));
     let send = outbox.next_send(&mut Vec::new()).expect("something waits");
     outbox.push_slice(slice(10, 10));

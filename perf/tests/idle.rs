@@ -1,0 +1,180 @@
+//! What a broker costs while nobody asks it for anything, and how often it enters the kernel while somebody does.
+//!
+//! The checks run one after the other: each measures a thread, or the process, for a while.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use corelog_testing::Broker;
+use corelog_wire::{Request, Response};
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::time::{ClockId, clock_gettime};
+use support::load::Load;
+use support::peer::Peer;
+use support::task;
+
+const CONNECTIONS: u32 = 100;
+/// How long an idle broker is watched.
+const WATCHED: Duration = Duration::from_secs(2);
+/// A poll-mode reactor may make this many system calls per millisecond beside those of its ring.
+const CALLS_PER_MS: u128 = 5;
+/// What they may be, while an extent is prepared: the executor's rings and what it asks of the file, and the opening
+/// of it for the shard's ring.
+const NAMED: [&str; 9] = [
+    "io_uring_enter",
+    "fcntl",
+    "statfs",
+    "futex",
+    "membarrier",
+    "open",
+    "openat",
+    "close",
+    "io_uring_register",
+];
+/// More requests than the executor enters its rings for the background work of a start.
+const PINGS: u32 = 500;
+/// Longer than a check takes.
+const WAIT_US: u64 = 60_000_000;
+
+/// One broker is measured at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A hundred connections that say nothing: the reactor looks at memory, not at the kernel. Its ring is the one that
+/// is entered for requests, which also shows that the trace would see it entered.
+#[test]
+fn an_idle_reactor_that_polls_does_not_enter_its_ring() {
+    let _alone = alone();
+    let broker = Broker::builder().set("server.mode=poll").set("limits.connections=128").start();
+    let broker = broker.expect("a broker");
+    let mut peers: Vec<Peer> = (0..CONNECTIONS).map(|_| Peer::connect(broker.address())).collect();
+    let ping = |_| peers[0].ask(&Request::Ping, |_, response| assert_eq!(response, Response::Pong));
+    let busy = match trace(task::shard(), || (0..PINGS).for_each(ping)) {
+        Ok(calls) => calls,
+        Err(refused) => return println!("not checked: {refused}"),
+    };
+    let (ring, entered) = busy.enters.iter().max_by_key(|(_, times)| **times).expect("a ring is entered");
+    assert!(*entered >= PINGS, "each ping came alone: {busy:?}");
+    let idle = trace(task::shard(), || thread::sleep(WATCHED)).expect("it could be traced before");
+    println!("{CONNECTIONS} idle connections, {WATCHED:?}: {idle:?}; {entered} enters for {PINGS} pings");
+    assert_eq!(idle.enters.get(ring), None, "the shard's ring {ring} is not entered: {idle:?}");
+    let calls: u32 = idle.by_name.values().sum();
+    assert!(u128::from(calls) <= CALLS_PER_MS * WATCHED.as_millis(), "few other calls: {idle:?}");
+    assert!(idle.by_name.keys().all(|name| NAMED.contains(&name.as_str())), "and known ones: {idle:?}");
+}
+
+#[test]
+fn a_loaded_reactor_enters_its_ring_at_most_once_a_turn() {
+    let _alone = alone();
+    for mode in ["poll", "adaptive"] {
+        let broker = Broker::builder().set(format!("server.mode={mode}")).start().expect("a broker");
+        let mut other = Peer::connect(broker.address());
+        let mut load = Load::start(broker.address(), 2, 16);
+        let before = other.status();
+        load.run(2_000);
+        let after = other.status();
+        let (enters, turns) = (after.enters - before.enters, after.hiccup_count - before.hiccup_count);
+        println!("{mode}: {enters} enters in {turns} turns for 4,000 batches");
+        assert!(enters > 0 && enters <= turns, "{mode}: {enters} enters in {turns} turns");
+    }
+}
+
+/// A thousand partitions and a hundred consumers that wait for records: sleeping costs next to nothing.
+#[test]
+fn a_broker_that_parks_uses_less_than_a_hundredth_of_a_core() {
+    let _alone = alone();
+    let broker = Broker::builder().set("server.mode=park").set("limits.connections=128").start();
+    let broker = broker.expect("a broker");
+    let topic = Peer::connect(broker.address()).create_topic("quiet", 1_000);
+    let peers: Vec<Peer> = (0..CONNECTIONS)
+        .map(|at| {
+            let mut peer = Peer::connect(broker.address());
+            peer.open(topic, 10 * at);
+            peer.queue(&Request::Fetch {
+                handle: 10 * at + 1,
+                offset: 0,
+                leader_epoch: None,
+                max_bytes: 1 << 20,
+                min_bytes: 1,
+                max_wait_us: WAIT_US,
+            });
+            peer.flush();
+            peer
+        })
+        .collect();
+    let mut other = Peer::connect(broker.address());
+    assert_eq!(other.status().partitions, 1_000);
+    let before = process_cpu();
+    thread::sleep(WATCHED);
+    let used = process_cpu() - before;
+    println!("{CONNECTIONS} waiting fetches on 1,000 partitions: {used:?} of {WATCHED:?}");
+    assert!(used < WATCHED / 100, "{used:?} of CPU in {WATCHED:?}");
+    drop(peers);
+}
+
+/// All threads of this process; those of the checks themselves sleep.
+fn process_cpu() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// System calls of one thread.
+#[derive(Debug, Default)]
+struct Calls {
+    by_name: BTreeMap<String, u32>,
+    /// Enters of each ring, by its descriptor.
+    enters: BTreeMap<String, u32>,
+}
+
+/// The system calls that a thread of this process makes meanwhile; an error says why they cannot be seen here.
+fn trace(thread: i32, meanwhile: impl FnOnce()) -> Result<Calls, String> {
+    let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let path = directory.path().join("calls");
+    let mut command = Command::new("strace");
+    command.args(["-p", &thread.to_string(), "-o"]).arg(&path).stderr(Stdio::piped());
+    let mut strace = match command.spawn() {
+        Ok(strace) => strace,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err("there is no strace".to_owned()),
+        Err(error) => return Err(error.to_string()),
+    };
+    let attached = attached(&mut strace);
+    if attached.is_ok() {
+        meanwhile();
+        let id = i32::try_from(strace.id()).ok().and_then(Pid::from_raw).expect("a child has an id");
+        kill_process(id, Signal::INT).expect("a child can be interrupted");
+    }
+    strace.wait().expect("a child ends");
+    attached?;
+    let mut calls = Calls::default();
+    for line in fs::read_to_string(&path).expect("strace has written it").lines() {
+        let Some((name, arguments)) = line.split_once('(') else { continue };
+        *calls.by_name.entry(name.to_owned()).or_default() += 1;
+        if name == "io_uring_enter" {
+            let ring = arguments.split(',').next().unwrap_or_default();
+            *calls.enters.entry(ring.to_owned()).or_default() += 1;
+        }
+    }
+    Ok(calls)
+}
+
+/// Waits until strace has the thread.
+fn attached(strace: &mut Child) -> Result<(), String> {
+    let mut said = BufReader::new(strace.stderr.take().expect("it is piped"));
+    let mut line = String::new();
+    said.read_line(&mut line).map_err(|error| error.to_string())?;
+    if line.contains("attached") {
+        // Kept open until its end, for it says that it detaches.
+        thread::spawn(move || said.read_to_string(&mut line));
+        return Ok(());
+    }
+    Err(line)
+}
