@@ -186,7 +186,11 @@ impl Producer {
     pub fn answered(&mut self, correlation: u64, response: &Response, at: &mut Partition) {
         match response {
             Response::Opened { high_watermark, .. } => {
-                assert!(*high_watermark >= at.durable_end(), "acknowledged records are missing at the end");
+                assert!(
+                    *high_watermark >= at.durable_end(),
+                    "acknowledged records are missing at the end: up to {} were, {high_watermark} is visible",
+                    at.durable_end()
+                );
                 let named = self.mode != Mode::Idempotent || self.id != ProducerId::NONE;
                 self.stage = if named { Stage::Open } else { Stage::Nameless };
             }

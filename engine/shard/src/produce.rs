@@ -22,8 +22,7 @@ struct Progress {
     next_offset: u64,
     append_us: u64,
     frame: u64,
-    /// 0 while only duplicates were taken.
-    end_offset: u64,
+    /// Appended by this request, not counting duplicates.
     bytes: u64,
     batches: u32,
 }
@@ -65,7 +64,6 @@ impl Shard {
             next_offset: 0,
             append_us: 0,
             frame: 0,
-            end_offset: 0,
             bytes: 0,
             batches: 0,
         };
@@ -130,7 +128,6 @@ impl Shard {
             self.producers.reserve(group, identity.producer, now.wall_us)?;
         }
         let at = self.append(now, id, &header, batch);
-        progress.end_offset = log_end + u64::from(header.record_count);
         progress.bytes += batch.len() as u64;
         *rest = after;
         Ok(progress.add(at, u64::from(header.record_count)))
@@ -159,13 +156,13 @@ impl Shard {
         at
     }
 
-    /// Answers at once when the level is reached already, else when the frame has it. What was appended before and
-    /// is due comes first: a repeated batch must not be acknowledged while its original is not yet visible.
+    /// Answers at once when the level is reached already, else when the frame has it.
     fn settle(&mut self, asker: Asker, id: PartitionId, progress: &Progress, out: &mut Actions) {
         let pending = Pending {
             frame: progress.frame,
             partition: id,
-            end_offset: progress.end_offset,
+            // Of duplicates too: the request that brought them may end in a later frame and be answered after this one.
+            end_offset: progress.next_offset,
             bytes: progress.bytes,
             conn: asker.conn,
             correlation: asker.correlation,
@@ -175,7 +172,6 @@ impl Shard {
         };
         let durability = self.partitions.get(id).map_or(Durability::Memory, |partition| partition.durability);
         if self.frontier().reached(durability, pending.frame) {
-            self.answer_due(out);
             self.complete(pending, out);
         } else {
             self.pending.push(durability, pending);

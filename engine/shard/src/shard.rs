@@ -251,7 +251,9 @@ impl Shard {
 
     /// What the log finished: frames that reached a level, records that were recycled, the loss of its disk.
     fn follow_log(&mut self, out: &mut Actions) {
-        self.answer_due(out);
+        while let Some(pending) = self.pending.pop_due(self.frontier()) {
+            self.complete(pending, out);
+        }
         let waiting = self.pending.len() > 0 || !self.changes.is_idle();
         if waiting && self.log.is_read_only() {
             while let Some(pending) = self.pending.pop_any() {
@@ -268,13 +270,6 @@ impl Shard {
             }
         }
         self.moved = moved;
-    }
-
-    /// Acknowledges and shows, in order, what has its level.
-    pub(crate) fn answer_due(&mut self, out: &mut Actions) {
-        while let Some(pending) = self.pending.pop_due(self.frontier()) {
-            self.complete(pending, out);
-        }
     }
 
     pub(crate) fn frontier(&self) -> Frontier {
