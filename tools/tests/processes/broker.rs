@@ -48,7 +48,9 @@ impl Place {
     pub(crate) fn new(settings: &[&str]) -> Self {
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary directory");
         let store = directory.path().join("store");
-        Self { _directory: Some(directory), ..Self::at(store, settings) }
+        let mut place = Self::at(store, settings);
+        place._directory = Some(directory);
+        place
     }
 
     /// A store at this path, which is not removed.
@@ -74,13 +76,15 @@ impl Place {
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_corelog"));
         command.args(["serve", "--with-parent", "--listen", "127.0.0.1:0", "--data-dir"]).arg(&self.store);
-        self.settings.iter().for_each(|setting| drop(command.args(["--set", setting])));
+        for setting in &self.settings {
+            command.args(["--set", setting]);
+        }
         command
     }
 
     /// Starts the process and does not wait for it.
     pub(crate) fn spawn(&self) -> Child {
-        let errors = File::create(self.errors()).expect("a file beside the store");
+        let errors = File::create(self.errors()).expect("a file for its words");
         self.command().stdout(Stdio::piped()).stderr(errors).spawn().expect("it starts")
     }
 
@@ -119,8 +123,17 @@ impl Place {
         std::fs::read_to_string(self.errors()).expect("text")
     }
 
+    /// Not beside the store, whose disk may be full.
     fn errors(&self) -> PathBuf {
-        self.store.with_extension("stderr")
+        let store = self.store.strip_prefix("/").unwrap_or(&self.store).to_string_lossy().replace('/', "-");
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{store}.stderr"))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // Absent when no broker was started.
+        std::fs::remove_file(self.errors()).ok();
     }
 }
 

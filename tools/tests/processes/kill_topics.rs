@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use corelog_client::{Client, ClientConfig, ClientError, Durability};
 
@@ -12,6 +12,8 @@ use crate::random::Random;
 use crate::story;
 
 const ROUNDS: u64 = 40;
+/// Far longer than a creation takes.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the broker must say about a topic after a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,8 +118,7 @@ async fn check(address: &str, topics: &mut Topics) {
             Known::Either => {
                 assert!(now.is_none_or(|now| now == partitions), "{name} is not whole");
                 if now.is_none() {
-                    let again = client.create_topic(name, *partitions, Durability::Durable).await;
-                    again.expect("what is not there can be created");
+                    settle(&client, name, *partitions).await;
                 }
                 use_all_partitions(&client, name, *partitions).await;
                 client.delete_topic(name).await.expect("what is there can be deleted");
@@ -129,6 +130,21 @@ async fn check(address: &str, topics: &mut Topics) {
     let alive = topics.iter().filter(|(_, (_, known))| *known == Known::Exists);
     for (name, (partitions, _)) in alive.rev().take(3) {
         use_all_partitions(&client, name, *partitions).await;
+    }
+}
+
+/// Makes a topic that is not shown. A creation or deletion that had begun is brought to its end after the start, and
+/// until then the name is taken; then it is there, or can be made.
+async fn settle(client: &Client, name: &str, partitions: u32) {
+    let begin = Instant::now();
+    loop {
+        match client.create_topic(name, partitions, Durability::Durable).await {
+            Ok(_) => return,
+            Err(ClientError::TopicExists) if client.topic(name).await.is_ok() => return,
+            Err(ClientError::TopicExists) => {}
+            Err(error) => panic!("{name}: {error}"),
+        }
+        assert!(begin.elapsed() < PATIENCE, "{name} is neither there nor can it be created");
     }
 }
 
