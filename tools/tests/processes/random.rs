@@ -3,14 +3,17 @@
 
 use std::ops::Range;
 
+/// The variable that holds the seed.
+pub(crate) const SEED: &str = "CORELOG_SEED";
+
 /// SplitMix64.
 pub(crate) struct Random(u64);
 
 impl Random {
     /// The seed of the environment, else this one. Shown, so that a failure names it.
     pub(crate) fn new(seed: u64) -> Self {
-        let seed = std::env::var("CORELOG_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(seed);
-        println!("CORELOG_SEED={seed}");
+        let seed = std::env::var(SEED).ok().and_then(|text| text.parse().ok()).unwrap_or(seed);
+        println!("{SEED}={seed}");
         Self(seed)
     }
 

@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::oneshot;
 
 use crate::broker::{Broker, Place, output};
-use crate::random::Random;
+use crate::random::{Random, SEED};
 use crate::story;
 
 const LEVELS: [Durability; 3] = [Durability::Memory, Durability::Written, Durability::Durable];
@@ -138,32 +138,39 @@ fn a_second_broker_on_the_same_store_is_refused_and_the_first_goes_on() {
     place.start().stop();
 }
 
+/// Flags, an environment variable, and the parts of what must be said.
+type Row = (&'static [&'static str], Option<(&'static str, &'static str)>, &'static [&'static str]);
+
 #[test]
 fn what_is_no_configuration_stops_the_start_and_is_named() {
     let place = Place::new(&[]);
-    let file = place.store().with_extension("toml");
-    fs::write(&file, "[log]\nextent_size = 1\n").expect("written");
-    let file = file.to_str().expect("text");
-    let rows: [(&[&str], Option<(&str, &str)>, &[&str]); 8] = [
+    let rows: [Row; 7] = [
         (&["--set", "log.nonsense=1"], None, &["a flag sets `log.nonsense`, which does not exist"]),
         (&["--set", "nonsense.mode=1"], None, &["`nonsense.mode`"]),
         (&["--set", "log.extent_bytes"], None, &["`log.extent_bytes` is not of the form section.key=value"]),
         (&["--set", "log.extent_bytes=3 MB"], None, &["`log.extent_bytes` to `3 MB`; it takes "]),
         (&["--set", "log.window_bytes=4 MiB"], None, &["`log.window_bytes` and `limits.max_batch_bytes`: "]),
-        (&["--config", file], None, &["store.toml sets `log.extent_size`, which does not exist"]),
         (&[], Some(("CORELOG_LOG_NONSENSE", "1")), &["variable CORELOG_LOG_NONSENSE sets `log.nonsense`"]),
         (&[], Some(("CORELOG_PROBE_MODE", "on")), &["CORELOG_PROBE_MODE", "`on`; it takes auto or off"]),
     ];
     for (flags, variable, parts) in rows {
         let mut command = Command::new(env!("CARGO_BIN_EXE_corelog"));
         command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(place.store());
-        let refused = command.args(flags).envs(variable).output().expect("it runs");
+        command.env_remove(SEED).args(flags).envs(variable);
+        let refused = command.output().expect("it runs");
         assert_eq!(refused.status.code(), Some(2), "{flags:?} {variable:?}: {}", message(&refused));
         assert!(message(&refused).starts_with("error[CONFIG]: the configuration is refused\ncause: "));
         assert!(parts.iter().all(|part| message(&refused).contains(part)), "{}", message(&refused));
         assert!(refused.stdout.is_empty(), "it was never ready");
         assert!(!place.store().exists(), "nothing was begun");
     }
+
+    let file = place.store().with_extension("toml");
+    fs::write(&file, "[log]\nextent_size = 1\n").expect("written");
+    let refused = place.command().arg("--config").arg(&file).output().expect("it runs");
+    assert_eq!(refused.status.code(), Some(2));
+    let named = "store.toml sets `log.extent_size`, which does not exist";
+    assert!(message(&refused).contains(named), "{}", message(&refused));
 }
 
 fn message(output: &Output) -> String {
