@@ -49,7 +49,11 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        succeeds(Command::new("umount").arg(self.path()));
+        // The kernel lets go of a ring's files some time after its process has ended.
+        let begin = Instant::now();
+        while !succeeds(Command::new("umount").arg(self.path())) && begin.elapsed() < PATIENCE {
+            std::thread::yield_now();
+        }
     }
 }
 
