@@ -26,6 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A mounted file system in a file; unmounted when dropped.
 struct SmallDisk {
     directory: TempDir,
+    mounted: bool,
 }
 
 impl SmallDisk {
@@ -34,12 +35,12 @@ impl SmallDisk {
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary directory");
         let image = directory.path().join("image");
         File::create(&image).and_then(|file| file.set_len(IMAGE_BYTES)).expect("written");
-        let disk = Self { directory };
+        let mut disk = Self { directory, mounted: false };
         fs::create_dir(disk.path()).expect("made");
         let made = succeeds(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(&image));
-        let mounted =
+        disk.mounted =
             made && succeeds(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(disk.path()));
-        mounted.then_some(disk)
+        disk.mounted.then_some(disk)
     }
 
     fn path(&self) -> PathBuf {
@@ -51,7 +52,8 @@ impl Drop for SmallDisk {
     fn drop(&mut self) {
         // The kernel lets go of a ring's files some time after its process has ended.
         let begin = Instant::now();
-        while !succeeds(Command::new("umount").arg(self.path())) && begin.elapsed() < PATIENCE {
+        while self.mounted && !succeeds(Command::new("umount").arg(self.path())) && begin.elapsed() < PATIENCE
+        {
             std::thread::yield_now();
         }
     }
