@@ -1,0 +1,247 @@
+//! A disk that is full, and one that has room again: a small ext4 of its own on a loop device.
+
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use corelog_client::{Durability, Topic};
+use corelog_model::ProducerId;
+use corelog_model::batch::{AlignedVec, BatchBuilder, Codec, RecordRef, Seal};
+use corelog_wire::{Call, ErrorCode, FrameHeader, Hello, Request, Response, decode_response, encode_request};
+use tempfile::TempDir;
+
+use crate::broker::Place;
+use crate::story;
+
+const IMAGE_BYTES: u64 = 96 << 20;
+/// Given back to the full disk: room for some extents.
+const BALLAST_BYTES: u64 = 24 << 20;
+const RECORD_BYTES: usize = 64 << 10;
+/// Far longer than the broker takes to see that there is room.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A mounted file system in a file; unmounted when dropped.
+struct SmallDisk {
+    directory: TempDir,
+    mounted: bool,
+}
+
+impl SmallDisk {
+    /// `None` without the right to mount, or without a loop device.
+    fn mount() -> Option<Self> {
+        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary directory");
+        let image = directory.path().join("image");
+        File::create(&image).and_then(|file| file.set_len(IMAGE_BYTES)).expect("written");
+        let mut disk = Self { directory, mounted: false };
+        fs::create_dir(disk.path()).expect("made");
+        let made = succeeds(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(&image));
+        disk.mounted =
+            made && succeeds(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(disk.path()));
+        disk.mounted.then_some(disk)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("disk")
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // The kernel lets go of a ring's files some time after its process has ended.
+        let begin = Instant::now();
+        while self.mounted && !succeeds(Command::new("umount").arg(self.path())) && begin.elapsed() < PATIENCE
+        {
+            std::thread::yield_now();
+        }
+    }
+}
+
+fn succeeds(command: &mut Command) -> bool {
+    command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+/// A connection that says what the broker answered, where the client would try again until its deadline.
+struct Peer {
+    stream: TcpStream,
+    topic: Topic,
+    correlation: u64,
+}
+
+/// What a refused request was answered with.
+#[derive(Debug, PartialEq, Eq)]
+struct Refused {
+    code: ErrorCode,
+    retryable: bool,
+}
+
+impl Peer {
+    fn connect(address: &str, topic: &Topic) -> Self {
+        let stream = TcpStream::connect(address).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        let mut peer = Self { stream, topic: topic.clone(), correlation: 0 };
+        let hello = Hello { client: "peer", client_version: "1", max_frame_bytes: 2 << 20 };
+        peer.ask(&Request::Hello(hello), |answer| {
+            assert!(matches!(answer, Response::Hello(_)), "{answer:?}")
+        });
+        let open = Request::Open { handle: 1, topic: topic.id(), partition: 0 };
+        peer.ask(&open, |answer| assert!(matches!(answer, Response::Opened { .. }), "{answer:?}"));
+        peer
+    }
+
+    fn ask<T>(&mut self, request: &Request<'_>, take: impl FnOnce(Response<'_>) -> T) -> T {
+        self.correlation += 1;
+        let mut bytes = Vec::new();
+        encode_request(request, Call { correlation: self.correlation, version: 1 }, &mut bytes);
+        self.stream.write_all(&bytes).expect("it takes the bytes");
+        let mut head = [0; 32];
+        self.stream.read_exact(&mut head).expect("an answer");
+        let header = FrameHeader::parse(&head, 2 << 20).expect("a frame");
+        let mut body = AlignedVec::<16>::new();
+        body.resize(header.length as usize - head.len(), 0);
+        self.stream.read_exact(&mut body).expect("the whole answer");
+        take(decode_response(&header, &body).expect("an answer"))
+    }
+
+    /// Appends a record of its own; answers its offset.
+    fn produce(&mut self, value: &[u8]) -> Result<u64, Refused> {
+        let mut builder = BatchBuilder::new(2 * RECORD_BYTES);
+        let record = RecordRef { value: Some(value), ..RecordRef::default() };
+        builder.push(record).expect("there is room");
+        let seal = Seal {
+            topic: self.topic.id(),
+            partition: 0,
+            producer_id: ProducerId(0),
+            producer_epoch: 0,
+            base_sequence: 0,
+            codec: Codec::None,
+        };
+        let mut batch = AlignedVec::new();
+        builder.seal(&seal, &mut batch).expect("it is sealed");
+        let produce = Request::Produce { handle: 1, expected_offset: None, batches: &batch };
+        self.ask(&produce, |answer| match answer {
+            Response::Produced { base_offset, .. } => Ok(base_offset),
+            Response::Error(body) => Err(Refused { code: body.code, retryable: body.code.retryable() }),
+            other => panic!("{other:?}"),
+        })
+    }
+}
+
+fn value(offset: u64) -> Vec<u8> {
+    let mut value = format!("record {offset} ").into_bytes();
+    value.resize(RECORD_BYTES, b'.');
+    value
+}
+
+const FULL: Refused = Refused { code: ErrorCode::StorageFull, retryable: true };
+
+/// Appends until the disk is full; answers how many records there are.
+fn fill(peer: &mut Peer, from: u64) -> u64 {
+    for offset in from.. {
+        match peer.produce(&value(offset)) {
+            Ok(given) => assert_eq!(given, offset),
+            Err(refused) => {
+                assert_eq!(refused, FULL);
+                return offset;
+            }
+        }
+    }
+    unreachable!("a disk is finite")
+}
+
+/// Appends the record as soon as the broker takes it.
+fn produce_when_there_is_room(peer: &mut Peer, offset: u64) {
+    let begin = Instant::now();
+    loop {
+        match peer.produce(&value(offset)) {
+            Ok(given) => return assert_eq!(given, offset),
+            Err(refused) => assert_eq!(refused, FULL),
+        }
+        assert!(begin.elapsed() < PATIENCE, "there is room and the broker does not see it");
+    }
+}
+
+/// Every record that was acknowledged is there, whole, and nothing else.
+fn assert_readable(address: &str, records: u64) {
+    let found = story::run(async {
+        let client = story::connect(address).await;
+        let topic = client.topic("t").await.expect("it is there");
+        story::read(&client, &topic, 0).await
+    });
+    assert_eq!(found.len() as u64, records);
+    assert!(found.iter().all(|(offset, found)| *found == value(*offset)));
+}
+
+fn create_topic(address: &str) -> Topic {
+    story::run(async {
+        story::connect(address).await.create_topic("t", 1, Durability::Durable).await.expect("it serves")
+    })
+}
+
+fn ballast(disk: &Path) -> PathBuf {
+    let path = disk.join("ballast");
+    let file = File::create(&path).expect("made");
+    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, BALLAST_BYTES).expect("allocated");
+    path
+}
+
+#[test]
+fn a_full_disk_refuses_produce_goes_on_reading_and_takes_records_when_it_has_room_again() {
+    let Some(disk) = SmallDisk::mount() else {
+        println!("skipped: only root, with a loop device, mounts a small disk");
+        return;
+    };
+    let ballast = ballast(&disk.path());
+    let place = Place::at(disk.path().join("store"), &[]);
+    let broker = place.start();
+    let topic = create_topic(&broker.address);
+    let mut peer = Peer::connect(&broker.address, &topic);
+
+    let records = fill(&mut peer, 0);
+    println!("{records} records of {RECORD_BYTES} bytes on a disk of {IMAGE_BYTES}");
+    assert!(records * RECORD_BYTES as u64 > IMAGE_BYTES / 3, "most of the disk is used");
+    assert_readable(&broker.address, records);
+    assert_eq!(peer.produce(b"still full"), Err(FULL), "the connection goes on");
+
+    fs::remove_file(&ballast).expect("removed");
+    produce_when_there_is_room(&mut peer, records);
+    let records = fill(&mut peer, records + 1);
+    assert_readable(&broker.address, records);
+    broker.kill();
+}
+
+/// The start of a term needs a frame, and the frame an extent. Where a spare one is left the store is served; without
+/// one the start is refused by name, as often as it is tried, and nothing is lost by that.
+#[test]
+fn a_start_on_a_full_disk_serves_or_says_why_not_and_loses_nothing() {
+    let Some(disk) = SmallDisk::mount() else {
+        println!("skipped: only root, with a loop device, mounts a small disk");
+        return;
+    };
+    let ballast = ballast(&disk.path());
+    let place = Place::at(disk.path().join("store"), &[]);
+    let broker = place.start();
+    let topic = create_topic(&broker.address);
+    let records = fill(&mut Peer::connect(&broker.address, &topic), 0);
+    broker.kill();
+    for _ in 0..3 {
+        match place.try_start() {
+            Ok(broker) => {
+                assert_readable(&broker.address, records);
+                broker.kill();
+            }
+            Err(refused) => {
+                assert_eq!(refused.code, Some(1));
+                assert!(refused.message.contains("no space left"), "{}", refused.message);
+            }
+        }
+    }
+    fs::remove_file(&ballast).expect("removed");
+    let broker = place.start();
+    let mut peer = Peer::connect(&broker.address, &topic);
+    produce_when_there_is_room(&mut peer, records);
+    assert_readable(&broker.address, records + 1);
+    broker.stop();
+}
