@@ -59,14 +59,8 @@ impl Shard {
             self.counters.blocked += 1;
             return Taken::Blocked;
         }
-        let mut progress = Progress {
-            base_offset: 0,
-            next_offset: 0,
-            append_us: 0,
-            frame: 0,
-            bytes: 0,
-            batches: 0,
-        };
+        let mut progress =
+            Progress { base_offset: 0, next_offset: 0, append_us: 0, frame: 0, bytes: 0, batches: 0 };
         let mut rest = batches;
         while !rest.is_empty() || progress.batches == 0 {
             match self.take_batch(now, id, expected_offset, &mut rest, &mut progress) {

@@ -54,7 +54,9 @@ pub use config::{
     ConfigError, DurableMethod, FRAMES_IN_FLIGHT_MAX, LogConfig, Memory, Preparation, Settings,
 };
 pub use error::{Full, OpenError};
-pub use frame::{ENTRY_HEADER_BYTES, FRAME_HEADER_BYTES, EntryHeader, EntryKind, FrameHeader, FrameSeed, Seal};
+pub use frame::{
+    ENTRY_HEADER_BYTES, EntryHeader, EntryKind, FRAME_HEADER_BYTES, FrameHeader, FrameSeed, Seal,
+};
 pub use groups::GroupSlot;
 pub use log::Log;
 pub use op::{DiskCompletion, DiskError, DiskOp, FileName, Listing, OpClass, OpId, UnknownFile};
