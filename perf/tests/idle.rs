@@ -64,6 +64,7 @@ fn an_idle_reactor_that_polls_does_not_enter_its_ring() {
     };
     let (ring, entered) = busy.enters.iter().max_by_key(|(_, times)| **times).expect("a ring is entered");
     assert!(*entered >= PINGS, "each ping came alone: {busy:?}");
+    // No synchronisation: the time over which it is watched.
     let idle = trace(task::shard(), || thread::sleep(WATCHED)).expect("it could be traced before");
     println!("{CONNECTIONS} idle connections, {WATCHED:?}: {idle:?}; {entered} enters for {PINGS} pings");
     assert_eq!(idle.enters.get(ring), None, "the shard's ring {ring} is not entered: {idle:?}");
@@ -114,6 +115,7 @@ fn a_broker_that_parks_uses_less_than_a_hundredth_of_a_core() {
     let mut other = Peer::connect(broker.address());
     assert_eq!(other.status().partitions, 1_000);
     let before = process_cpu();
+    // No synchronisation: the time over which it is watched.
     thread::sleep(WATCHED);
     let used = process_cpu() - before;
     println!("{CONNECTIONS} waiting fetches on 1,000 partitions: {used:?} of {WATCHED:?}");

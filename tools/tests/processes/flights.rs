@@ -38,7 +38,7 @@ fn a_producer_that_outlives_seven_kills_loses_repeats_and_reorders_nothing() {
     for kill in 1..=KILLS {
         let open = relay.unacknowledged(OPEN_BYTES + random.within(0..64 << 10));
         assert!(open >= OPEN_BYTES);
-        // Not to wait for anything: to die somewhere between the first byte of a frame and the last answer.
+        // No synchronisation: it dies somewhere between the first byte of a frame and the last answer.
         thread::sleep(Duration::from_micros(random.within(0..5_000)));
         broker.kill();
         relay.over();
@@ -66,6 +66,7 @@ fn a_producer_that_outlives_seven_kills_loses_repeats_and_reorders_nothing() {
 /// A restart that is killed too, wherever in its recovery.
 fn die_while_starting(place: &Place, random: &mut Random) {
     let mut child = place.spawn();
+    // No synchronisation: the moment of the kill.
     thread::sleep(Duration::from_micros(random.within(0..60_000)));
     child.kill().expect("it runs");
     child.wait().expect("a child");

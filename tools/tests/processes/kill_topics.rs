@@ -44,7 +44,7 @@ fn a_killed_broker_leaves_topics_whole_or_not_at_all() {
             story::run(change(&address, round, choices, topics, &|| begun.send(()).expect("it waits")))
         });
         begins.recv().expect("it begins");
-        // The moment of the kill, no synchronisation: a change takes about a millisecond.
+        // No synchronisation: the moment of the kill; a change takes about a millisecond.
         thread::sleep(Duration::from_micros(random.within(0..15_000)));
         broker.kill();
         topics = worker.join().expect("no panic");

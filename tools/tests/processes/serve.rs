@@ -32,7 +32,7 @@ fn a_signal_loses_no_record_acknowledged_at_any_level() {
         let address = broker.address.clone();
         let (over, is_over) = oneshot::channel();
         let load = thread::spawn(move || story::run(load(&address, is_over)));
-        // The moment of the signal: somewhere in the load.
+        // No synchronisation: the moment of the signal, somewhere in the load.
         thread::sleep(Duration::from_millis(random.within(100..400)));
         assert!(broker.end(signal).success(), "{signal:?}: {}", place.said());
         over.send(()).expect("it waits");
