@@ -12,7 +12,7 @@ const CRASHES: u32 = 10;
 fn run_seed(seed: u64) -> Outcome {
     let plan = Plan { seed, crashes: CRASHES, keep_trace: false };
     catch_unwind(AssertUnwindSafe(|| run(plan))).unwrap_or_else(|cause| {
-        eprintln!("seed {seed} failed: CORELOG_SEED={seed} cargo test -p corelog-tests --test sim replay -- --nocapture");
+        eprintln!("seed {seed} failed: TEST_SEED={seed} cargo test -p corelog-tests --test sim replay -- --nocapture");
         std::panic::resume_unwind(cause);
     })
 }
@@ -49,10 +49,10 @@ fn the_same_seed_gives_the_same_trace() {
     }
 }
 
-/// Runs the seed of `CORELOG_SEED`, or seed 0, and prints its trace.
+/// Runs the seed of `TEST_SEED`, or seed 0, and prints its trace.
 #[test]
 fn replay() {
-    let seed = std::env::var("CORELOG_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
+    let seed = std::env::var("TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
     let outcome = run(Plan { seed, crashes: CRASHES, keep_trace: true });
     println!("{}", outcome.trace.text().unwrap_or_default());
     assert!(outcome.acknowledged > 0);

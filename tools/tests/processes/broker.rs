@@ -75,8 +75,6 @@ impl Place {
     /// `corelog serve` with this store, on any free port.
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_corelog"));
-        // The tests' own; a broker refuses a variable it does not know.
-        command.env_remove(crate::random::SEED);
         command.args(["serve", "--with-parent", "--listen", "127.0.0.1:0", "--data-dir"]).arg(&self.store);
         for setting in &self.settings {
             command.args(["--set", setting]);

@@ -1,10 +1,10 @@
-//! Seeded choices: a run that fails is run again with `CORELOG_SEED=N`, though a process that is killed at the same
+//! Seeded choices: a run that fails is run again with `TEST_SEED=N`, though a process that is killed at the same
 //! byte need not be in the same state then.
 
 use std::ops::Range;
 
 /// The variable that holds the seed.
-pub(crate) const SEED: &str = "CORELOG_SEED";
+const SEED: &str = "TEST_SEED";
 
 /// SplitMix64.
 pub(crate) struct Random(u64);

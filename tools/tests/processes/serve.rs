@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::oneshot;
 
 use crate::broker::{Broker, Place, output};
-use crate::random::{Random, SEED};
+use crate::random::Random;
 use crate::story;
 
 const LEVELS: [Durability; 3] = [Durability::Memory, Durability::Written, Durability::Durable];
@@ -156,7 +156,7 @@ fn what_is_no_configuration_stops_the_start_and_is_named() {
     for (flags, variable, parts) in rows {
         let mut command = Command::new(env!("CARGO_BIN_EXE_corelog"));
         command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(place.store());
-        command.env_remove(SEED).args(flags).envs(variable);
+        command.args(flags).envs(variable);
         let refused = command.output().expect("it runs");
         assert_eq!(refused.status.code(), Some(2), "{flags:?} {variable:?}: {}", message(&refused));
         assert!(message(&refused).starts_with("error[CONFIG]: the configuration is refused\ncause: "));
