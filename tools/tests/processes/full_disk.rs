@@ -187,14 +187,20 @@ fn ballast(disk: &Path) -> PathBuf {
     path
 }
 
-#[test]
-fn a_full_disk_refuses_produce_goes_on_reading_and_takes_records_when_it_has_room_again() {
+/// A small disk with its ballast, and the place of a store on it; `None`, and a word why, where none can be mounted.
+fn prepare() -> Option<(SmallDisk, PathBuf, Place)> {
     let Some(disk) = SmallDisk::mount() else {
         println!("skipped: only root, with a loop device, mounts a small disk");
-        return;
+        return None;
     };
     let ballast = ballast(&disk.path());
     let place = Place::at(disk.path().join("store"), &[]);
+    Some((disk, ballast, place))
+}
+
+#[test]
+fn a_full_disk_refuses_produce_goes_on_reading_and_takes_records_when_it_has_room_again() {
+    let Some((_disk, ballast, place)) = prepare() else { return };
     let broker = place.start();
     let topic = create_topic(&broker.address);
     let mut peer = Peer::connect(&broker.address, &topic);
@@ -216,12 +222,7 @@ fn a_full_disk_refuses_produce_goes_on_reading_and_takes_records_when_it_has_roo
 /// one the start is refused by name, as often as it is tried, and nothing is lost by that.
 #[test]
 fn a_start_on_a_full_disk_serves_or_says_why_not_and_loses_nothing() {
-    let Some(disk) = SmallDisk::mount() else {
-        println!("skipped: only root, with a loop device, mounts a small disk");
-        return;
-    };
-    let ballast = ballast(&disk.path());
-    let place = Place::at(disk.path().join("store"), &[]);
+    let Some((_disk, ballast, place)) = prepare() else { return };
     let broker = place.start();
     let topic = create_topic(&broker.address);
     let records = fill(&mut Peer::connect(&broker.address, &topic), 0);
