@@ -12,7 +12,7 @@ use corelog_model::GroupId;
 use crate::append::Place;
 use crate::error::Full;
 use crate::extent::{Extents, FooterAt, Live};
-use crate::frame::{EntryKind, field};
+use crate::frame::{EntryKind, RISING_LIMIT, field};
 use crate::groups::{Groups, Row};
 use crate::log::Log;
 use crate::superblock::{CHECKPOINTS_MAX, CheckpointAt};
@@ -46,7 +46,7 @@ pub(crate) struct PartHeader {
 }
 
 impl PartHeader {
-    fn encode(&self, out: &mut Vec<u8>) {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         out.extend(self.id.to_le_bytes());
         out.extend(self.part.to_le_bytes());
         out.extend(self.parts.to_le_bytes());
@@ -233,7 +233,7 @@ fn covers(listed: u64, doomed: Option<u64>, extents: &Extents) -> u64 {
     newest.max(listed).max(doomed.unwrap_or(0))
 }
 
-fn encode_state(
+pub(crate) fn encode_state(
     kind: CheckpointKind,
     listed: u64,
     doomed: Option<u64>,
@@ -307,7 +307,8 @@ pub(crate) fn decode_state(mut bytes: &[u8], extents: &mut Extents, groups: &mut
         group.log_start = field!(piece, 8, u64);
         group.log_end = field!(piece, 16, u64);
         group.last_index = field!(piece, 24, u64);
-        if group.log_start > group.log_end {
+        let held = group.rows.back().is_none_or(|row| row.last_offset < group.log_end);
+        if group.log_start > group.log_end || !held {
             return None;
         }
     }
@@ -318,7 +319,7 @@ pub(crate) fn decode_state(mut bytes: &[u8], extents: &mut Extents, groups: &mut
         if extents.live.back().is_some_and(|live| live.generation >= generation) {
             return None;
         }
-        extents.live.push_back(Live {
+        let live = Live {
             generation,
             first_sequence: field!(piece, 8, u64),
             last_sequence: field!(piece, 16, u64),
@@ -334,7 +335,12 @@ pub(crate) fn decode_state(mut bytes: &[u8], extents: &mut Extents, groups: &mut
                     length: field!(footer, 20, u32),
                 })
                 .collect(),
-        });
+        };
+        let ends = live.end <= extents.bytes && live.generation < RISING_LIMIT && !live.footers.is_empty();
+        if !ends || live.first_sequence > live.last_sequence || live.last_sequence >= RISING_LIMIT {
+            return None;
+        }
+        extents.live.push_back(live);
         for piece in pieces(&mut bytes, field!(piece, 44, u32), ROW_BYTES)? {
             decode_row(piece, generation, groups)?;
         }
@@ -351,7 +357,10 @@ fn decode_row(piece: &[u8], generation: u64, groups: &mut Groups) -> Option<()> 
         max_timestamp_us: field!(piece, 24, u64),
     };
     let group = groups.at_mut(slot);
-    let follows = group.rows.back().is_none_or(|last| last.last_offset < row.first_offset);
+    let follows = group
+        .rows
+        .back()
+        .is_none_or(|last| last.last_offset < row.first_offset && last.generation < generation);
     if !follows || row.first_offset > row.last_offset || row.last_offset == u64::MAX {
         return None;
     }

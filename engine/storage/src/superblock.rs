@@ -7,7 +7,7 @@
 use corelog_model::crc::crc32c;
 use corelog_model::{LogId, Term};
 
-use crate::frame::field;
+use crate::frame::{RISING_LIMIT, field};
 use crate::op::{DiskOp, Purpose};
 
 /// Bytes of one copy.
@@ -134,7 +134,7 @@ impl Superblock {
             return None;
         }
         let places = page[CHECKPOINTS_AT..].chunks_exact(CHECKPOINT_BYTES).take(count);
-        Some(Self {
+        let read = Self {
             compatible: field!(page, 16, u64),
             read_only_compatible: field!(page, 24, u64),
             incompatible: field!(page, 32, u64),
@@ -154,7 +154,17 @@ impl Superblock {
                 })
                 .collect(),
             written: page[WRITTEN_AT..].to_vec(),
-        })
+        };
+        read.is_sound().then_some(read)
+    }
+
+    /// Whatever rises has room to rise.
+    fn is_sound(&self) -> bool {
+        let rising = |place: &CheckpointAt| place.generation < RISING_LIMIT && place.id < RISING_LIMIT;
+        self.term < Term(u32::MAX)
+            && self.version < RISING_LIMIT
+            && self.head_generation < RISING_LIMIT
+            && self.checkpoints.iter().all(rising)
     }
 
     /// The newest of the copies that verify in the bytes of the file.
