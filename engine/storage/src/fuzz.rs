@@ -4,8 +4,8 @@
 //! Sums are made right by the oracles, so that no input is wasted on them. What is read is written again and must be
 //! the same; what is accepted is within bounds, so that arithmetic on it cannot overflow.
 
-use corelog_model::crc::crc32c;
 use corelog_model::LogId;
+use corelog_model::crc::crc32c;
 
 use crate::checkpoint::{CheckpointKind, EXTENT_BYTES, PartHeader, ROW_BYTES, decode_state, encode_state};
 use crate::extent::Extents;
@@ -253,8 +253,7 @@ mod tests {
             header.encode(1, &mut bytes);
             seeds.push((name, [&[0], &*bytes].concat()));
         }
-        let header =
-            PartHeader { id: 4, part: 1, parts: 3, kind: CheckpointKind::Incremental, owner: true };
+        let header = PartHeader { id: 4, part: 1, parts: 3, kind: CheckpointKind::Incremental, owner: true };
         let mut bytes = vec![1];
         header.encode(&mut bytes);
         seeds.push(("part", [&*bytes, &[7; BATCH_ALIGN]].concat()));
@@ -279,7 +278,12 @@ mod tests {
                 let first_offset = group.log_end;
                 group.log_end += 100;
                 let last_offset = group.log_end - 1;
-                group.rows.push_back(Row { generation: at + 1, first_offset, last_offset, max_timestamp_us: at });
+                group.rows.push_back(Row {
+                    generation: at + 1,
+                    first_offset,
+                    last_offset,
+                    max_timestamp_us: at,
+                });
             }
             let footer = FooterAt { generation: at + 2, sequence: 10 * at, position: 4096, length: 80 };
             extents.live.push_back(Live {
