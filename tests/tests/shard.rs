@@ -266,7 +266,11 @@ fn a_full_window_blocks_and_changes_nothing() {
 /// still takes its bytes from.
 #[test]
 fn a_full_window_leaves_what_is_under_way_alone() {
-    let (mut machine, topic) = started(Durability::Durable);
+    let mut machine = machine(small_log(), 1);
+    // The window is to be full, not the list of requests that wait.
+    machine.config.limits.pending = 1_024;
+    restart(&mut machine);
+    let topic = topic(&mut machine, Durability::Durable);
     machine.disk.faults.delay_us = 5_000;
     let (mut taken, mut blocked) = (0, 0);
     while taken < 300 {
