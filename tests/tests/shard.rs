@@ -266,8 +266,8 @@ fn a_full_window_blocks_and_changes_nothing() {
 /// still takes its bytes from.
 #[test]
 fn a_full_window_leaves_what_is_under_way_alone() {
-    let mut machine = machine(small_log(), 1);
-    // The window is to be full, not the list of requests that wait.
+    // The window is to be full, not the extents or the list of requests that wait.
+    let mut machine = machine(LogConfig { extent_bytes: 1 << 20, ..small_log() }, 1);
     machine.config.limits.pending = 1_024;
     restart(&mut machine);
     let topic = topic(&mut machine, Durability::Durable);
