@@ -90,6 +90,15 @@ pub enum ProduceError {
     UnknownTopic,
     /// The batch could not be sealed.
     Seal(BatchError),
+    /// A conditional append found the partition at another end: read on to `actual`, decide anew.
+    OffsetMismatch {
+        /// Where the partition was expected to end.
+        expected: u64,
+        /// Where it ends.
+        actual: u64,
+        /// Whether an earlier attempt may have been what moved the end. Never with an idempotent producer.
+        maybe_appended: bool,
+    },
     /// The broker said no, for good.
     Refused {
         /// Its answer.
@@ -224,6 +233,10 @@ impl fmt::Display for ProduceError {
             Self::UnknownPartition => f.write_str("unknown partition"),
             Self::UnknownTopic => f.write_str("unknown topic"),
             Self::Seal(error) => write!(f, "the batch cannot be sealed: {error}"),
+            Self::OffsetMismatch { expected, actual, maybe_appended } => {
+                write!(f, "the partition ends at offset {actual}, not at {expected}")?;
+                f.write_str(if *maybe_appended { " (it may have been appended)" } else { "" })
+            }
             Self::Refused { refused, maybe_appended: false } => write!(f, "{refused}"),
             Self::Refused { refused, maybe_appended: true } => {
                 write!(f, "{refused} (it may have been appended)")

@@ -82,9 +82,9 @@ impl<T> Connection<T> {
     }
 
     /// Produce with one sealed batch, which is sent from where it is.
-    pub(crate) fn produce(&mut self, handle: u32, batch: Arc<Chunk>, token: T) {
+    pub(crate) fn produce(&mut self, handle: u32, expected_offset: Option<u64>, batch: Arc<Chunk>, token: T) {
         let call = self.call(Api::Produce, token);
-        let request = Request::Produce { handle, expected_offset: None, batches: &batch };
+        let request = Request::Produce { handle, expected_offset, batches: &batch };
         let mut head = [0; HOT_REQUEST_BYTES];
         let length = encode_request_head(&request, call, &mut head).expect("a hot request fits");
         self.outbox.head(head, length);

@@ -20,7 +20,7 @@ use crate::config::{Backoff, Linger, ProducerConfig};
 use crate::core::backoff::{pause_us, to_us};
 use crate::core::buffers::{Chunk, Pool};
 use crate::core::effects::Effects;
-use crate::core::lane::{Done, Flow, Identity, Lane, OpenBatch, Opened};
+use crate::core::lane::{Done, Flow, Identity, Lane, OpenBatch, Opened, Outgoing};
 use crate::core::outcome::{Answer, Outcome};
 use crate::core::partitioner::{Sticky, of_key};
 use crate::core::rng::Rng;
@@ -38,7 +38,7 @@ const SPARE_BUILDERS: usize = 16;
 pub(crate) enum Ask {
     ProducerId,
     Open { lane: usize, handle: u32, topic: TopicId, partition: u32 },
-    Produce { lane: usize, handle: u32, number: u64, bytes: Arc<Chunk> },
+    Produce { lane: usize, handle: u32, number: u64, bytes: Arc<Chunk>, expected_offset: Option<u64> },
 }
 
 /// A record was taken.
@@ -227,13 +227,44 @@ impl Producer {
         Ok(Taken { outcome: &open.outcome, batch, index })
     }
 
+    /// Takes a copy of all the records as one batch that is appended only if the partition then ends at
+    /// `expected_offset`, or changes nothing but that the open batch before it is closed.
+    pub(crate) fn push_at(
+        &mut self,
+        at: usize,
+        expected_offset: u64,
+        records: &[RecordRef<'_>],
+        now_us: u64,
+        effects: &mut Effects,
+    ) -> Result<Arc<Outcome>, TrySendError> {
+        let weight: usize = records.iter().map(weight).sum();
+        if self.buffered + weight > self.config.max_buffer_bytes && self.buffered > 0 {
+            return Err(if self.closed.is_some() { TrySendError::Closed } else { TrySendError::Full });
+        }
+        self.close_batch(at, now_us, effects);
+        self.open(at, now_us)?;
+        let open = self.lanes[at].open.as_mut().expect("just opened");
+        if records.iter().any(|record| open.builder.push(*record).is_err()) {
+            open.builder.clear();
+            self.abandon(at);
+            return Err(TrySendError::RecordTooLarge);
+        }
+        open.weight = weight;
+        open.expected_offset = Some(expected_offset);
+        let outcome = Arc::clone(&open.outcome);
+        self.buffered += weight;
+        self.close_batch(at, now_us, effects);
+        Ok(outcome)
+    }
+
     fn open(&mut self, at: usize, now_us: u64) -> Result<(), TrySendError> {
         if self.closed.is_some() {
             return Err(TrySendError::Closed);
         }
         let builder = self.builders.pop().unwrap_or_else(|| BatchBuilder::new(self.config.batch_bytes));
         let lane = &mut self.lanes[at];
-        lane.open = Some(OpenBatch { builder, outcome: Arc::default(), opened_us: now_us, weight: 0 });
+        let outcome = Arc::default();
+        lane.open = Some(OpenBatch { builder, outcome, opened_us: now_us, weight: 0, expected_offset: None });
         let link = &mut self.links[lane.link];
         if !lane.in_lingering {
             lane.in_lingering = true;
@@ -280,6 +311,7 @@ impl Producer {
             && lane.opened == Opened::Yes
             && lane.flow == Flow::Running
             && lane.in_flight() < self.config.max_in_flight
+            && lane.next_may_follow()
             && self.lane_identity(lane).is_some()
     }
 
@@ -346,8 +378,8 @@ impl Producer {
             lane.identity = identity;
             if let Some(outgoing) = lane.send(now_us) {
                 left = left.saturating_sub(outgoing.bytes.len());
-                let (handle, number, bytes) = (lane.handle, outgoing.number, outgoing.bytes);
-                out.push(Ask::Produce { lane: at, handle, number, bytes });
+                let Outgoing { number, bytes, expected_offset } = outgoing;
+                out.push(Ask::Produce { lane: at, handle: lane.handle, number, bytes, expected_offset });
                 let state = &mut self.links[link];
                 state.alive_us = if state.unacked == 0 { now_us } else { state.alive_us };
                 state.unacked += 1;
@@ -721,6 +753,11 @@ impl Producer {
 fn weight(record: &RecordRef<'_>) -> usize {
     let headers: usize = record.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
     record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len) + headers + RECORD_OVERHEAD_BYTES
+}
+
+/// What records take of the buffer together, without the overhead of one, which `wait` adds.
+pub(crate) fn records_bytes(records: &[RecordRef<'_>]) -> usize {
+    records.iter().map(weight).sum::<usize>().saturating_sub(RECORD_OVERHEAD_BYTES)
 }
 
 /// The same, without the overhead that `wait` adds.

@@ -181,8 +181,8 @@ impl Role for ProduceRole {
                     connection
                         .ask(&corelog_wire::Request::Open { handle, topic, partition }, Token::Open { lane });
                 }
-                Ask::Produce { lane, handle, number, bytes } => {
-                    connection.produce(handle, bytes, Token::Produce { lane, number });
+                Ask::Produce { lane, handle, number, bytes, expected_offset } => {
+                    connection.produce(handle, expected_offset, bytes, Token::Produce { lane, number });
                 }
             }
         }
