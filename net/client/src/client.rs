@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use crate::config::{ClientConfig, ConsumerConfig, Partitions, Position, ProducerConfig};
 use crate::consumer::Consumer;
+use crate::core::backoff::to_us;
 use crate::core::buffers::Pool;
 use crate::core::control::{Question, Token, Told};
 use crate::core::rng::Rng;
@@ -62,7 +63,7 @@ impl Client {
         for attempt in 0..dialer.addresses.len() {
             match dialer.dial(attempt, Token::Whole(0)).await {
                 Ok(dialed) => {
-                    let questions = Arc::<Questions>::default();
+                    let questions = Questions::new(config.backoff, Rng::new(rng.next_u64()));
                     let role = ControlRole::new(Arc::clone(&questions));
                     let setting =
                         Setting { dialer, backoff: config.backoff, clock, rng: Rng::new(rng.next_u64()) };
@@ -83,11 +84,13 @@ impl Client {
     }
 
     async fn ask(&self, question: Question) -> Result<Told, ClientError> {
-        let asking = self.inner.questions.ask(question);
-        match timeout(self.inner.config.request_timeout, asking.answer()).await {
+        let Inner { config, clock, questions, .. } = &*self.inner;
+        let deadline_us = clock.now_us().saturating_add(to_us(config.request_timeout));
+        let asking = questions.ask(question, deadline_us);
+        match timeout(config.request_timeout, asking.answer()).await {
             Ok(answer) => answer,
             Err(_) => {
-                self.inner.questions.distrust();
+                questions.distrust();
                 Err(ClientError::Timeout)
             }
         }
