@@ -196,14 +196,17 @@ impl Then {
 fn told(question: &Question, response: &Response<'_>) -> Result<Told, ClientError> {
     match response {
         Response::Error(body) => Err(refused(question, body)),
-        Response::Metadata(reply) => {
-            Ok(Told::Topics(reply.topics.iter().map(|view| topic(reply, view)).collect()))
-        }
+        Response::Metadata(reply) => Ok(Told::Topics(topics_of(reply))),
         Response::OffsetFound { offset, .. } => Ok(Told::Offset(*offset)),
         Response::Status(status) => Ok(Told::Status(status.clone())),
         // The connection has seen to it that the answer is of the api that was asked.
         _ => Ok(Told::Done),
     }
+}
+
+/// What a Metadata answer says.
+pub(crate) fn topics_of(reply: &corelog_wire::MetadataReply<'_>) -> Vec<Topic> {
+    reply.topics.iter().map(|view| topic(reply, view)).collect()
 }
 
 fn topic(reply: &corelog_wire::MetadataReply<'_>, view: &corelog_wire::TopicView<'_>) -> Topic {

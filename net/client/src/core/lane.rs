@@ -191,6 +191,13 @@ impl Lane {
         self.sent == 0 || !(conditional(self.sent - 1) || conditional(self.sent))
     }
 
+    /// It may send again at once, if it was only waiting for a time.
+    pub(crate) fn end_pause(&mut self) {
+        if let Flow::Paused { .. } = self.flow {
+            self.flow = Flow::Running;
+        }
+    }
+
     /// The outcomes of everything accepted and not answered.
     pub(crate) fn outcomes(&self) -> impl Iterator<Item = &Arc<Outcome>> {
         self.batches.iter().map(|batch| &batch.outcome).chain(self.open.iter().map(|open| &open.outcome))

@@ -7,6 +7,9 @@
 //! **Invariants:** `buffered` is the weight of everything accepted and not answered; a lane is in `ready` only if it has
 //! something closed to send and may send it.
 
+mod conditional;
+mod moving;
+
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -37,8 +40,23 @@ const SPARE_BUILDERS: usize = 16;
 /// What a link is to send.
 pub(crate) enum Ask {
     ProducerId,
-    Open { lane: usize, handle: u32, topic: TopicId, partition: u32 },
-    Produce { lane: usize, handle: u32, number: u64, bytes: Arc<Chunk>, expected_offset: Option<u64> },
+    /// Where the partitions of the topic are served now.
+    Locate {
+        topic: TopicId,
+    },
+    Open {
+        lane: usize,
+        handle: u32,
+        topic: TopicId,
+        partition: u32,
+    },
+    Produce {
+        lane: usize,
+        handle: u32,
+        number: u64,
+        bytes: Arc<Chunk>,
+        expected_offset: Option<u64>,
+    },
 }
 
 /// A record was taken.
@@ -66,6 +84,8 @@ struct Link {
     lingering: VecDeque<usize>,
     unopened: VecDeque<usize>,
     handles: u32,
+    /// Topics with a partition that the broker at the other end does not serve.
+    astray: Vec<TopicId>,
     timers: BinaryHeap<Reverse<(u64, usize)>>,
     asked_identity: bool,
     /// Before this time no identity is asked for.
@@ -227,36 +247,6 @@ impl Producer {
         Ok(Taken { outcome: &open.outcome, batch, index })
     }
 
-    /// Takes a copy of all the records as one batch that is appended only if the partition then ends at
-    /// `expected_offset`, or changes nothing but that the open batch before it is closed.
-    pub(crate) fn push_at(
-        &mut self,
-        at: usize,
-        expected_offset: u64,
-        records: &[RecordRef<'_>],
-        now_us: u64,
-        effects: &mut Effects,
-    ) -> Result<Arc<Outcome>, TrySendError> {
-        let weight: usize = records.iter().map(weight).sum();
-        if self.buffered + weight > self.config.max_buffer_bytes && self.buffered > 0 {
-            return Err(if self.closed.is_some() { TrySendError::Closed } else { TrySendError::Full });
-        }
-        self.close_batch(at, now_us, effects);
-        self.open(at, now_us)?;
-        let open = self.lanes[at].open.as_mut().expect("just opened");
-        if records.iter().any(|record| open.builder.push(*record).is_err()) {
-            open.builder.clear();
-            self.abandon(at);
-            return Err(TrySendError::RecordTooLarge);
-        }
-        open.weight = weight;
-        open.expected_offset = Some(expected_offset);
-        let outcome = Arc::clone(&open.outcome);
-        self.buffered += weight;
-        self.close_batch(at, now_us, effects);
-        Ok(outcome)
-    }
-
     fn open(&mut self, at: usize, now_us: u64) -> Result<(), TrySendError> {
         if self.closed.is_some() {
             return Err(TrySendError::Closed);
@@ -361,6 +351,7 @@ impl Producer {
             self.links[link].asked_identity = true;
             out.push(Ask::ProducerId);
         }
+        self.ask_places(link, out);
         while let Some(lane) = self.links[link].unopened.pop_front() {
             let Lane { handle, topic, partition, .. } = self.lanes[lane];
             out.push(Ask::Open { lane, handle, topic, partition });
@@ -447,6 +438,7 @@ impl Producer {
         state.asked_identity = false;
         state.ready.clear();
         state.unopened.clear();
+        state.astray.clear();
         for at in 0..self.lanes.len() {
             if self.lanes[at].link == link {
                 self.lanes[at].in_ready = false;
@@ -489,6 +481,9 @@ impl Producer {
         effects: &mut Effects,
     ) {
         self.lanes[at].opened = Opened::No;
+        if refused.code == ErrorCode::NotHere {
+            self.is_astray(at);
+        }
         if refused.code.retryable() {
             let until_us = now_us + pause_us(self.backoff, 3, &mut self.rng);
             self.lanes[at].flow = Flow::Paused { until_us };

@@ -90,6 +90,7 @@ impl Stage {
                         self.core.on_identity(0, Identity { id: ProducerId(self.identities), epoch: 0 });
                     }
                     Ask::Open { lane, .. } => self.core.on_opened(lane),
+                    Ask::Locate { .. } => unreachable!("every partition is where it was thought to be"),
                     Ask::Produce { lane, number, bytes, expected_offset, .. } => {
                         let header = BatchHeader::parse(&bytes).unwrap();
                         assert!(BatchHeader::verify_header(&bytes, TOPIC, lane as u32));
