@@ -28,6 +28,13 @@ pub enum LinkError {
     Timeout,
     /// The broker closed the connection.
     Closed,
+    /// The broker said why it ends the connection.
+    Ended {
+        /// Why.
+        code: ErrorCode,
+        /// Two numbers whose meaning depends on the code (PROTOCOL.md).
+        details: [u64; 2],
+    },
     /// What the broker sent is not corelog's protocol.
     Protocol(WireError),
     /// The broker answered something that was not asked.
@@ -189,6 +196,11 @@ impl fmt::Display for LinkError {
             Self::NoAddress => f.write_str("the name has no address"),
             Self::Timeout => f.write_str("no answer in time"),
             Self::Closed => f.write_str("the broker closed the connection"),
+            Self::Ended { code, details } => {
+                write!(f, "the broker ended the connection: {code}")?;
+                let numbers = code.detail_names().iter().zip(details);
+                numbers.into_iter().try_for_each(|(name, number)| write!(f, ", {name} {number}"))
+            }
             Self::Protocol(error) => write!(f, "not corelog's protocol: {error}"),
             Self::Unexpected => f.write_str("the broker answered something that was not asked"),
             Self::Version => f.write_str("no common version of the protocol"),
