@@ -7,9 +7,11 @@ use std::borrow::Cow;
 use corelog_shard::{At, Bounded, MetadataView, Part, Refusal, Request, Response};
 use corelog_wire::error::{bound, part};
 use corelog_wire::frame::FRAME_OVERHEAD_BYTES;
+use corelog_wire::metadata::DAMAGED_RANGES_MAX;
 use corelog_wire::response::HOT_RESPONSE_BYTES;
 use corelog_wire::{
-    Endpoint, ErrorBody, ErrorCode, MetadataReply, PartitionPlace, ReplyTo, TopicView, encode_response_head,
+    DamagedRange, Endpoint, ErrorBody, ErrorCode, MetadataReply, PartitionPlace, ReplyTo, TopicView,
+    encode_response_head,
 };
 
 use crate::status::wire_status;
@@ -137,11 +139,16 @@ fn metadata(view: &MetadataView, to: ReplyTo, place: &Place, out: &mut Vec<u8>) 
             topic.partitions.iter().map(|at| PartitionPlace::new(0, at.log, at.leader_epoch)).collect()
         })
         .collect();
-    let topics = view.topics.iter().zip(&places).map(|(topic, partitions)| TopicView {
-        name: &topic.name,
-        topic: topic.topic,
-        durability: topic.durability,
-        partitions,
+    let damage: Vec<Vec<DamagedRange>> = view
+        .topics
+        .iter()
+        .map(|topic| {
+            let known = topic.damage.iter().take(DAMAGED_RANGES_MAX);
+            known.map(|range| DamagedRange::new(range.partition, range.first, range.last)).collect()
+        })
+        .collect();
+    let topics = view.topics.iter().zip(&places).zip(&damage).map(|((topic, partitions), damage)| {
+        TopicView { name: &topic.name, topic: topic.topic, durability: topic.durability, partitions, damage }
     });
     let reply = MetadataReply {
         version: view.version,

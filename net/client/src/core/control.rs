@@ -17,7 +17,7 @@ use crate::core::backoff::pause_us;
 use crate::core::connection::Connection;
 use crate::core::rng::Rng;
 use crate::error::{ClientError, Refused};
-use crate::topic::{PartitionInfo, Topic};
+use crate::topic::{Damage, PartitionInfo, Topic};
 
 /// Names a question; chosen by whoever asks.
 pub(crate) type Ticket = u64;
@@ -221,7 +221,14 @@ fn topic(reply: &corelog_wire::MetadataReply<'_>, view: &corelog_wire::TopicView
         };
         PartitionInfo { address }
     };
-    Topic::new(view.name.to_owned(), view.topic, view.durability, view.partitions.iter().map(place).collect())
+    let range = |range: &corelog_wire::DamagedRange| Damage {
+        partition: range.partition(),
+        first: range.first(),
+        last: range.last(),
+    };
+    let partitions = view.partitions.iter().map(place).collect();
+    let damage = view.damage.iter().map(range).collect();
+    Topic::new(view.name.to_owned(), view.topic, view.durability, partitions, damage)
 }
 
 fn refused(question: &Question, body: &ErrorBody<'_>) -> ClientError {

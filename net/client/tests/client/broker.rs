@@ -368,6 +368,7 @@ fn metadata(store: &Store, port: u16, wanted: Option<&str>, reply: impl Fn(&Resp
         topic: topic.id,
         durability: topic.durability,
         partitions,
+        damage: &[],
     });
     let endpoints = vec![Endpoint { host: "127.0.0.1", port }];
     reply(&Response::Metadata(MetadataReply { version: 1, logs: 1, endpoints, topics: views.collect() }));

@@ -78,7 +78,7 @@ fn a_hundred_peers_that_do_not_read_stop_neither_producers_nor_each_other() {
     for (number, peer) in stalled.iter_mut().enumerate() {
         peer.open(1, topic, 0);
         peer.take_little();
-        // Every tenth asks for little more than the sockets hold; the others for far more.
+        // Every tenth asks for about what the sockets hold; the others for far more.
         for _ in 0..if number % 10 == 0 { 1 } else { 16 } {
             peer.send(&Request::Fetch {
                 handle: 1,

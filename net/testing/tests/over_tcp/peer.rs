@@ -58,9 +58,9 @@ impl Peer {
         peer
     }
 
-    /// Takes little at once from here on: what is not read stays with the broker.
+    /// Takes no more than some frames of loopback at once from here on: what is not read stays with the broker.
     pub(crate) fn take_little(&self) {
-        rustix::net::sockopt::set_socket_recv_buffer_size(&self.stream, 16 << 10).expect("a socket");
+        rustix::net::sockopt::set_socket_recv_buffer_size(&self.stream, 256 << 10).expect("a socket");
     }
 
     /// Sends nothing more, and still reads.
