@@ -302,83 +302,86 @@ mod tests {
 
     const TO: ReplyTo = ReplyTo { api: 8, version: 1, handle: 3, correlation: 77 };
 
+    type Row = (Refusal, ErrorCode, [u64; 2], &'static str);
+
+    const NUMBERED: [Row; 12] = [
+        (
+            Refusal::OffsetOutOfRange { offset: 3, log_start: 5, high_watermark: 9 },
+            ErrorCode::OffsetOutOfRange,
+            [5, 9],
+            "offset 3 is not kept any more, the partition has 5 to 9",
+        ),
+        (
+            Refusal::OffsetOutOfRange { offset: 13, log_start: 5, high_watermark: 9 },
+            ErrorCode::OffsetOutOfRange,
+            [5, 9],
+            "offset 13 is not visible yet, the partition has 5 to 9",
+        ),
+        (
+            Refusal::OffsetMismatch { expected: 7, actual: 8 },
+            ErrorCode::OffsetMismatch,
+            [7, 8],
+            "the partition ends at offset 8, not at 7",
+        ),
+        (
+            Refusal::LogTruncated { offset: 7 },
+            ErrorCode::LogTruncated,
+            [7, 0],
+            "the log fell back to offset 7",
+        ),
+        (
+            Refusal::Corrupt(Part::Body),
+            ErrorCode::CorruptBatch,
+            [2, 0],
+            "the CRC of a batch body does not match",
+        ),
+        (
+            Refusal::BatchTooLarge { bytes: 12, max: 11 },
+            ErrorCode::BatchTooLarge,
+            [12, 11],
+            "a batch of 12 bytes, the log takes 11",
+        ),
+        (
+            Refusal::OutOfOrderSequence { expected: 4, actual: 6 },
+            ErrorCode::OutOfOrderSequence,
+            [4, 6],
+            "sequence 6 where 4 is next: an earlier batch of the producer is missing",
+        ),
+        (
+            Refusal::FencedProducerEpoch { current: 2 },
+            ErrorCode::FencedProducerEpoch,
+            [2, 0],
+            "a newer instance took over, under epoch 2",
+        ),
+        (
+            Refusal::InvalidPartitions { partitions: 0, max: 10 },
+            ErrorCode::InvalidPartitions,
+            [0, 10],
+            "0 partitions, 1 to 10 are possible",
+        ),
+        (
+            Refusal::UnknownEpoch { current: Term(3) },
+            ErrorCode::UnknownEpoch,
+            [3, 0],
+            "the epoch is newer than the broker's, 3",
+        ),
+        (
+            Refusal::Damaged { first: 3, last: 4 },
+            ErrorCode::Damaged,
+            [3, 4],
+            "offsets 3 to 4 were acknowledged and then damaged on disk",
+        ),
+        (
+            Refusal::TooMany { what: Bounded::Topics, max: 2 },
+            ErrorCode::TooMany,
+            [4, 2],
+            "too many topics, 2 are allowed",
+        ),
+    ];
+
     #[test]
     fn a_refusal_keeps_its_numbers_on_the_wire() {
-        let rows = [
-            (
-                Refusal::OffsetOutOfRange { offset: 3, log_start: 5, high_watermark: 9 },
-                ErrorCode::OffsetOutOfRange,
-                [5, 9],
-                "offset 3 is not kept any more, the partition has 5 to 9",
-            ),
-            (
-                Refusal::OffsetOutOfRange { offset: 13, log_start: 5, high_watermark: 9 },
-                ErrorCode::OffsetOutOfRange,
-                [5, 9],
-                "offset 13 is not visible yet, the partition has 5 to 9",
-            ),
-            (
-                Refusal::OffsetMismatch { expected: 7, actual: 8 },
-                ErrorCode::OffsetMismatch,
-                [7, 8],
-                "the partition ends at offset 8, not at 7",
-            ),
-            (
-                Refusal::LogTruncated { offset: 7 },
-                ErrorCode::LogTruncated,
-                [7, 0],
-                "the log fell back to offset 7",
-            ),
-            (
-                Refusal::Corrupt(Part::Body),
-                ErrorCode::CorruptBatch,
-                [2, 0],
-                "the CRC of a batch body does not match",
-            ),
-            (
-                Refusal::BatchTooLarge { bytes: 12, max: 11 },
-                ErrorCode::BatchTooLarge,
-                [12, 11],
-                "a batch of 12 bytes, the log takes 11",
-            ),
-            (
-                Refusal::OutOfOrderSequence { expected: 4, actual: 6 },
-                ErrorCode::OutOfOrderSequence,
-                [4, 6],
-                "sequence 6 where 4 is next: an earlier batch of the producer is missing",
-            ),
-            (
-                Refusal::FencedProducerEpoch { current: 2 },
-                ErrorCode::FencedProducerEpoch,
-                [2, 0],
-                "a newer instance took over, under epoch 2",
-            ),
-            (
-                Refusal::InvalidPartitions { partitions: 0, max: 10 },
-                ErrorCode::InvalidPartitions,
-                [0, 10],
-                "0 partitions, 1 to 10 are possible",
-            ),
-            (
-                Refusal::UnknownEpoch { current: Term(3) },
-                ErrorCode::UnknownEpoch,
-                [3, 0],
-                "the epoch is newer than the broker's, 3",
-            ),
-            (
-                Refusal::Damaged { first: 3, last: 4 },
-                ErrorCode::Damaged,
-                [3, 4],
-                "offsets 3 to 4 were acknowledged and then damaged on disk",
-            ),
-            (
-                Refusal::TooMany { what: Bounded::Topics, max: 2 },
-                ErrorCode::TooMany,
-                [4, 2],
-                "too many topics, 2 are allowed",
-            ),
-        ];
-        for (refusal, code, details, message) in rows {
+        for (refusal, code, details, message) in NUMBERED {
             let said = words(&refusal);
             let body = error_body(&refusal, &said);
             assert_eq!((body.code, body.details, body.message), (code, details, message), "{refusal:?}");
