@@ -147,6 +147,11 @@ impl Log {
         self.cold.set_budget(settings.cold_bytes_in_flight);
     }
 
+    /// What is known to be damaged: the first and the last offset of each range, in the order of finding.
+    pub fn damage(&self) -> impl Iterator<Item = (GroupSlot, u64, u64)> {
+        self.damage.iter().map(|damage| (damage.slot, damage.first, damage.last))
+    }
+
     /// What the log has done and holds.
     pub fn stats(&self) -> LogStats {
         let (window_bytes, pins) = self.arena.usage();
