@@ -328,6 +328,9 @@ pub struct Bench {
     /// Any key of the configuration of the broker that is started.
     #[arg(long, value_name = "SECTION.KEY=VALUE", conflicts_with = "server")]
     pub set: Vec<String>,
+    /// How long the disk's throughput is measured, before and after.
+    #[arg(long, value_name = "D", default_value = "5s", value_parser = duration, conflicts_with = "server")]
+    pub baseline: Duration,
     /// Do not measure the device before and after.
     #[arg(long)]
     pub no_baselines: bool,

@@ -86,7 +86,7 @@ fn which(arguments: &Bench) -> Result<Which, Failure> {
         mode: arguments.mode.unwrap_or(Mode::Adaptive).name().to_owned(),
         growing: arguments.growing,
         set: arguments.set.clone(),
-        baselines: !arguments.no_baselines,
+        baseline: (!arguments.no_baselines).then_some(arguments.baseline),
     }))
 }
 
