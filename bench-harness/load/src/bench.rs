@@ -182,13 +182,16 @@ impl Ready {
 
 /// Which core does what: as far apart as the machine allows.
 #[derive(Clone, Copy, Debug)]
-struct Cores {
-    broker: usize,
-    load: usize,
+pub struct Cores {
+    /// Of a broker that is started for a run.
+    pub broker: usize,
+    /// Of the threads that make load.
+    pub load: usize,
 }
 
 impl Cores {
-    fn choose() -> Self {
+    /// Of those that this process may use.
+    pub fn choose() -> Self {
         let cores = affinity::cores();
         let load = cores.first().copied().unwrap_or(0);
         Self { load, broker: cores.get(1).copied().unwrap_or(load) }

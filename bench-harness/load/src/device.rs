@@ -31,7 +31,7 @@ const WRITER_BYTES: u64 = 64 << 20;
 
 /// Measures once, the disk's throughput for `duration`; takes some seconds more, and a gigabyte below `directory`,
 /// given back.
-pub(crate) fn measure(
+pub fn measure(
     directory: &Path,
     growing: bool,
     broker_core: usize,

@@ -153,6 +153,7 @@ impl Run<'_> {
         let config = ProducerConfig {
             batch_bytes: self.workload.batch_bytes,
             max_buffer_bytes: self.workload.buffer_bytes.max(self.workload.batch_bytes),
+            max_in_flight: self.workload.in_flight,
             codec: self.workload.codec,
             ..ProducerConfig::default()
         };

@@ -68,6 +68,7 @@ fn workload(arguments: &Bench) -> Workload {
         partitions: arguments.partitions,
         batch_bytes,
         buffer_bytes: default.buffer_bytes.max(batch_bytes.saturating_mul(4)),
+        in_flight: arguments.in_flight.into(),
         codec: arguments.codec.into(),
         durability: arguments.durability.into(),
         ..default
