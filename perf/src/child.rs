@@ -44,16 +44,19 @@ pub fn output(mut command: Command, interrupt: &Interrupt) -> io::Result<Output>
     }
 }
 
+/// An error when the gate is interrupted: for what takes long and does not wait.
+pub fn go_on(interrupt: &Interrupt) -> io::Result<()> {
+    if interrupt.is_seen() { Err(interrupted()) } else { Ok(()) }
+}
+
 /// Waits, unless the gate is interrupted.
 pub fn watch(duration: Duration, interrupt: &Interrupt) -> io::Result<()> {
     let began = Instant::now();
     while began.elapsed() < duration {
-        if interrupt.is_seen() {
-            return Err(interrupted());
-        }
-        thread::sleep(LOOK.min(duration - began.elapsed().min(duration)));
+        go_on(interrupt)?;
+        thread::sleep(LOOK.min(duration.saturating_sub(began.elapsed())));
     }
-    Ok(())
+    go_on(interrupt)
 }
 
 fn end(mut child: Child) -> io::Result<()> {

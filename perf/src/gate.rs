@@ -6,6 +6,7 @@ use corelog_load::Interrupt;
 use corelog_load::machine::describe;
 
 use crate::budget::{Budgets, Kind, Run};
+use crate::child;
 use crate::lines;
 use crate::place::{Place, check_space, line_of};
 use crate::sample::Sample;
@@ -75,6 +76,7 @@ pub fn gate(asked: &Asked, interrupt: Interrupt) -> io::Result<Outcome> {
                     Err(error) => Sample::failure(error.to_string()),
                     Ok(sample) => sample,
                 };
+                child::go_on(&place.interrupt)?;
                 Ok(Sample { round, ..sample })
             })?;
         }

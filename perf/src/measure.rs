@@ -56,12 +56,20 @@ pub enum Measure {
     RestartSeconds,
 }
 
+/// Where others use more of the machine than this, in cores, what the broker makes it work cannot be told.
+const IDLE_MOST: f64 = 0.1;
+
 /// The figures of a bench.
 pub fn of_bench(results: &Results) -> Sample {
     let Results { produce, consume, broker, machine, device, .. } = results;
     let mut sample = Sample::default();
-    sample.set(Measure::CpuNsPerByte, broker.cpu_ns_per_byte);
-    sample.set(Measure::CpuNsPerRecord, broker.cpu_ns_per_record);
+    let idle = machine.idle_cpu_per_second;
+    if idle <= IDLE_MOST {
+        sample.set(Measure::CpuNsPerByte, broker.cpu_ns_per_byte);
+        sample.set(Measure::CpuNsPerRecord, broker.cpu_ns_per_record);
+    } else {
+        sample.say(format!("CPU is not shown: others used {idle:.2} cores before and after"));
+    }
     sample.set(Measure::RecordsPerSecond, produce.records_per_second);
     sample.set(Measure::RequestsPerSecond, broker.requests_per_second);
     sample.set(Measure::ConsumedBytesPerSecond, consume.bytes_per_second);
@@ -137,6 +145,14 @@ mod tests {
         assert_eq!(sample.figures[&Measure::ResponseP99Ratio], 1.0);
         assert_eq!(sample.figures[&Measure::Utilization], 0.5);
         assert_eq!(sample.stream, Some(1.25e9));
+    }
+
+    #[test]
+    fn cpu_is_not_shown_on_a_machine_that_others_use() {
+        let mut results = crate::sample::tests::results();
+        assert_eq!(of_bench(&results).figures[&Measure::CpuNsPerByte], 0.5);
+        results.machine.idle_cpu_per_second = 1.9;
+        assert_eq!(of_bench(&results).figures.get(&Measure::CpuNsPerByte), None);
     }
 
     #[test]

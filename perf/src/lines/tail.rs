@@ -37,12 +37,12 @@ pub(super) fn measure(place: &Place) -> io::Result<Sample> {
     let broker =
         Broker::start(place, &directory.path().join("store"), "adaptive", &["log.window_bytes=1 GiB"])?;
     let mut peer = Peer::connect(broker.address)?;
-    let end = fill(&mut peer)?;
+    let end = fill(&mut peer, place)?;
     let from = end - records(BEHIND_BYTES);
     let before = peer.status()?;
     let mut seconds = 0.0;
     for _ in 0..CONSUMERS {
-        child::watch(Duration::ZERO, &place.interrupt)?;
+        child::go_on(&place.interrupt)?;
         seconds += on_core(load, || catch_up(broker.address, from, end))?;
     }
     let after = peer.status()?;
@@ -60,15 +60,17 @@ pub(super) fn measure(place: &Place) -> io::Result<Sample> {
 }
 
 /// Writes the log; the offset after the last record of each partition, the same for all.
-fn fill(peer: &mut Peer) -> io::Result<u64> {
+fn fill(peer: &mut Peer, place: &Place) -> io::Result<u64> {
     let topic = peer.create_topic(TOPIC, PARTITIONS)?;
     peer.open_all(topic, PARTITIONS)?;
     let batches = (0..PARTITIONS)
         .map(|partition| Ok((partition, batch(topic, partition, RECORDS, VALUE_BYTES)?)))
         .collect::<io::Result<Vec<_>>>()?;
     let times = records(WRITTEN_BYTES) / u64::from(RECORDS);
-    let all = (0..times).flat_map(|_| batches.iter().map(|(partition, batch)| (*partition, &batch[..])));
-    peer.produce(all, 16)?;
+    for _ in 0..times {
+        child::go_on(&place.interrupt)?;
+        peer.produce(batches.iter().map(|(partition, batch)| (*partition, &batch[..])), batches.len())?;
+    }
     Ok(times * u64::from(RECORDS))
 }
 
