@@ -193,6 +193,9 @@ impl Reactor {
             busy_us: metrics.busy_us(),
             polling_us: metrics.polling_us(),
             enters: ring.counters().enters,
+            registrations: ring.counters().registrations,
+            turns: metrics.turns(),
+            idle_turns: metrics.idle_turns(),
             resident_bytes: status::resident_bytes(),
             hiccups: metrics.hiccups(),
         };
