@@ -89,7 +89,7 @@ impl Shell {
                 ring.release_file(id)?;
             }
             let (key, op) = files.begin(op);
-            host.background(key, op);
+            host.background(key, files.access(), op);
         }
         ring.submit()
     }
