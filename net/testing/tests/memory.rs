@@ -2,8 +2,9 @@
 
 use corelog_testing::Broker;
 
-/// Far less than the buffers of one broker, of which 20 could have stayed.
-const ALLOWED_BYTES: u64 = 16 << 20;
+/// Less than the buffers of one broker, of which 20 could have stayed, and more than the heap keeps of what was freed
+/// (15 MB after 20 brokers, 33 MB after 120).
+const ALLOWED_BYTES: u64 = 48 << 20;
 const PAGE_BYTES: u64 = 4096;
 
 #[test]
