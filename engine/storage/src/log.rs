@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use corelog_model::{BlockId, GroupId, Slice, Term, TopicId};
+use corelog_model::{Block, BlockId, GroupId, Slice, Term, TopicId};
 
 use crate::append::Queue;
 use crate::arena::Arena;
@@ -127,6 +127,14 @@ impl Log {
         if !self.arena.unpin(block) {
             self.cold.unpin(block);
         }
+    }
+
+    /// Makes the live window larger by these blocks, of the same size as its first ones.
+    ///
+    /// # Panics
+    /// When a block is of another size, or has a name that is taken or before the first one's.
+    pub fn grow(&mut self, window: Vec<Block>) {
+        self.arena.grow(window);
     }
 
     /// Blocks that must make room and are pinned: whoever sends from them moves or gives up.
