@@ -290,9 +290,12 @@ mod tests {
         assert_eq!(Limits::decide(flat).frames_in_flight, 1, "one is enough");
     }
 
+    /// A disk, what is to be chosen for it, and the microseconds of both methods in each round.
+    type Case = (&'static str, DurableMethod, &'static [(u32, u32)]);
+
     #[test]
     fn a_method_is_not_chosen_by_what_disturbs_the_machine() {
-        let cases: [(&str, DurableMethod, &[(u32, u32)]); 6] = [
+        let cases: [Case; 6] = [
             ("a drive that keeps what it has", DurableMethod::Dsync, &[(11, 16); 8]),
             (
                 "the same, disturbed in two rounds",
