@@ -31,6 +31,17 @@ struct Pending {
     parts: Vec<Part>,
 }
 
+/// How far a move of an index to the head is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Move {
+    /// Its parts will be appended.
+    Pending,
+    /// It has to be loaded first.
+    Load,
+    /// It is being loaded, or did not verify.
+    Loading,
+}
+
 pub(crate) struct Footers {
     pending: VecDeque<Pending>,
     /// Oldest use first.
@@ -39,6 +50,8 @@ pub(crate) struct Footers {
     partial: Option<(u64, u32, Runs)>,
     part_bytes: usize,
     scratch: Vec<u8>,
+    /// An index that is loaded in order to be written once more.
+    pub(crate) moving: Option<u64>,
 }
 
 impl Footers {
@@ -48,7 +61,8 @@ impl Footers {
             cache: VecDeque::with_capacity(CACHED + 1),
             partial: None,
             part_bytes: PART_BYTES.min(max_batch_bytes as usize),
-            scratch: Vec::new(),
+            scratch: Vec::with_capacity(PART_BYTES.min(max_batch_bytes as usize)),
+            moving: None,
         }
     }
 
@@ -121,10 +135,25 @@ impl Footers {
             }
             let pending = self.pending.pop_front().expect("there is a front");
             if let Some(live) = extents.by_generation_mut(pending.generation) {
-                live.footers = pending.parts.iter().filter_map(|part| part.at).collect();
+                live.footers.clear();
+                live.footers.extend(pending.parts.iter().filter_map(|part| part.at));
+                live.indexed = true;
+                extents.changed = true;
                 self.keep(pending.generation, pending.runs);
             }
         }
+    }
+
+    /// Writes an index that is in memory once more; its extent has a new one when that is durable.
+    pub(crate) fn move_index(&mut self, generation: u64) -> Move {
+        if let Some(at) = self.cache.iter().position(|(kept, _)| *kept == generation)
+            && let Some((_, runs)) = self.cache.remove(at)
+        {
+            self.moving = None;
+            self.closed(generation, runs);
+            return Move::Pending;
+        }
+        if self.moving == Some(generation) { Move::Loading } else { Move::Load }
     }
 
     /// Keeps an index in memory, at the cost of the one longest unused.

@@ -159,7 +159,10 @@ impl OpenRuns {
         let mut sorted = self.runs.clone();
         sorted.sort_unstable_by_key(|run| (run.slot, run.first_offset));
         for (slot, row) in rows_of(&sorted, generation) {
-            groups.at_mut(slot).rows.push_back(row);
+            let group = groups.at_mut(slot);
+            if !group.dropped {
+                group.rows.push_back(row);
+            }
         }
         self.clear(groups);
         (generation, Runs { sorted, first_sequence: self.first_sequence })
@@ -190,6 +193,12 @@ impl Runs {
     pub(crate) fn runs_from(&self, slot: GroupSlot, offset: u64, limit: usize, out: &mut Vec<Run>) {
         let from = self.sorted.partition_point(|run| (run.slot, run.last_offset) < (slot, offset));
         out.extend(self.sorted[from..].iter().take_while(|run| run.slot == slot).take(limit));
+    }
+
+    /// Groups that have records here and were not dropped.
+    pub(crate) fn groups(&self, groups: &Groups) -> u32 {
+        let each = self.sorted.chunk_by(|a, b| a.slot == b.slot);
+        each.filter(|runs| !groups.at(runs[0].slot).dropped).count() as u32
     }
 
     /// How many footer parts of at most `part_bytes` the runs take: at least one.

@@ -77,7 +77,18 @@ impl Log {
         let group = self.groups.at_mut(slot);
         group.dropped = true;
         group.log_start = group.log_end;
+        self.extents.forget_rows(group.rows.iter().map(|row| row.generation));
         group.rows.clear();
+    }
+
+    /// Drops every group with records that was not opened since the start: its deletion is not in a checkpoint yet.
+    pub fn drop_unopened(&mut self) {
+        for slot in self.groups.slots() {
+            let group = self.groups.at(slot);
+            if group.topic.is_none() && group.log_end > 0 && !group.dropped {
+                self.drop_group(slot);
+            }
+        }
     }
 
     /// First offset that can be read.

@@ -22,7 +22,7 @@ use crate::cold::Cold;
 use crate::commit::Commit;
 use crate::config::{LogConfig, Memory};
 use crate::error::OpenError;
-use crate::extent::{GENERATIONS_SKIPPED, Spare};
+use crate::extent::{GENERATIONS_SKIPPED, RESERVE, Spare};
 use crate::frame::{EntryHeader, EntryKind, FLAG_START, FrameHeader, FrameSeed};
 use crate::log::Log;
 use crate::op::{DiskCompletion, DiskOp, FileName, Listing, Purpose};
@@ -106,6 +106,8 @@ enum Stage {
     Starting {
         log: Box<Log>,
         first: u64,
+        /// It holds nothing yet: it is taken into use only with its whole reserve.
+        fresh: bool,
     },
     Done,
 }
@@ -124,6 +126,8 @@ pub struct Opening {
     ticket: u64,
     reader: Reader,
     superblock: Superblock,
+    /// Which copy of it was the newest.
+    newest_copy: u8,
     candidates: Vec<Candidate>,
     planned: Vec<Planned>,
     applied: Applied,
@@ -155,6 +159,7 @@ impl Opening {
             ticket: 0,
             reader: Reader::new(FileName::Superblock, 0, 0),
             superblock,
+            newest_copy: SUPERBLOCK_COPIES - 1,
             candidates: Vec::new(),
             planned: Vec::new(),
             applied,
@@ -226,32 +231,38 @@ impl Opening {
                 })?;
                 self.advance(replay, out).map(|()| None)
             }
-            Stage::Starting { log, first } => {
-                let failed = completion.result.err();
-                log.on(completion, now);
-                log.cut(now, out);
-                if log.durable_frame() >= *first {
-                    let Stage::Starting { log, .. } = std::mem::replace(&mut self.stage, Stage::Done) else {
-                        return Ok(None);
-                    };
-                    return Ok(Some(*log));
-                }
-                let placed = log.commit.submitted >= *first;
-                let stuck = !placed && log.extents.spare.is_empty() && log.extents.creating.is_none();
-                match failed {
-                    Some(error) if log.is_read_only() || (stuck && log.extents.retiring.is_empty()) => {
-                        let file = FileName::Extent(log.extents.next_number);
-                        Err(OpenError::Disk { file, position: 0, error })
-                    }
-                    // On a full disk the extent of the last start, which holds nothing, is used again at once.
-                    Some(_) if stuck => {
-                        log.extents.release_retired();
-                        log.cut(now, out);
-                        Ok(None)
-                    }
-                    _ => Ok(None),
-                }
+            Stage::Starting { .. } => self.on_starting(completion, out),
+        }
+    }
+
+    fn on_starting(
+        &mut self,
+        completion: DiskCompletion,
+        out: &mut Vec<DiskOp>,
+    ) -> Result<Option<Log>, OpenError> {
+        let Stage::Starting { log, first, fresh } = &mut self.stage else { return Ok(None) };
+        let failed = completion.result.err();
+        log.on(completion, self.now);
+        log.cut(self.now, out);
+        let extents = &log.extents;
+        let durable = log.durable_frame() >= *first;
+        let stuck = log.commit.submitted < *first && extents.spare.is_empty() && extents.creating.is_none();
+        if *fresh && extents.refused && (stuck || (durable && extents.spare.len() < RESERVE)) {
+            let extents = RESERVE as u64 + 1;
+            return Err(OpenError::NoRoom { extents, extent_bytes: self.config.extent_bytes });
+        }
+        if durable && (!*fresh || extents.spare.len() >= RESERVE) {
+            let Stage::Starting { log, .. } = std::mem::replace(&mut self.stage, Stage::Done) else {
+                return Ok(None);
+            };
+            return Ok(Some(*log));
+        }
+        match failed {
+            Some(error) if log.is_read_only() || stuck => {
+                let file = FileName::Extent(extents.next_number);
+                Err(OpenError::Disk { file, position: 0, error })
             }
+            _ => Ok(None),
         }
     }
 
@@ -296,7 +307,7 @@ impl Opening {
             self.read_copy(next, out);
             return Ok(());
         }
-        let Some(superblock) = Superblock::newest(file) else {
+        let Some((newest, superblock)) = Superblock::newest(file) else {
             let extents = self.listing.files.iter().any(|(file, _)| matches!(file, FileName::Extent(_)));
             if extents {
                 return Err(OpenError::NoSuperblock);
@@ -314,7 +325,7 @@ impl Opening {
         if superblock.extent_bytes != self.config.extent_bytes {
             return Err(OpenError::ExtentBytes { found: superblock.extent_bytes });
         }
-        self.superblock = superblock;
+        (self.superblock, self.newest_copy) = (superblock, newest);
         self.term = self.superblock.term;
         self.generation = self.superblock.head_generation;
         self.probe(replay, out)
@@ -701,11 +712,12 @@ impl Opening {
         let scanned = extents.live.iter().map(|live| live.generation).max().unwrap_or(0);
         extents.next_generation = self.generation.max(scanned) + GENERATIONS_SKIPPED;
         // Sequences of frames that were cut are used again, in another generation.
-        let next_id = self.superblock.checkpoints.iter().map(|place| place.id + 1).max().unwrap_or(1);
         let listed = applied.listed;
+        let term = Term(self.term.0 + 1);
+        let fresh = extents.live.is_empty();
         let mut log = Box::new(Log {
             seed: self.seed,
-            term: Term(self.term.0 + 1),
+            term,
             target: config.frame_target_bytes,
             arena: Arena::new(std::mem::take(&mut self.window)),
             window: Window::new(config.entries_in_window),
@@ -715,8 +727,8 @@ impl Opening {
             extents: applied.extents,
             runs: applied.runs,
             footers: applied.footers,
-            checkpoints: Checkpoints::new(config.checkpoint_bytes, next_id, listed),
-            superblock: SuperblockWriter::new(self.superblock.clone()),
+            checkpoints: Checkpoints::new(config.checkpoint_bytes, term, listed, config.max_batch_bytes),
+            superblock: SuperblockWriter::new(self.superblock.clone(), self.newest_copy),
             cold: Cold::new(std::mem::take(&mut self.pool)),
             damage: applied.damage,
             moved_starts: std::collections::VecDeque::new(),
@@ -727,7 +739,7 @@ impl Opening {
         log.open_frame(0, FLAG_START);
         log.close_frame();
         log.cut(self.now, out);
-        self.stage = Stage::Starting { log, first: self.last_sequence + 1 };
+        self.stage = Stage::Starting { log, first: self.last_sequence + 1, fresh };
         Ok(())
     }
 }

@@ -74,6 +74,8 @@ pub(crate) struct Disk {
     pub(crate) fail_frame_in: Option<u32>,
     /// No further file can be made.
     pub(crate) full: bool,
+    /// No more extents than these can be made.
+    pub(crate) most_extents: Option<usize>,
 }
 
 impl Disk {
@@ -150,7 +152,8 @@ impl Disk {
                 Ok(found as u32)
             }
             DiskOp::CreateExtent { file, bytes, .. } => {
-                if self.full {
+                let extents = self.files.keys().filter(|file| matches!(file, FileName::Extent(_))).count();
+                if self.full || self.most_extents.is_some_and(|most| extents >= most) {
                     Err(DiskError::NoSpace)
                 } else {
                     let zeros = vec![0; bytes as usize];
