@@ -212,11 +212,13 @@ impl Log {
         if self.runs.generation().is_none() {
             return;
         }
-        let (closed, runs) = self.runs.close(&mut self.groups);
+        let (closed, runs) = self.runs.close(&mut self.groups, self.footers.buffer());
         let live = self.extents.by_generation_mut(closed).expect("runs are of a live extent");
         live.groups = runs.groups(&self.groups);
         live.indexed = runs.sorted.is_empty();
-        if !live.indexed {
+        if live.indexed {
+            self.footers.take_back(runs.sorted);
+        } else {
             self.footers.closed(closed, runs);
         }
     }

@@ -21,6 +21,10 @@ pub(crate) const RESERVE: usize = 3;
 /// Extents kept ready beside the head.
 pub(crate) const SPARES: usize = RESERVE + 1;
 
+/// Extents that are listed, and footers of each, without an allocation.
+const LIVE_RESERVED: usize = 1024;
+const FOOTERS_RESERVED: usize = 8;
+
 /// Who wants room, and how many spares that leaves untouched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Claim {
@@ -139,6 +143,8 @@ pub(crate) struct Extents {
     /// The last live extent takes frames.
     pub(crate) open: bool,
     pub(crate) spare: VecDeque<Spare>,
+    /// Memory for the footers of extents that are spare.
+    footer_lists: Vec<Vec<FooterAt>>,
     pub(crate) creating: Option<u32>,
     pub(crate) zeroing: Option<Zeroing>,
     /// No longer of the log, but perhaps still needed by a crash before the next first frame is durable.
@@ -160,9 +166,10 @@ impl Extents {
     pub(crate) fn new(bytes: u64) -> Self {
         Self {
             bytes,
-            live: VecDeque::new(),
+            live: VecDeque::with_capacity(LIVE_RESERVED),
             open: false,
-            spare: VecDeque::new(),
+            spare: VecDeque::with_capacity(LIVE_RESERVED),
+            footer_lists: (0..=SPARES).map(|_| Vec::with_capacity(FOOTERS_RESERVED)).collect(),
             creating: None,
             zeroing: None,
             retiring: Vec::new(),
@@ -219,7 +226,9 @@ impl Extents {
         self.open = true;
         self.leave_head = false;
         self.changed = true;
-        self.live.push_back(Live::begun(spare.extent, generation, first_sequence, spare.prepared));
+        let mut live = Live::begun(spare.extent, generation, first_sequence, spare.prepared);
+        live.footers = self.footer_lists.pop().unwrap_or_default();
+        self.live.push_back(live);
         Some((seal, self.live.back().expect("just pushed")))
     }
 
@@ -307,10 +316,12 @@ impl Extents {
     /// in the pool: its blocks are written, and the reserve stays as it is.
     pub(crate) fn recycle(&mut self) -> usize {
         let before = self.live.len();
-        let spare = &mut self.spare;
-        self.live.retain(|live| {
+        let (spare, lists) = (&mut self.spare, &mut self.footer_lists);
+        self.live.retain_mut(|live| {
             let leaves = live.fate == Fate::Leaving;
             if leaves {
+                live.footers.clear();
+                lists.push(std::mem::take(&mut live.footers));
                 spare.push_front(Spare { extent: live.extent, prepared: live.prepared.max(live.end) });
             }
             !leaves

@@ -64,6 +64,8 @@ impl Log {
     pub fn open_group(&mut self, group: GroupId, topic: TopicId, partition: u32) -> GroupSlot {
         let slot = self.groups.slot(group);
         self.groups.at_mut(slot).topic = Some((topic, partition));
+        // Recycling moves them all at once.
+        self.moved_starts.reserve(self.groups.len());
         slot
     }
 
@@ -125,7 +127,10 @@ impl Log {
     pub fn bytes(&self, slice: Slice) -> &[u8] {
         let block = match self.arena.index_of(slice.block) {
             Some(index) => self.arena.bytes(index),
-            None => self.cold.bytes(slice.block).expect("a pinned slice lies in a block of the log"),
+            None => {
+                let page = self.superblock.bytes(slice.block);
+                page.or_else(|| self.cold.bytes(slice.block)).expect("a slice lies in a block of the log")
+            }
         };
         &block[slice.offset as usize..slice.end() as usize]
     }
@@ -179,6 +184,7 @@ impl Log {
             window_pins: pins,
             damaged_ranges: self.damage.len() as u64,
             groups: self.groups.len() as u64,
+            index_bytes: self.groups.row_bytes() + self.runs.bytes() + self.footers.bytes(),
             read_only: self.commit.read_only,
         }
     }

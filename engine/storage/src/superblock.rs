@@ -5,7 +5,7 @@
 //! the version and goes through all four before anything an older version points at may be overwritten.
 
 use corelog_model::crc::crc32c;
-use corelog_model::{LogId, Term};
+use corelog_model::{Block, BlockId, LogId, Slice, Term};
 
 use crate::frame::field;
 use crate::op::{DiskOp, Purpose};
@@ -103,8 +103,10 @@ impl Superblock {
         }
     }
 
-    pub(crate) fn encode(&self) -> Box<[u8]> {
-        let mut page = vec![0; SUPERBLOCK_BYTES];
+    /// Writes a copy to the first bytes of `page`.
+    pub(crate) fn encode(&self, page: &mut [u8]) {
+        let page = &mut page[..SUPERBLOCK_BYTES];
+        page.fill(0);
         page[0..8].copy_from_slice(&SUPERBLOCK_MAGIC.to_le_bytes());
         page[12..16].copy_from_slice(&SUPERBLOCK_SCHEMA.to_le_bytes());
         page[16..24].copy_from_slice(&self.compatible.to_le_bytes());
@@ -130,7 +132,6 @@ impl Superblock {
         page[WRITTEN_AT..].copy_from_slice(&self.written);
         let crc = crc32c(0, &page[12..]);
         page[8..12].copy_from_slice(&crc.to_le_bytes());
-        page.into_boxed_slice()
     }
 
     /// Reads a copy; `None` when it does not verify.
@@ -144,6 +145,15 @@ impl Superblock {
             return None;
         }
         let places = page[CHECKPOINTS_AT..].chunks_exact(CHECKPOINT_BYTES).take(count);
+        // With room for all there will ever be.
+        let mut checkpoints = Vec::with_capacity(CHECKPOINTS_MAX);
+        checkpoints.extend(places.map(|place| CheckpointAt {
+            generation: field!(place, 0, u64),
+            position: field!(place, 8, u64),
+            id: field!(place, 16, u64),
+            extent: field!(place, 24, u32),
+            spans: field!(place, 28, u32),
+        }));
         Some(Self {
             compatible: field!(page, 16, u64),
             read_only_compatible: field!(page, 24, u64),
@@ -155,15 +165,7 @@ impl Superblock {
             extent_bytes: field!(page, 64, u64),
             head_generation: field!(page, 72, u64),
             head_extent: field!(page, 80, u32),
-            checkpoints: places
-                .map(|place| CheckpointAt {
-                    generation: field!(place, 0, u64),
-                    position: field!(place, 8, u64),
-                    id: field!(place, 16, u64),
-                    extent: field!(place, 24, u32),
-                    spans: field!(place, 28, u32),
-                })
-                .collect(),
+            checkpoints,
             written: page[WRITTEN_AT..].to_vec(),
         })
     }
@@ -176,9 +178,16 @@ impl Superblock {
     }
 }
 
+/// The copy at the start of a block.
+pub(crate) fn slice_of(page: &Block) -> Slice {
+    Slice { block: page.id(), offset: 0, length: SUPERBLOCK_BYTES as u32 }
+}
+
 /// Rewrites the copies, one after the other, and says when a version is on all of them.
 pub(crate) struct SuperblockWriter {
     pub(crate) current: Superblock,
+    /// The copy under way, or the last one.
+    page: Block,
     /// Something changed since `writing` was encoded.
     dirty: bool,
     writing: Option<Writing>,
@@ -201,10 +210,10 @@ struct Writing {
 
 impl SuperblockWriter {
     /// Goes on from `current`, which was found in copy `newest`.
-    pub(crate) fn new(current: Superblock, newest: u8) -> Self {
+    pub(crate) fn new(current: Superblock, newest: u8, page: Block) -> Self {
         let settled = current.version;
         let first_copy = (newest + 1) % SUPERBLOCK_COPIES;
-        Self { current, dirty: false, writing: None, settled, failed_copies: 0, first_copy }
+        Self { current, page, dirty: false, writing: None, settled, failed_copies: 0, first_copy }
     }
 
     /// Asks for a rewrite; gives back the version that will hold everything changed so far.
@@ -239,7 +248,13 @@ impl SuperblockWriter {
         // A change after the first copy keeps the version and makes the log rewrite all four once more; until
         // then each copy is whole and true by itself.
         let id = Purpose::Superblock { copy: writing.copy }.id();
-        out.push(DiskOp::WriteSuperblock { id, copy: writing.copy, bytes: self.current.encode() });
+        self.current.encode(self.page.bytes_mut());
+        out.push(DiskOp::WriteSuperblock { id, copy: writing.copy, source: slice_of(&self.page) });
+    }
+
+    /// The bytes of the copy under way, when the block is that one's.
+    pub(crate) fn bytes(&self, block: BlockId) -> Option<&[u8]> {
+        (block == self.page.id()).then(|| self.page.bytes())
     }
 
     pub(crate) fn on_written(&mut self, copy: u8, good: bool) {
@@ -288,9 +303,19 @@ mod tests {
         superblock
     }
 
+    fn encoded(superblock: &Superblock) -> Vec<u8> {
+        let mut page = vec![1; SUPERBLOCK_BYTES];
+        superblock.encode(&mut page);
+        page
+    }
+
+    fn page() -> Block {
+        Block::heap(BlockId(1), SUPERBLOCK_BYTES)
+    }
+
     #[test]
     fn every_damaged_byte_is_noticed() {
-        let page = superblock(5).encode();
+        let page = encoded(&superblock(5));
         assert_eq!(Superblock::decode(&page), Some(superblock(5)));
         assert!(superblock(5).is_written(4) && !superblock(5).is_written(9));
         for at in 0..SUPERBLOCK_BYTES {
@@ -315,7 +340,7 @@ mod tests {
         for (copies, served) in table {
             let mut file = Vec::new();
             for version in copies {
-                let mut page = superblock(version).encode();
+                let mut page = encoded(&superblock(version));
                 page[100] ^= u8::from(version == 0);
                 file.extend_from_slice(&page);
             }
@@ -330,7 +355,7 @@ mod tests {
 
     #[test]
     fn a_version_is_settled_only_after_all_four_copies() {
-        let mut writer = SuperblockWriter::new(superblock(5), 3);
+        let mut writer = SuperblockWriter::new(superblock(5), 3, page());
         let mut out = Vec::new();
         let version = writer.touch();
         for copy in 0..SUPERBLOCK_COPIES {
@@ -349,10 +374,10 @@ mod tests {
     fn the_copy_that_was_found_newest_is_overwritten_last() {
         let mut file = Vec::new();
         for version in [5, 6, 5, 5] {
-            file.extend_from_slice(&superblock(version).encode());
+            file.extend_from_slice(&encoded(&superblock(version)));
         }
         let (newest, found) = Superblock::newest(&file).expect("all verify");
-        let mut writer = SuperblockWriter::new(found, newest);
+        let mut writer = SuperblockWriter::new(found, newest, page());
         writer.touch();
         let mut order = Vec::new();
         for _ in 0..SUPERBLOCK_COPIES {
@@ -367,7 +392,7 @@ mod tests {
 
     #[test]
     fn a_version_on_one_copy_only_settles_nothing() {
-        let mut writer = SuperblockWriter::new(superblock(5), 3);
+        let mut writer = SuperblockWriter::new(superblock(5), 3, page());
         let mut out = Vec::new();
         let version = writer.touch();
         for copy in 0..SUPERBLOCK_COPIES {

@@ -47,8 +47,8 @@ impl Applied {
             seed,
             extents: Extents::new(config.extent_bytes),
             groups: Groups::default(),
-            runs: OpenRuns::new((config.extent_bytes / 4096) as usize),
-            footers: Footers::new(config.max_batch_bytes),
+            runs: OpenRuns::new(config.extent_bytes),
+            footers: Footers::new(config.max_batch_bytes, config.extent_bytes),
             damage: Vec::new(),
             listed: 0,
             replayed_bytes: 0,
@@ -210,10 +210,12 @@ impl Applied {
         live.end = end;
         live.last_sequence = last.max(live.first_sequence);
         let generation = live.generation;
-        let (_, runs) = self.runs.close(&mut self.groups);
+        let (_, runs) = self.runs.close(&mut self.groups, self.footers.buffer());
         live.groups = runs.groups(&self.groups);
         live.indexed = runs.sorted.is_empty();
-        if !live.indexed {
+        if live.indexed {
+            self.footers.take_back(runs.sorted);
+        } else {
             self.footers.closed(generation, runs);
         }
         self.extents.live.push_back(live);

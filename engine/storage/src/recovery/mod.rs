@@ -20,13 +20,13 @@ use crate::arena::Arena;
 use crate::checkpoint::{CheckpointKind, Checkpoints, PartHeader};
 use crate::cold::Cold;
 use crate::commit::Commit;
-use crate::config::{LogConfig, Memory};
+use crate::config::{ConfigError, LogConfig, Memory};
 use crate::error::OpenError;
 use crate::extent::{GENERATIONS_SKIPPED, RESERVE, Spare};
 use crate::frame::{EntryHeader, EntryKind, FLAG_START, FrameHeader, FrameSeed};
 use crate::log::Log;
 use crate::op::{DiskCompletion, DiskOp, FileName, Listing, Purpose};
-use crate::superblock::{SUPERBLOCK_BYTES, SUPERBLOCK_COPIES, Superblock, SuperblockWriter};
+use crate::superblock::{SUPERBLOCK_BYTES, SUPERBLOCK_COPIES, Superblock, SuperblockWriter, slice_of};
 use crate::window::Window;
 use apply::Applied;
 use plan::{Candidate, Planned};
@@ -77,7 +77,7 @@ enum Stage {
         copy: u8,
         file: Vec<u8>,
     },
-    /// Writing the first superblock of a new log, copy by copy.
+    /// Making the superblock of a new log and writing its copies, one by one: the next one.
     Found {
         copy: u8,
     },
@@ -115,11 +115,15 @@ enum Stage {
 /// A log on its way to be open.
 pub struct Opening {
     config: LogConfig,
+    /// Whether configuration and memory can work.
+    checked: Result<(), ConfigError>,
     seed: FrameSeed,
     window: Vec<Block>,
     /// Blocks for reads that are not away, and how many there are in all.
     pool: Vec<Block>,
     blocks: usize,
+    /// Of the superblock; the log's once it starts.
+    page: Option<Block>,
     listing: Listing,
     now: Now,
     stage: Stage,
@@ -153,6 +157,7 @@ impl Opening {
             window: memory.window,
             blocks: memory.cold.len(),
             pool: memory.cold,
+            page: Some(memory.page),
             listing,
             now,
             stage: Stage::Idle,
@@ -168,8 +173,9 @@ impl Opening {
             term: Term(0),
             generation: 0,
             config,
+            checked,
         };
-        if checked.is_err() {
+        if opening.checked.is_err() {
             opening.stage = Stage::Done;
         }
         opening
@@ -177,17 +183,13 @@ impl Opening {
 
     /// Asks for the first reads (or, in an empty directory, the first writes). Says at once what cannot work.
     pub fn start(&mut self, out: &mut Vec<DiskOp>) -> Result<(), OpenError> {
-        let memory =
-            Memory { window: std::mem::take(&mut self.window), cold: std::mem::take(&mut self.pool) };
-        let checked = self.config.check(&memory);
-        (self.window, self.pool) = (memory.window, memory.cold);
-        checked.map_err(OpenError::Config)?;
+        self.checked.map_err(OpenError::Config)?;
         let has = |wanted: fn(FileName) -> bool| self.listing.files.iter().any(|(file, _)| wanted(*file));
         let superblock = has(|file| file == FileName::Superblock);
         match (superblock, has(|file| matches!(file, FileName::Extent(_)))) {
             (false, true) => Err(OpenError::NoSuperblock),
             (false, false) => {
-                self.found(0, out);
+                self.found(out);
                 Ok(())
             }
             (true, _) => {
@@ -271,8 +273,9 @@ impl Opening {
     /// # Panics
     /// When the slice is not of a write that this opening asked for.
     pub fn bytes(&self, slice: Slice) -> &[u8] {
-        match &self.stage {
-            Stage::Starting { log, .. } => log.bytes(slice),
+        match (&self.stage, &self.page) {
+            (Stage::Starting { log, .. }, _) => log.bytes(slice),
+            (Stage::Found { .. }, Some(page)) => page.bytes(),
             _ => panic!("frames are written only once everything is known"),
         }
     }
@@ -313,7 +316,7 @@ impl Opening {
                 return Err(OpenError::NoSuperblock);
             }
             // The first superblock never became whole, so there is no log yet.
-            self.found(0, out);
+            self.found(out);
             return Ok(());
         };
         if (superblock.store, superblock.log) != (self.config.store, self.config.log) {
@@ -331,13 +334,19 @@ impl Opening {
         self.probe(replay, out)
     }
 
-    fn found(&mut self, copy: u8, out: &mut Vec<DiskOp>) {
+    fn found(&mut self, out: &mut Vec<DiskOp>) {
         self.superblock.version = 1;
-        self.stage = Stage::Found { copy };
-        let id = Purpose::Superblock { copy }.id();
-        out.push(DiskOp::WriteSuperblock { id, copy, bytes: self.superblock.encode() });
+        self.superblock.encode(self.page.as_mut().expect("the log does not have it yet").bytes_mut());
+        self.stage = Stage::Found { copy: 0 };
+        let bytes = u64::from(SUPERBLOCK_COPIES) * SUPERBLOCK_BYTES as u64;
+        out.push(DiskOp::CreateExtent {
+            id: Purpose::Create { extent: 0 }.id(),
+            file: FileName::Superblock,
+            bytes,
+        });
     }
 
+    /// The file was made, or a copy was written.
     fn on_found(
         &mut self,
         copy: u8,
@@ -346,14 +355,15 @@ impl Opening {
         out: &mut Vec<DiskOp>,
     ) -> Result<(), OpenError> {
         if let Err(error) = completion.result {
-            let position = u64::from(copy) * SUPERBLOCK_BYTES as u64;
-            return Err(OpenError::Disk { file: FileName::Superblock, position, error });
+            return Err(OpenError::Disk { file: FileName::Superblock, position: 0, error });
         }
-        if copy + 1 < SUPERBLOCK_COPIES {
-            self.found(copy + 1, out);
-            return Ok(());
+        if copy == SUPERBLOCK_COPIES {
+            return self.provision(0, replay, out);
         }
-        self.provision(0, replay, out)
+        self.stage = Stage::Found { copy: copy + 1 };
+        let source = slice_of(self.page.as_ref().expect("the log does not have it yet"));
+        out.push(DiskOp::WriteSuperblock { id: Purpose::Superblock { copy }.id(), copy, source });
+        Ok(())
     }
 
     fn provision(
@@ -715,6 +725,8 @@ impl Opening {
         let listed = applied.listed;
         let term = Term(self.term.0 + 1);
         let fresh = extents.live.is_empty();
+        let page = self.page.take().expect("a log begins once");
+        let superblock = SuperblockWriter::new(self.superblock.clone(), self.newest_copy, page);
         let mut log = Box::new(Log {
             seed: self.seed,
             term,
@@ -728,7 +740,7 @@ impl Opening {
             runs: applied.runs,
             footers: applied.footers,
             checkpoints: Checkpoints::new(config.checkpoint_bytes, term, listed, config.max_batch_bytes),
-            superblock: SuperblockWriter::new(self.superblock.clone(), self.newest_copy),
+            superblock,
             cold: Cold::new(std::mem::take(&mut self.pool)),
             damage: applied.damage,
             moved_starts: std::collections::VecDeque::new(),

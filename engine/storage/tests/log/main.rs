@@ -4,3 +4,4 @@ mod disk;
 mod failures;
 mod format;
 mod full_disk;
+mod many;
