@@ -42,6 +42,7 @@ pub(crate) struct Plan {
     /// The whole window, of which [`Plan::map`] maps the first part.
     pub(crate) window: Pool,
     pub(crate) cold: Pool,
+    pub(crate) page: Pool,
     pub(crate) connections: Pool,
     pub(crate) medium: Pool,
     pub(crate) large: Pool,
@@ -98,6 +99,7 @@ impl Plan {
         Self {
             window,
             cold,
+            page: Pool { blocks: 1, block_bytes: FRAME_ALIGN },
             connections: Pool { blocks: connections, block_bytes: CONNECTION_BLOCK_BYTES },
             medium: pool(half, MEDIUM_BLOCK_BYTES.min(request / 2 / FRAME_ALIGN * FRAME_ALIGN), 2),
             large: pool(half, request, 2),
@@ -109,7 +111,9 @@ impl Plan {
         let mut arena = Arena::new();
         let mut regions = Vec::new();
         let mut blocks = |pool: Pool| map_pool(&mut arena, pool, &mut regions);
-        let log = corelog_storage::Memory { window: blocks(self.first_window())?, cold: blocks(self.cold)? };
+        let (window, cold) = (blocks(self.first_window())?, blocks(self.cold)?);
+        let page = blocks(self.page)?.pop().expect("a pool of one block has one");
+        let log = corelog_storage::Memory { window, cold, page };
         let core = Memory {
             connections: blocks(self.connections)?,
             medium: blocks(self.medium)?,
@@ -262,11 +266,17 @@ mod tests {
     #[test]
     fn blocks_are_mapped_as_planned() {
         let pool = |blocks| Pool { blocks, block_bytes: 64 << 10 };
-        let plan =
-            Plan { window: pool(4), cold: pool(2), connections: pool(2), medium: pool(1), large: pool(3) };
+        let plan = Plan {
+            window: pool(4),
+            cold: pool(2),
+            page: pool(1),
+            connections: pool(2),
+            medium: pool(1),
+            large: pool(3),
+        };
         let mapped = plan.map().expect("a few MiB");
         assert!(mapped.log.window.len() >= 4 && mapped.core.large.len() >= 3);
-        assert_eq!(mapped.regions.len(), 5);
+        assert_eq!(mapped.regions.len(), 6);
         assert!(mapped.log.window.iter().all(|block| block.len() == 64 << 10));
     }
 }
