@@ -221,7 +221,7 @@ mod tests {
         let plan = |blocks, block_bytes| {
             let none = Pool { blocks: 0, block_bytes: FRAME_ALIGN };
             let window = Pool { blocks, block_bytes };
-            Plan { window, cold: none, connections: none, medium: none, large: none }
+            Plan { window, cold: none, page: none, connections: none, medium: none, large: none }
         };
         const MIB: usize = 1 << 20;
         // The default, a tiny one, one of blocks longer than a part, a very large one.
@@ -241,7 +241,8 @@ mod tests {
     fn what_comes_later_has_names_of_its_own() {
         let window = Pool { blocks: 12, block_bytes: 4 << 20 };
         let pool = |blocks| Pool { blocks, block_bytes: 64 << 10 };
-        let plan = Plan { window, cold: pool(2), connections: pool(2), medium: pool(1), large: pool(1) };
+        let (two, one) = (pool(2), pool(1));
+        let plan = Plan { window, cold: two, page: one, connections: two, medium: one, large: one };
         let mapped = plan.map().expect("some MiB");
         assert_eq!((mapped.log.window.len(), mapped.later.regions()), (8, 2));
         let all = [&mapped.log.window, &mapped.log.cold, &mapped.core.connections, &mapped.core.large];
