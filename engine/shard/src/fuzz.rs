@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use corelog_model::{LogId, limits::MAX_PARTITIONS_PER_TOPIC};
 use corelog_storage::CheckpointKind;
 
-use crate::checkpoint::{State, View, encode};
+use crate::checkpoint::{Encoder, State, View, encode};
 use crate::codec::RISING_LIMIT;
 use crate::metadata::{Command, Metadata};
 use crate::partition::Epochs;
@@ -110,7 +110,9 @@ fn sound(state: &State) {
 fn parts_of(state: &State) -> Vec<Vec<u8>> {
     let mut parts = Vec::new();
     let view = View { metadata: &state.metadata, metadata_changed: true, producers: &state.producers };
-    encode(CheckpointKind::Full, &view, state.groups.values(), 1000, &mut |part| parts.push(part.to_vec()));
+    let mut encoder = Encoder::default();
+    let groups = state.groups.values();
+    encode(CheckpointKind::Full, &view, groups, 1000, &mut encoder, &mut |part| parts.push(part.to_vec()));
     parts
 }
 

@@ -21,7 +21,7 @@ pub const ENTRY_COVERS_BYTES: usize = 128;
 pub(crate) const FRAME_BYTES_LIMIT: usize =
     round_up(MAX_BATCH_BYTES_LIMIT + FRAME_HEADER_BYTES + ENTRY_HEADER_BYTES, FRAME_ALIGN);
 
-/// Sequences, generations, versions and ids that decode are below it: no log lives to see one overflow.
+/// Sequences, generations and versions that decode are below it: no log lives to see one overflow.
 pub(crate) const RISING_LIMIT: u64 = 1 << 56;
 
 /// Flag: the first frame of its extent; the sealed_* fields close the previous one.

@@ -7,7 +7,9 @@
 use corelog_model::LogId;
 use corelog_model::crc::crc32c;
 
-use crate::checkpoint::{CheckpointKind, EXTENT_BYTES, PartHeader, ROW_BYTES, decode_state, encode_state};
+use crate::checkpoint::{
+    CheckpointKind, EXTENT_BYTES, GROUP_BYTES, PART_HEADER_BYTES, PartHeader, decode_state, encode_state,
+};
 use crate::extent::Extents;
 use crate::frame::{ENTRY_HEADER_BYTES, EntryHeader, FrameSeed, RISING_LIMIT};
 use crate::groups::Groups;
@@ -35,15 +37,16 @@ pub fn superblock(bytes: &[u8]) -> bool {
     sum_page(&mut whole);
     let Some(read) = Superblock::decode(&whole) else { return false };
     assert!(read.version < RISING_LIMIT && read.head_generation < RISING_LIMIT && read.term.0 < u32::MAX);
-    for place in &read.checkpoints {
-        assert!(place.id < RISING_LIMIT && place.generation < RISING_LIMIT);
-    }
+    assert!(read.checkpoints.iter().all(|place| place.generation < RISING_LIMIT));
     let mut canonical = whole.clone();
     let last = CHECKPOINTS_AT + read.checkpoints.len() * CHECKPOINT_BYTES;
-    let gaps = (CHECKPOINTS_AT..last).step_by(CHECKPOINT_BYTES).map(|at| at + 28..at + CHECKPOINT_BYTES);
-    gaps.chain([50..52, 88..96, last..WRITTEN_AT]).for_each(|reserved| canonical[reserved].fill(0));
+    for reserved in [50..52, 88..96, last..WRITTEN_AT] {
+        canonical[reserved].fill(0);
+    }
     sum_page(&mut canonical);
-    assert_eq!(*read.encode(), canonical, "all of it is read");
+    let mut again = vec![1; SUPERBLOCK_BYTES];
+    read.encode(&mut again);
+    assert_eq!(again, canonical, "all of it is read");
     newest(&whole, damaged);
     true
 }
@@ -70,9 +73,11 @@ fn newest(page: &[u8], damaged: u8) {
         }
         file.extend_from_slice(&page);
     }
-    assert_eq!(Superblock::newest(&file).map(|newest| newest.version), expected);
+    let found =
+        |file: &[u8]| Superblock::newest(file).map(|(copy, newest)| (u64::from(copy), newest.version));
+    assert_eq!(found(&file), expected.map(|version| (version, version)));
     file.truncate(file.len() - 1);
-    assert!(Superblock::newest(&file).is_none_or(|newest| newest.version < 3), "a page that is cut short");
+    assert!(found(&file).is_none_or(|(copy, _)| copy < 3), "a page that is cut short");
 }
 
 /// The first of `bytes` says which structure the rest is: an entry, the head of a checkpoint's part, the log's own
@@ -108,7 +113,7 @@ fn entry(bytes: &[u8]) -> bool {
 fn part(bytes: &[u8]) -> bool {
     let Some((header, content)) = PartHeader::decode(bytes) else { return false };
     assert!(header.part < header.parts);
-    let mut again = Vec::new();
+    let mut again = vec![1; PART_HEADER_BYTES];
     header.encode(&mut again);
     again.extend_from_slice(content);
     assert_eq!(again.len(), bytes.len());
@@ -131,23 +136,23 @@ fn state(bytes: &[u8]) -> bool {
     let (full, more) = bytes.split_at(bytes.len().min(u16::from_le_bytes(*length).into()));
     let chain: &[&[u8]] = if more.is_empty() { &[full] } else { &[full, more] };
     let Some((covers, extents, groups)) = restored(chain.iter().copied()) else { return false };
-    assert!(extents.live.len() * EXTENT_BYTES + groups.len() * ROW_BYTES <= bytes.len(), "bounded");
+    assert!(extents.live.len() * EXTENT_BYTES + groups.len() * GROUP_BYTES <= bytes.len(), "bounded");
     groups.check();
     for live in &extents.live {
-        assert!(live.generation < RISING_LIMIT && live.end <= EXTENT && !live.footers.is_empty());
+        assert!(live.generation < RISING_LIMIT && live.end <= EXTENT && live.indexed);
         assert!(live.first_sequence <= live.last_sequence && live.last_sequence < RISING_LIMIT);
     }
     let mut again = Vec::new();
-    encode_state(CheckpointKind::Full, covers, None, &extents, &groups, &mut again);
+    encode_state(CheckpointKind::Full, 0, covers, &extents, &groups, &mut again);
     let (covers_again, extents_again, groups_again) = restored([&*again]).expect("what was written is read");
-    assert_eq!(extents_again.live, extents.live);
+    assert_eq!((covers_again, &extents_again.live), (covers, &extents.live));
     for (slot, group) in groups.iter() {
         let other = groups_again.at(slot);
         let fields = (group.id, group.log_start, group.log_end, group.last_index, &group.rows);
         assert_eq!((other.id, other.log_start, other.log_end, other.last_index, &other.rows), fields);
     }
     let mut third = Vec::new();
-    encode_state(CheckpointKind::Full, covers_again, None, &extents_again, &groups_again, &mut third);
+    encode_state(CheckpointKind::Full, 0, covers_again, &extents_again, &groups_again, &mut third);
     assert_eq!(third, again, "the same state is the same bytes");
     true
 }
@@ -228,11 +233,14 @@ mod tests {
             (superblock.version, superblock.term) = (5, Term(3));
             (superblock.head_generation, superblock.head_extent) = (65, 4);
             for id in 1..=checkpoints {
-                let place = CheckpointAt { generation: 60 + id, position: 4096 * id, id, extent: id as u32 };
+                let (generation, position, extent) = (60 + id, 4096 * id, id as u32);
+                let place = CheckpointAt { generation, position, id: 3 << 32 | id, extent, spans: 1 };
                 superblock.checkpoints.push(place);
             }
             superblock.set_written(4, true);
-            [&[damaged], &superblock.encode()[..end]].concat()
+            let mut page = vec![0; SUPERBLOCK_BYTES];
+            superblock.encode(&mut page);
+            [&[damaged], &page[..end]].concat()
         };
         let seeds = [
             ("fresh", page(0, 0, 96)),
@@ -254,62 +262,53 @@ mod tests {
             seeds.push((name, [&[0], &*bytes].concat()));
         }
         let header = PartHeader { id: 4, part: 1, parts: 3, kind: CheckpointKind::Incremental, owner: true };
-        let mut bytes = vec![1];
+        let mut bytes = [0; PART_HEADER_BYTES];
         header.encode(&mut bytes);
-        seeds.push(("part", [&*bytes, &[7; BATCH_ALIGN]].concat()));
+        seeds.push(("part", [&[1], &bytes[..], &[7; BATCH_ALIGN]].concat()));
         seeds.extend(states());
         seeds.extend(footers());
         committed("log_entry", &seeds, log_entry);
     }
 
-    fn states() -> Vec<(&'static str, Vec<u8>)> {
-        let (mut extents, mut groups) = (Extents::new(EXTENT), Groups::default());
-        let mut bytes = Vec::new();
-        let with = |full: &[u8], more: &[u8]| {
-            let length = u16::try_from(full.len()).expect("a seed is short").to_le_bytes();
-            [&[2], &length[..], full, more].concat()
-        };
-        encode_state(CheckpointKind::Full, 0, None, &extents, &groups, &mut bytes);
-        let mut seeds = vec![("state-empty", with(&bytes, &[]))];
-        for at in 0..3_u64 {
+    /// The state of a log with this many closed extents; each holds the groups of the one before it and one more.
+    fn closed(extents: u64) -> (Extents, Groups) {
+        let (mut all, mut groups) = (Extents::new(EXTENT), Groups::default());
+        for at in 0..extents {
+            let mut live = Live::begun(at as u32, at + 1, at * 10 + 1, 0);
+            (live.last_sequence, live.end, live.worthy) = (at * 10 + 10, 8192, true);
+            (live.groups, live.indexed) = (at as u32 + 1, true);
+            let footer = FooterAt { generation: at + 2, sequence: 10 * at, position: 4096, length: 80 };
+            live.footers = vec![footer; at as usize + 1];
+            all.live.push_back(live);
             for group in 0..=at {
                 let slot = groups.slot(GroupId(16 + group));
                 let group = groups.at_mut(slot);
-                let first_offset = group.log_end;
+                let (first_offset, last_offset) = (group.log_end, group.log_end + 99);
                 group.log_end += 100;
-                let last_offset = group.log_end - 1;
-                group.rows.push_back(Row {
-                    generation: at + 1,
-                    first_offset,
-                    last_offset,
-                    max_timestamp_us: at,
-                });
+                let row = Row { generation: at + 1, first_offset, last_offset, max_timestamp_us: at };
+                group.rows.push_back(row);
             }
-            let footer = FooterAt { generation: at + 2, sequence: 10 * at, position: 4096, length: 80 };
-            extents.live.push_back(Live {
-                extent: at as u32,
-                generation: at + 1,
-                first_sequence: at * 10 + 1,
-                last_sequence: at * 10 + 10,
-                end: 8192,
-                prepared: 0,
-                worthy: true,
-                footers: vec![footer; at as usize + 1],
-            });
         }
-        bytes.clear();
-        encode_state(CheckpointKind::Full, 0, None, &extents, &groups, &mut bytes);
-        seeds.push(("state-full", with(&bytes, &[])));
-        let (mut first, mut second) = (Vec::new(), Vec::new());
-        encode_state(CheckpointKind::Incremental, 1, None, &extents, &groups, &mut second);
-        extents.live.truncate(1);
-        let mut early = Groups::default();
-        let slot = early.slot(GroupId(16));
-        early.at_mut(slot).rows.push_back(groups.at(slot).rows[0]);
-        early.at_mut(slot).log_end = 100;
-        encode_state(CheckpointKind::Full, 0, None, &extents, &early, &mut first);
-        seeds.push(("state-chain", with(&first, &second)));
-        seeds
+        (all, groups)
+    }
+
+    fn states() -> Vec<(&'static str, Vec<u8>)> {
+        let encoded = |kind, listed, extents: u64| {
+            let (all, groups) = closed(extents);
+            let mut bytes = Vec::new();
+            encode_state(kind, listed, extents, &all, &groups, &mut bytes);
+            bytes
+        };
+        let with = |full: Vec<u8>, more: &[u8]| {
+            let length = u16::try_from(full.len()).expect("a seed is short").to_le_bytes();
+            [&[2], &length[..], &full, more].concat()
+        };
+        let full = |extents| encoded(CheckpointKind::Full, 0, extents);
+        vec![
+            ("state-empty", with(full(0), &[])),
+            ("state-full", with(full(3), &[])),
+            ("state-chain", with(full(1), &encoded(CheckpointKind::Incremental, 1, 3))),
+        ]
     }
 
     fn footers() -> Vec<(&'static str, Vec<u8>)> {
