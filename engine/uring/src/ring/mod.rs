@@ -2,7 +2,7 @@
 //!
 //! The ring owns what the kernel may touch: a block that is received or read into moves in with the submission
 //! and comes back with the completion, message headers live in storage of the ring's own, and slices point into
-//! the arena, which is never unmapped. Dropping the ring first ends and collects everything in flight.
+//! the arena, whose mappings the ring keeps. Dropping the ring first ends and collects everything in flight.
 //!
 //! **Invariants:** a slot has at most one operation in flight; both queues have room for all slots, so that
 //! pushing cannot fail and completions cannot overflow; after warm-up nothing is allocated. Created, used and
@@ -330,6 +330,7 @@ impl Drop for Ring {
             // The kernel may still write to these blocks: better lost than freed.
             tracing::error!(in_flight = self.in_flight, "a ring ended with operations in flight");
             mem::forget(mem::take(&mut self.slots));
+            mem::forget(mem::replace(&mut self.regions, Regions::new()));
         }
         self.instance.unregister(self.registered > 0);
     }
