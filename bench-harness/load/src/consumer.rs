@@ -55,8 +55,8 @@ impl LoadConsumer {
                 }
                 Err(error) => return Err(error.into()),
             }
-            // A consumer with a full queue would never wait, and the producers never run.
-            tokio::task::consume_budget().await;
+            // A consumer with a full queue would never wait, and the producers would be late.
+            tokio::task::yield_now().await;
         }
     }
 

@@ -185,7 +185,12 @@ impl Shard {
     fn append_command(&mut self, now: Now, command: &Command) -> Result<u64, NoRoom> {
         let mut bytes = std::mem::take(&mut self.scratch);
         command.encode(&mut bytes);
-        let result = self.room(now, bytes.len()).map(|()| {
+        let room = match command {
+            Command::Creating { .. } | Command::ProducerIds { .. } => self.room(now, bytes.len()),
+            // What was begun is ended, and what is deleted makes room.
+            _ => self.room_for_change(now, bytes.len()),
+        };
+        let result = room.map(|()| {
             let index = self.metadata.next_index;
             let appended = self.log.append_control(EntryKind::Metadata, GroupId::METADATA, index, &bytes);
             self.metadata.apply(command).expect("a command of our own continues the entries before it");

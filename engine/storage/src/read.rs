@@ -251,7 +251,12 @@ impl Log {
     }
 
     /// Issues the read of one part of an extent's index.
-    fn load_footer_part(&mut self, generation: u64, part: u32, out: &mut Vec<DiskOp>) -> Option<usize> {
+    pub(crate) fn load_footer_part(
+        &mut self,
+        generation: u64,
+        part: u32,
+        out: &mut Vec<DiskOp>,
+    ) -> Option<usize> {
         let footer = *self.extents.by_generation(generation)?.footers.get(part as usize)?;
         let extent = self.extents.by_generation(footer.generation)?.extent;
         let from = u64::from(footer.position) & !(FRAME_ALIGN as u64 - 1);

@@ -5,7 +5,7 @@
 //! the version and goes through all four before anything an older version points at may be overwritten.
 
 use corelog_model::crc::crc32c;
-use corelog_model::{LogId, Term};
+use corelog_model::{Block, BlockId, LogId, Slice, Term};
 
 use crate::frame::field;
 use crate::op::{DiskOp, Purpose};
@@ -38,6 +38,15 @@ pub(crate) struct CheckpointAt {
     pub(crate) position: u64,
     pub(crate) id: u64,
     pub(crate) extent: u32,
+    /// Generations later in which it ends.
+    pub(crate) spans: u32,
+}
+
+impl CheckpointAt {
+    /// Whether a part of it may lie in the extent of this generation.
+    pub(crate) const fn is_in(&self, generation: u64) -> bool {
+        self.generation <= generation && generation <= self.generation + self.spans as u64
+    }
 }
 
 /// One page, read.
@@ -94,8 +103,10 @@ impl Superblock {
         }
     }
 
-    pub(crate) fn encode(&self) -> Box<[u8]> {
-        let mut page = vec![0; SUPERBLOCK_BYTES];
+    /// Writes a copy to the first bytes of `page`.
+    pub(crate) fn encode(&self, page: &mut [u8]) {
+        let page = &mut page[..SUPERBLOCK_BYTES];
+        page.fill(0);
         page[0..8].copy_from_slice(&SUPERBLOCK_MAGIC.to_le_bytes());
         page[12..16].copy_from_slice(&SUPERBLOCK_SCHEMA.to_le_bytes());
         page[16..24].copy_from_slice(&self.compatible.to_le_bytes());
@@ -116,11 +127,11 @@ impl Superblock {
             out[8..16].copy_from_slice(&place.position.to_le_bytes());
             out[16..24].copy_from_slice(&place.id.to_le_bytes());
             out[24..28].copy_from_slice(&place.extent.to_le_bytes());
+            out[28..32].copy_from_slice(&place.spans.to_le_bytes());
         }
         page[WRITTEN_AT..].copy_from_slice(&self.written);
         let crc = crc32c(0, &page[12..]);
         page[8..12].copy_from_slice(&crc.to_le_bytes());
-        page.into_boxed_slice()
     }
 
     /// Reads a copy; `None` when it does not verify.
@@ -134,6 +145,15 @@ impl Superblock {
             return None;
         }
         let places = page[CHECKPOINTS_AT..].chunks_exact(CHECKPOINT_BYTES).take(count);
+        // With room for all there will ever be.
+        let mut checkpoints = Vec::with_capacity(CHECKPOINTS_MAX);
+        checkpoints.extend(places.map(|place| CheckpointAt {
+            generation: field!(place, 0, u64),
+            position: field!(place, 8, u64),
+            id: field!(place, 16, u64),
+            extent: field!(place, 24, u32),
+            spans: field!(place, 28, u32),
+        }));
         Some(Self {
             compatible: field!(page, 16, u64),
             read_only_compatible: field!(page, 24, u64),
@@ -145,46 +165,55 @@ impl Superblock {
             extent_bytes: field!(page, 64, u64),
             head_generation: field!(page, 72, u64),
             head_extent: field!(page, 80, u32),
-            checkpoints: places
-                .map(|place| CheckpointAt {
-                    generation: field!(place, 0, u64),
-                    position: field!(place, 8, u64),
-                    id: field!(place, 16, u64),
-                    extent: field!(place, 24, u32),
-                })
-                .collect(),
+            checkpoints,
             written: page[WRITTEN_AT..].to_vec(),
         })
     }
 
-    /// The newest of the copies that verify in the bytes of the file.
-    pub(crate) fn newest(file: &[u8]) -> Option<Self> {
-        file.chunks(SUPERBLOCK_BYTES).filter_map(Self::decode).max_by_key(|superblock| superblock.version)
+    /// The newest of the copies that verify in the bytes of the file, and which one it is; of equal ones the last.
+    pub(crate) fn newest(file: &[u8]) -> Option<(u8, Self)> {
+        let copies = (0..).zip(file.chunks(SUPERBLOCK_BYTES));
+        let good = copies.filter_map(|(copy, page)| Some((copy, Self::decode(page)?)));
+        good.max_by_key(|(_, superblock)| superblock.version)
     }
+}
+
+/// The copy at the start of a block.
+pub(crate) fn slice_of(page: &Block) -> Slice {
+    Slice { block: page.id(), offset: 0, length: SUPERBLOCK_BYTES as u32 }
 }
 
 /// Rewrites the copies, one after the other, and says when a version is on all of them.
 pub(crate) struct SuperblockWriter {
     pub(crate) current: Superblock,
+    /// The copy under way, or the last one.
+    page: Block,
     /// Something changed since `writing` was encoded.
     dirty: bool,
     writing: Option<Writing>,
     /// The newest version that went through all copies.
     settled: u64,
     failed_copies: u64,
+    /// The copy every rewrite begins with: behind the one that was found to be the newest, which may be the only one
+    /// that names what is still there. So that one is overwritten last.
+    first_copy: u8,
 }
 
 struct Writing {
     version: u64,
     copy: u8,
+    /// Copies written, good or not.
+    done: u8,
     in_flight: bool,
     good: u8,
 }
 
 impl SuperblockWriter {
-    pub(crate) fn new(current: Superblock) -> Self {
+    /// Goes on from `current`, which was found in copy `newest`.
+    pub(crate) fn new(current: Superblock, newest: u8, page: Block) -> Self {
         let settled = current.version;
-        Self { current, dirty: false, writing: None, settled, failed_copies: 0 }
+        let first_copy = (newest + 1) % SUPERBLOCK_COPIES;
+        Self { current, page, dirty: false, writing: None, settled, failed_copies: 0, first_copy }
     }
 
     /// Asks for a rewrite; gives back the version that will hold everything changed so far.
@@ -211,15 +240,21 @@ impl SuperblockWriter {
         if self.writing.is_none() && self.dirty {
             self.dirty = false;
             self.current.version += 1;
-            self.writing =
-                Some(Writing { version: self.current.version, copy: 0, in_flight: false, good: 0 });
+            let (version, copy) = (self.current.version, self.first_copy);
+            self.writing = Some(Writing { version, copy, done: 0, in_flight: false, good: 0 });
         }
         let Some(writing) = self.writing.as_mut().filter(|writing| !writing.in_flight) else { return };
         writing.in_flight = true;
         // A change after the first copy keeps the version and makes the log rewrite all four once more; until
         // then each copy is whole and true by itself.
         let id = Purpose::Superblock { copy: writing.copy }.id();
-        out.push(DiskOp::WriteSuperblock { id, copy: writing.copy, bytes: self.current.encode() });
+        self.current.encode(self.page.bytes_mut());
+        out.push(DiskOp::WriteSuperblock { id, copy: writing.copy, source: slice_of(&self.page) });
+    }
+
+    /// The bytes of the copy under way, when the block is that one's.
+    pub(crate) fn bytes(&self, block: BlockId) -> Option<&[u8]> {
+        (block == self.page.id()).then(|| self.page.bytes())
     }
 
     pub(crate) fn on_written(&mut self, copy: u8, good: bool) {
@@ -228,13 +263,14 @@ impl SuperblockWriter {
             return;
         };
         writing.in_flight = false;
-        writing.copy += 1;
+        writing.copy = (writing.copy + 1) % SUPERBLOCK_COPIES;
+        writing.done += 1;
         if good {
             writing.good += 1;
         } else {
             self.failed_copies += 1;
         }
-        if writing.copy == SUPERBLOCK_COPIES {
+        if writing.done == SUPERBLOCK_COPIES {
             // Two good copies outlive the loss of any one; fewer, and the older versions stay in force.
             if writing.good >= 2 {
                 self.settled = writing.version;
@@ -254,16 +290,32 @@ mod tests {
         superblock.term = Term(3);
         superblock.head_generation = 65;
         superblock.head_extent = 4;
-        superblock.checkpoints.push(CheckpointAt { generation: 65, position: 4096, id: 9, extent: 4 });
+        superblock.checkpoints.push(CheckpointAt {
+            generation: 65,
+            position: 4096,
+            id: 9,
+            extent: 4,
+            spans: 1,
+        });
         superblock.set_written(4, true);
         superblock.set_written(9, true);
         superblock.set_written(9, false);
         superblock
     }
 
+    fn encoded(superblock: &Superblock) -> Vec<u8> {
+        let mut page = vec![1; SUPERBLOCK_BYTES];
+        superblock.encode(&mut page);
+        page
+    }
+
+    fn page() -> Block {
+        Block::heap(BlockId(1), SUPERBLOCK_BYTES)
+    }
+
     #[test]
     fn every_damaged_byte_is_noticed() {
-        let page = superblock(5).encode();
+        let page = encoded(&superblock(5));
         assert_eq!(Superblock::decode(&page), Some(superblock(5)));
         assert!(superblock(5).is_written(4) && !superblock(5).is_written(9));
         for at in 0..SUPERBLOCK_BYTES {
@@ -288,18 +340,22 @@ mod tests {
         for (copies, served) in table {
             let mut file = Vec::new();
             for version in copies {
-                let mut page = superblock(version).encode();
+                let mut page = encoded(&superblock(version));
                 page[100] ^= u8::from(version == 0);
                 file.extend_from_slice(&page);
             }
-            assert_eq!(Superblock::newest(&file).map(|superblock| superblock.version), served, "{copies:?}");
+            assert_eq!(
+                Superblock::newest(&file).map(|(_, superblock)| superblock.version),
+                served,
+                "{copies:?}"
+            );
         }
         assert_eq!(Superblock::newest(&[]), None);
     }
 
     #[test]
     fn a_version_is_settled_only_after_all_four_copies() {
-        let mut writer = SuperblockWriter::new(superblock(5));
+        let mut writer = SuperblockWriter::new(superblock(5), 3, page());
         let mut out = Vec::new();
         let version = writer.touch();
         for copy in 0..SUPERBLOCK_COPIES {
@@ -313,9 +369,30 @@ mod tests {
         assert!(writer.is_idle());
     }
 
+    /// A start that found one copy newer than the others has begun to use what only that one does not name.
+    #[test]
+    fn the_copy_that_was_found_newest_is_overwritten_last() {
+        let mut file = Vec::new();
+        for version in [5, 6, 5, 5] {
+            file.extend_from_slice(&encoded(&superblock(version)));
+        }
+        let (newest, found) = Superblock::newest(&file).expect("all verify");
+        let mut writer = SuperblockWriter::new(found, newest, page());
+        writer.touch();
+        let mut order = Vec::new();
+        for _ in 0..SUPERBLOCK_COPIES {
+            let mut out = Vec::new();
+            writer.advance(&mut out);
+            let Some(DiskOp::WriteSuperblock { copy, .. }) = out.pop() else { panic!("a copy is written") };
+            order.push(copy);
+            writer.on_written(copy, true);
+        }
+        assert_eq!(order, [2, 3, 0, 1]);
+    }
+
     #[test]
     fn a_version_on_one_copy_only_settles_nothing() {
-        let mut writer = SuperblockWriter::new(superblock(5));
+        let mut writer = SuperblockWriter::new(superblock(5), 3, page());
         let mut out = Vec::new();
         let version = writer.touch();
         for copy in 0..SUPERBLOCK_COPIES {

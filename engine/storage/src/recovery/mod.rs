@@ -20,13 +20,13 @@ use crate::arena::Arena;
 use crate::checkpoint::{CheckpointKind, Checkpoints, PartHeader};
 use crate::cold::Cold;
 use crate::commit::Commit;
-use crate::config::{LogConfig, Memory};
+use crate::config::{ConfigError, LogConfig, Memory};
 use crate::error::OpenError;
-use crate::extent::{GENERATIONS_SKIPPED, Spare};
+use crate::extent::{GENERATIONS_SKIPPED, RESERVE, Spare};
 use crate::frame::{EntryHeader, EntryKind, FLAG_START, FrameHeader, FrameSeed};
 use crate::log::Log;
 use crate::op::{DiskCompletion, DiskOp, FileName, Listing, Purpose};
-use crate::superblock::{SUPERBLOCK_BYTES, SUPERBLOCK_COPIES, Superblock, SuperblockWriter};
+use crate::superblock::{SUPERBLOCK_BYTES, SUPERBLOCK_COPIES, Superblock, SuperblockWriter, slice_of};
 use crate::window::Window;
 use apply::Applied;
 use plan::{Candidate, Planned};
@@ -77,7 +77,7 @@ enum Stage {
         copy: u8,
         file: Vec<u8>,
     },
-    /// Writing the first superblock of a new log, copy by copy.
+    /// Making the superblock of a new log and writing its copies, one by one: the next one.
     Found {
         copy: u8,
     },
@@ -106,6 +106,8 @@ enum Stage {
     Starting {
         log: Box<Log>,
         first: u64,
+        /// It holds nothing yet: it is taken into use only with its whole reserve.
+        fresh: bool,
     },
     Done,
 }
@@ -113,17 +115,23 @@ enum Stage {
 /// A log on its way to be open.
 pub struct Opening {
     config: LogConfig,
+    /// Whether configuration and memory can work.
+    checked: Result<(), ConfigError>,
     seed: FrameSeed,
     window: Vec<Block>,
     /// Blocks for reads that are not away, and how many there are in all.
     pool: Vec<Block>,
     blocks: usize,
+    /// Of the superblock; the log's once it starts.
+    page: Option<Block>,
     listing: Listing,
     now: Now,
     stage: Stage,
     ticket: u64,
     reader: Reader,
     superblock: Superblock,
+    /// Which copy of it was the newest.
+    newest_copy: u8,
     candidates: Vec<Candidate>,
     planned: Vec<Planned>,
     applied: Applied,
@@ -149,12 +157,14 @@ impl Opening {
             window: memory.window,
             blocks: memory.cold.len(),
             pool: memory.cold,
+            page: Some(memory.page),
             listing,
             now,
             stage: Stage::Idle,
             ticket: 0,
             reader: Reader::new(FileName::Superblock, 0, 0),
             superblock,
+            newest_copy: SUPERBLOCK_COPIES - 1,
             candidates: Vec::new(),
             planned: Vec::new(),
             applied,
@@ -163,8 +173,9 @@ impl Opening {
             term: Term(0),
             generation: 0,
             config,
+            checked,
         };
-        if checked.is_err() {
+        if opening.checked.is_err() {
             opening.stage = Stage::Done;
         }
         opening
@@ -172,17 +183,13 @@ impl Opening {
 
     /// Asks for the first reads (or, in an empty directory, the first writes). Says at once what cannot work.
     pub fn start(&mut self, out: &mut Vec<DiskOp>) -> Result<(), OpenError> {
-        let memory =
-            Memory { window: std::mem::take(&mut self.window), cold: std::mem::take(&mut self.pool) };
-        let checked = self.config.check(&memory);
-        (self.window, self.pool) = (memory.window, memory.cold);
-        checked.map_err(OpenError::Config)?;
+        self.checked.map_err(OpenError::Config)?;
         let has = |wanted: fn(FileName) -> bool| self.listing.files.iter().any(|(file, _)| wanted(*file));
         let superblock = has(|file| file == FileName::Superblock);
         match (superblock, has(|file| matches!(file, FileName::Extent(_)))) {
             (false, true) => Err(OpenError::NoSuperblock),
             (false, false) => {
-                self.found(0, out);
+                self.found(out);
                 Ok(())
             }
             (true, _) => {
@@ -226,32 +233,38 @@ impl Opening {
                 })?;
                 self.advance(replay, out).map(|()| None)
             }
-            Stage::Starting { log, first } => {
-                let failed = completion.result.err();
-                log.on(completion, now);
-                log.cut(now, out);
-                if log.durable_frame() >= *first {
-                    let Stage::Starting { log, .. } = std::mem::replace(&mut self.stage, Stage::Done) else {
-                        return Ok(None);
-                    };
-                    return Ok(Some(*log));
-                }
-                let placed = log.commit.submitted >= *first;
-                let stuck = !placed && log.extents.spare.is_empty() && log.extents.creating.is_none();
-                match failed {
-                    Some(error) if log.is_read_only() || (stuck && log.extents.retiring.is_empty()) => {
-                        let file = FileName::Extent(log.extents.next_number);
-                        Err(OpenError::Disk { file, position: 0, error })
-                    }
-                    // On a full disk the extent of the last start, which holds nothing, is used again at once.
-                    Some(_) if stuck => {
-                        log.extents.release_retired();
-                        log.cut(now, out);
-                        Ok(None)
-                    }
-                    _ => Ok(None),
-                }
+            Stage::Starting { .. } => self.on_starting(completion, out),
+        }
+    }
+
+    fn on_starting(
+        &mut self,
+        completion: DiskCompletion,
+        out: &mut Vec<DiskOp>,
+    ) -> Result<Option<Log>, OpenError> {
+        let Stage::Starting { log, first, fresh } = &mut self.stage else { return Ok(None) };
+        let failed = completion.result.err();
+        log.on(completion, self.now);
+        log.cut(self.now, out);
+        let extents = &log.extents;
+        let durable = log.durable_frame() >= *first;
+        let stuck = log.commit.submitted < *first && extents.spare.is_empty() && extents.creating.is_none();
+        if *fresh && extents.refused && (stuck || (durable && extents.spare.len() < RESERVE)) {
+            let extents = RESERVE as u64 + 1;
+            return Err(OpenError::NoRoom { extents, extent_bytes: self.config.extent_bytes });
+        }
+        if durable && (!*fresh || extents.spare.len() >= RESERVE) {
+            let Stage::Starting { log, .. } = std::mem::replace(&mut self.stage, Stage::Done) else {
+                return Ok(None);
+            };
+            return Ok(Some(*log));
+        }
+        match failed {
+            Some(error) if log.is_read_only() || stuck => {
+                let file = FileName::Extent(extents.next_number);
+                Err(OpenError::Disk { file, position: 0, error })
             }
+            _ => Ok(None),
         }
     }
 
@@ -260,8 +273,9 @@ impl Opening {
     /// # Panics
     /// When the slice is not of a write that this opening asked for.
     pub fn bytes(&self, slice: Slice) -> &[u8] {
-        match &self.stage {
-            Stage::Starting { log, .. } => log.bytes(slice),
+        match (&self.stage, &self.page) {
+            (Stage::Starting { log, .. }, _) => log.bytes(slice),
+            (Stage::Found { .. }, Some(page)) => page.bytes(),
             _ => panic!("frames are written only once everything is known"),
         }
     }
@@ -296,13 +310,13 @@ impl Opening {
             self.read_copy(next, out);
             return Ok(());
         }
-        let Some(superblock) = Superblock::newest(file) else {
+        let Some((newest, superblock)) = Superblock::newest(file) else {
             let extents = self.listing.files.iter().any(|(file, _)| matches!(file, FileName::Extent(_)));
             if extents {
                 return Err(OpenError::NoSuperblock);
             }
             // The first superblock never became whole, so there is no log yet.
-            self.found(0, out);
+            self.found(out);
             return Ok(());
         };
         if (superblock.store, superblock.log) != (self.config.store, self.config.log) {
@@ -314,19 +328,25 @@ impl Opening {
         if superblock.extent_bytes != self.config.extent_bytes {
             return Err(OpenError::ExtentBytes { found: superblock.extent_bytes });
         }
-        self.superblock = superblock;
+        (self.superblock, self.newest_copy) = (superblock, newest);
         self.term = self.superblock.term;
         self.generation = self.superblock.head_generation;
         self.probe(replay, out)
     }
 
-    fn found(&mut self, copy: u8, out: &mut Vec<DiskOp>) {
+    fn found(&mut self, out: &mut Vec<DiskOp>) {
         self.superblock.version = 1;
-        self.stage = Stage::Found { copy };
-        let id = Purpose::Superblock { copy }.id();
-        out.push(DiskOp::WriteSuperblock { id, copy, bytes: self.superblock.encode() });
+        self.superblock.encode(self.page.as_mut().expect("the log does not have it yet").bytes_mut());
+        self.stage = Stage::Found { copy: 0 };
+        let bytes = u64::from(SUPERBLOCK_COPIES) * SUPERBLOCK_BYTES as u64;
+        out.push(DiskOp::CreateExtent {
+            id: Purpose::Create { extent: 0 }.id(),
+            file: FileName::Superblock,
+            bytes,
+        });
     }
 
+    /// The file was made, or a copy was written.
     fn on_found(
         &mut self,
         copy: u8,
@@ -335,14 +355,15 @@ impl Opening {
         out: &mut Vec<DiskOp>,
     ) -> Result<(), OpenError> {
         if let Err(error) = completion.result {
-            let position = u64::from(copy) * SUPERBLOCK_BYTES as u64;
-            return Err(OpenError::Disk { file: FileName::Superblock, position, error });
+            return Err(OpenError::Disk { file: FileName::Superblock, position: 0, error });
         }
-        if copy + 1 < SUPERBLOCK_COPIES {
-            self.found(copy + 1, out);
-            return Ok(());
+        if copy == SUPERBLOCK_COPIES {
+            return self.provision(0, replay, out);
         }
-        self.provision(0, replay, out)
+        self.stage = Stage::Found { copy: copy + 1 };
+        let source = slice_of(self.page.as_ref().expect("the log does not have it yet"));
+        out.push(DiskOp::WriteSuperblock { id: Purpose::Superblock { copy }.id(), copy, source });
+        Ok(())
     }
 
     fn provision(
@@ -701,11 +722,14 @@ impl Opening {
         let scanned = extents.live.iter().map(|live| live.generation).max().unwrap_or(0);
         extents.next_generation = self.generation.max(scanned) + GENERATIONS_SKIPPED;
         // Sequences of frames that were cut are used again, in another generation.
-        let next_id = self.superblock.checkpoints.iter().map(|place| place.id + 1).max().unwrap_or(1);
         let listed = applied.listed;
+        let term = Term(self.term.0 + 1);
+        let fresh = extents.live.is_empty();
+        let page = self.page.take().expect("a log begins once");
+        let superblock = SuperblockWriter::new(self.superblock.clone(), self.newest_copy, page);
         let mut log = Box::new(Log {
             seed: self.seed,
-            term: Term(self.term.0 + 1),
+            term,
             target: config.frame_target_bytes,
             arena: Arena::new(std::mem::take(&mut self.window)),
             window: Window::new(config.entries_in_window),
@@ -715,8 +739,8 @@ impl Opening {
             extents: applied.extents,
             runs: applied.runs,
             footers: applied.footers,
-            checkpoints: Checkpoints::new(config.checkpoint_bytes, next_id, listed),
-            superblock: SuperblockWriter::new(self.superblock.clone()),
+            checkpoints: Checkpoints::new(config.checkpoint_bytes, term, listed, config.max_batch_bytes),
+            superblock,
             cold: Cold::new(std::mem::take(&mut self.pool)),
             damage: applied.damage,
             moved_starts: std::collections::VecDeque::new(),
@@ -727,7 +751,7 @@ impl Opening {
         log.open_frame(0, FLAG_START);
         log.close_frame();
         log.cut(self.now, out);
-        self.stage = Stage::Starting { log, first: self.last_sequence + 1 };
+        self.stage = Stage::Starting { log, first: self.last_sequence + 1, fresh };
         Ok(())
     }
 }

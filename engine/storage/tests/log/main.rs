@@ -3,3 +3,5 @@ mod crash;
 mod disk;
 mod failures;
 mod format;
+mod full_disk;
+mod many;

@@ -65,7 +65,9 @@ impl Bed {
             next += count;
             (first..next).map(|id| Block::heap(BlockId(id), bytes)).collect()
         };
-        let log = corelog_storage::Memory { window: blocks(8, 256 << 10), cold: blocks(4, 128 << 10) };
+        let (window, cold) = (blocks(8, 256 << 10), blocks(4, 128 << 10));
+        let page = blocks(1, 4096).remove(0);
+        let log = corelog_storage::Memory { window, cold, page };
         let memory = Memory {
             connections: blocks(2 * CONNECTIONS, CONNECTION_BLOCK_BYTES),
             medium: blocks(1, 32 << 10),

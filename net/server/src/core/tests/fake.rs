@@ -267,15 +267,13 @@ impl Fake {
                 let id = self.names[&file];
                 self.write(id, position as usize, &vec![0; bytes as usize]);
             }
-            DiskOp::WriteSuperblock { copy, bytes, .. } => {
-                let known = self.names.get(&FileName::Superblock).copied();
-                let id = known.unwrap_or_else(|| self.create(FileName::Superblock, 4 * 4096));
-                self.write(id, usize::from(copy) * 4096, &bytes);
-            }
             DiskOp::Remove { file, .. } => {
                 self.names.remove(&file);
             }
-            DiskOp::WriteFrame { .. } | DiskOp::Sync { .. } | DiskOp::Read { .. } => {
+            DiskOp::WriteFrame { .. }
+            | DiskOp::Sync { .. }
+            | DiskOp::WriteSuperblock { .. }
+            | DiskOp::Read { .. } => {
                 panic!("not background work")
             }
         }
