@@ -328,4 +328,19 @@ impl Fill<'_> {
         let taken = self.core.push(self.lane, record, || clock.now_us(), self.effects)?;
         Ok(Pushed { batch: taken.batch, index: taken.index })
     }
+
+    /// Takes a record whose value of `value_bytes` bytes `write` makes where it stays, now or not at all: for values
+    /// that need not exist anywhere else before. `write` must set every byte and may be called once at most;
+    /// `record.value` is not looked at.
+    pub fn push_with(
+        &mut self,
+        record: RecordRef<'_>,
+        value_bytes: usize,
+        write: impl FnMut(&mut [u8]),
+    ) -> Result<Pushed, TrySendError> {
+        let clock = self.clock;
+        let taken =
+            self.core.push_with(self.lane, record, value_bytes, write, || clock.now_us(), self.effects)?;
+        Ok(Pushed { batch: taken.batch, index: taken.index })
+    }
 }

@@ -202,7 +202,6 @@ impl Lane {
         let seal = Seal { topic: self.topic, partition: self.partition, codec, ..Seal::default() };
         let records = u32::try_from(builder.record_count()).expect("the count is limited");
         let mut bytes = pool.take(builder.estimated_bytes());
-        bytes.clear();
         let sealed = builder.seal(&seal, &mut bytes);
         let number = self.next_number;
         self.next_number += 1;

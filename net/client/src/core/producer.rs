@@ -200,7 +200,32 @@ impl Producer {
         now_us: impl Fn() -> u64,
         effects: &mut Effects,
     ) -> Result<Taken<'_>, TrySendError> {
-        let weight = weight(&record);
+        self.take(at, weight(&record), |builder| builder.push(record), now_us, effects)
+    }
+
+    /// The same of a record whose value of `value_bytes` bytes `write` makes in place.
+    pub(crate) fn push_with(
+        &mut self,
+        at: usize,
+        record: RecordRef<'_>,
+        value_bytes: usize,
+        mut write: impl FnMut(&mut [u8]),
+        now_us: impl Fn() -> u64,
+        effects: &mut Effects,
+    ) -> Result<Taken<'_>, TrySendError> {
+        let weight = weight(&RecordRef { value: None, ..record }) + value_bytes;
+        let push = |builder: &mut BatchBuilder| builder.push_with(record, value_bytes, &mut write);
+        self.take(at, weight, push, now_us, effects)
+    }
+
+    fn take(
+        &mut self,
+        at: usize,
+        weight: usize,
+        mut push: impl FnMut(&mut BatchBuilder) -> Result<(), Full>,
+        now_us: impl Fn() -> u64,
+        effects: &mut Effects,
+    ) -> Result<Taken<'_>, TrySendError> {
         if self.buffered + weight > self.config.max_buffer_bytes && self.buffered > 0 {
             return Err(if self.closed.is_some() { TrySendError::Closed } else { TrySendError::Full });
         }
@@ -209,7 +234,7 @@ impl Producer {
                 self.open(at, now_us())?;
             }
             let open = self.lanes[at].open.as_mut().expect("just opened");
-            match open.builder.push(record) {
+            match push(&mut open.builder) {
                 Ok(()) => break,
                 Err(Full::Batch) => self.close_batch(at, now_us(), effects),
                 Err(Full::Record { .. }) => {
