@@ -3,3 +3,4 @@ mod crash;
 mod disk;
 mod failures;
 mod format;
+mod under_way;
