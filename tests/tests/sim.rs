@@ -87,11 +87,11 @@ fn the_same_seed_gives_the_same_trace() {
     }
 }
 
-/// Runs the seed of `TEST_SEED`, or seed 1, and prints its trace.
+/// Runs the seed of `TEST_SEED`, or seed 0, and prints its trace.
 #[test]
 fn replay() {
-    let seed = std::env::var("TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    let seed = std::env::var("TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
     let outcome = run(Plan { seed, crashes: CRASHES, keep_trace: true });
     println!("{}", outcome.trace.text().unwrap_or_default());
-    assert!(outcome.acknowledged > 0);
+    assert!(outcome.trace.lines() > 0, "a run leaves a trace");
 }
