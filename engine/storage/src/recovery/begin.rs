@@ -61,7 +61,7 @@ impl Opening {
             runs: applied.runs,
             footers: applied.footers,
             checkpoints: Checkpoints::new(config.checkpoint_bytes, next_id, listed),
-            superblock: SuperblockWriter::new(self.superblock.clone()),
+            superblock: SuperblockWriter::new(self.superblock.clone(), self.newest_copy),
             cold: Cold::new(std::mem::take(&mut self.pool)),
             damage: applied.damage,
             moved_starts: std::collections::VecDeque::new(),

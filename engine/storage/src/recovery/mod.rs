@@ -27,7 +27,7 @@ use crate::error::OpenError;
 use crate::frame::{EntryHeader, FrameSeed};
 use crate::log::Log;
 use crate::op::{DiskCompletion, DiskOp, FileName, Listing, Purpose};
-use crate::superblock::Superblock;
+use crate::superblock::{SUPERBLOCK_COPIES, Superblock};
 use apply::Applied;
 use plan::{Candidate, Planned};
 use reader::Reader;
@@ -124,6 +124,8 @@ pub struct Opening {
     ticket: u64,
     reader: Reader,
     superblock: Superblock,
+    /// The copy that it was read from, or written to last.
+    newest_copy: u8,
     candidates: Vec<Candidate>,
     planned: Vec<Planned>,
     applied: Applied,
@@ -155,6 +157,7 @@ impl Opening {
             ticket: 0,
             reader: Reader::new(FileName::Superblock, 0, 0),
             superblock,
+            newest_copy: SUPERBLOCK_COPIES - 1,
             candidates: Vec::new(),
             planned: Vec::new(),
             applied,

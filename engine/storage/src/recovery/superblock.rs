@@ -36,7 +36,7 @@ impl Opening {
             self.read_copy(next, out);
             return Ok(());
         }
-        let Some(superblock) = Superblock::newest(file) else {
+        let Some((newest, superblock)) = Superblock::newest(file) else {
             let extents = self.listing.files.iter().any(|(file, _)| matches!(file, FileName::Extent(_)));
             if extents {
                 return Err(OpenError::NoSuperblock);
@@ -54,7 +54,7 @@ impl Opening {
         if superblock.extent_bytes != self.config.extent_bytes {
             return Err(OpenError::ExtentBytes { found: superblock.extent_bytes });
         }
-        self.superblock = superblock;
+        (self.superblock, self.newest_copy) = (superblock, newest);
         self.term = self.superblock.term;
         self.generation = self.superblock.head_generation;
         self.probe(replay, out)
