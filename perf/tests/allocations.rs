@@ -6,10 +6,10 @@
 mod counting;
 mod support;
 
+use corelog_perf::peer::Peer;
 use corelog_testing::Broker;
 use counting::Watch;
 use support::load::Load;
-use support::peer::Peer;
 use support::task;
 
 const PRODUCERS: usize = 4;
@@ -34,7 +34,7 @@ fn the_shard_allocates_nothing_after_its_warm_up() {
         builder = builder.set(setting);
     }
     let broker = builder.start().expect("a broker");
-    let mut other = Peer::connect(broker.address());
+    let mut other = Peer::connect(broker.address()).expect("the broker listens");
     let mut load = Load::start(broker.address(), PRODUCERS, PARTITIONS);
     load.run(WARM_UP / PRODUCERS);
 
@@ -42,13 +42,14 @@ fn the_shard_allocates_nothing_after_its_warm_up() {
     let watch = Watch::thread(task::shard());
     load.run(MEASURED / PRODUCERS);
     let counted = watch.end();
+    println!("gate: allocations {}", counted.allocations);
     let after = Superblock::of(&broker);
     assert!(after.head > before.head, "the log was rolled to another extent: {before:?}, {after:?}");
     assert!(after.checkpoint > before.checkpoint, "and checkpointed: {before:?}, {after:?}");
     assert_eq!(counted.allocations, 0, "in {MEASURED} batches:\n{counted}");
 
     let watch = Watch::thread(task::shard());
-    other.status();
+    other.status().expect("the counters");
     let counted = watch.end();
     assert!(counted.allocations > 0, "the answer to Status has a box of its own, and was counted");
 }

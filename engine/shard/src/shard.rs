@@ -136,6 +136,7 @@ impl Shard {
             }
             Event::Disk(completion) => self.log.on(completion, now),
             Event::Released { block } => self.log.unpin(block),
+            Event::Memory(window) => self.log.grow(window),
             Event::Settings(settings) => self.log.set(settings),
         }
     }

@@ -128,7 +128,7 @@ impl LogConfig {
     }
 }
 
-/// The log's share of the arena, given once.
+/// The log's share of the arena at its start; the window may grow later.
 #[derive(Debug)]
 pub struct Memory {
     /// Frames are assembled here and stay for live readers; at least two, of equal size, each at least one

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use corelog_model::{BlockId, GroupId, Slice, Term, TopicId};
+use corelog_model::{Block, BlockId, GroupId, Slice, Term, TopicId};
 
 use crate::append::Queue;
 use crate::arena::Arena;
@@ -145,6 +145,14 @@ impl Log {
         }
     }
 
+    /// Makes the live window larger by these blocks, of the same size as its first ones.
+    ///
+    /// # Panics
+    /// When a block is of another size, or has a name that is taken or before the first one's.
+    pub fn grow(&mut self, window: Vec<Block>) {
+        self.arena.grow(window);
+    }
+
     /// Blocks that must make room and are pinned: whoever sends from them moves or gives up.
     pub fn wanted(&mut self, out: &mut Vec<BlockId>) {
         out.extend(self.arena.wanted());
@@ -161,6 +169,11 @@ impl Log {
         let largest = self.config.max_frame_bytes() as u32;
         self.target = settings.frame_target_bytes.clamp(4096, largest);
         self.cold.set_budget(settings.cold_bytes_in_flight);
+    }
+
+    /// What is known to be damaged: the first and the last offset of each range, in the order of finding.
+    pub fn damage(&self) -> impl Iterator<Item = (GroupSlot, u64, u64)> {
+        self.damage.iter().map(|damage| (damage.slot, damage.first, damage.last))
     }
 
     /// What the log has done and holds.

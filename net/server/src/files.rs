@@ -47,6 +47,11 @@ impl Files {
         Self { directory, access, working: Vec::new() }
     }
 
+    /// How the files are opened: past or through the page cache.
+    pub(crate) const fn access(&self) -> Access {
+        self.access
+    }
+
     /// What the directory holds. Names that are not a log's are left alone; what an unfinished creation left
     /// behind is removed.
     pub(crate) fn list(&self) -> Result<Listing, FileError> {
