@@ -216,7 +216,10 @@ impl Log {
         let group = self.groups.at(slot);
         let at = group.rows.partition_point(|row| row.last_offset < offset);
         let Some(row) = group.rows.get(at) else {
+            // Runs are noted when their frames are submitted. What is not durable may not be there yet, or may
+            // still move; it is in the window.
             self.runs.runs_from(group.newest_run, offset, RUNS_PER_READ, runs);
+            runs.truncate(self.runs.durable(runs, self.commit.durable));
             return match self.runs.generation() {
                 Some(generation) => Found::Runs { generation },
                 None => Found::Nowhere,
