@@ -162,6 +162,11 @@ impl OpenRuns {
         out.extend(self.runs[from..].iter().filter(|run| run.slot == slot).take(limit));
     }
 
+    /// How many of these runs of the open extent, in log order, lie in frames up to `sequence`.
+    pub(crate) fn durable(&self, runs: &[Run], sequence: u64) -> usize {
+        runs.partition_point(|run| self.first_sequence + u64::from(run.frame) <= sequence)
+    }
+
     /// The runs of a group, oldest first.
     pub(crate) fn of_group(&self, slot: GroupSlot) -> impl Iterator<Item = &Run> {
         self.runs.iter().filter(move |run| run.slot == slot)
