@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 
 use crate::append::Place;
+use crate::derive::Derivation;
 use crate::extent::{Extents, FooterAt};
 use crate::groups::Groups;
 use crate::index::Runs;
@@ -25,6 +26,24 @@ struct Part {
     at: Option<FooterAt>,
 }
 
+/// An index that is being loaded.
+pub(crate) struct Loading {
+    pub(crate) generation: u64,
+    pub(crate) source: Source,
+    /// Of the footer parts read so far.
+    pub(crate) runs: Runs,
+    /// Of the reads that wait for it.
+    pub(crate) tokens: Vec<u64>,
+}
+
+/// Where it comes from.
+pub(crate) enum Source {
+    /// The footer; this part is next.
+    Footer { part: u32 },
+    /// The extent's frames.
+    Frames(Derivation),
+}
+
 struct Pending {
     generation: u64,
     runs: Runs,
@@ -35,8 +54,8 @@ pub(crate) struct Footers {
     pending: VecDeque<Pending>,
     /// Oldest use first.
     cache: VecDeque<(u64, Runs)>,
-    /// An index that is being loaded, and the part it needs next.
-    partial: Option<(u64, u32, Runs)>,
+    /// The index that is being loaded: `load.rs`.
+    pub(crate) loading: Option<Loading>,
     part_bytes: usize,
     scratch: Vec<u8>,
 }
@@ -46,7 +65,7 @@ impl Footers {
         Self {
             pending: VecDeque::new(),
             cache: VecDeque::with_capacity(CACHED + 1),
-            partial: None,
+            loading: None,
             part_bytes: PART_BYTES.min(max_batch_bytes as usize),
             scratch: Vec::new(),
         }
@@ -153,18 +172,5 @@ impl Footers {
         let used = self.cache.remove(at).expect("it was just found");
         self.cache.push_back(used);
         self.cache.back().map(|(_, runs)| runs)
-    }
-
-    /// Keeps an index of which parts are still to be loaded. One at a time: another one starts over.
-    pub(crate) fn keep_partial(&mut self, generation: u64, next_part: u32, runs: Runs) {
-        self.partial = Some((generation, next_part, runs));
-    }
-
-    pub(crate) fn take_partial(&mut self, generation: u64) -> Option<Runs> {
-        self.partial.take_if(|(loading, ..)| *loading == generation).map(|(.., runs)| runs)
-    }
-
-    pub(crate) fn next_partial(&self) -> Option<(u64, u32)> {
-        self.partial.as_ref().map(|(generation, part, _)| (*generation, *part))
     }
 }

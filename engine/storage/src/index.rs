@@ -197,6 +197,12 @@ impl Runs {
         out.extend(self.sorted[from..].iter().take_while(|run| run.slot == slot).take(limit));
     }
 
+    /// The runs of a group, in order.
+    pub(crate) fn of_group(&self, slot: GroupSlot) -> impl Iterator<Item = &Run> {
+        let from = self.sorted.partition_point(|run| run.slot < slot);
+        self.sorted[from..].iter().take_while(move |run| run.slot == slot)
+    }
+
     /// How many footer parts of at most `part_bytes` the runs take: at least one.
     pub(crate) fn parts(&self, part_bytes: usize) -> usize {
         self.sorted.len().div_ceil(Self::runs_per_part(part_bytes)).max(1)

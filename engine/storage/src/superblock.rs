@@ -307,7 +307,11 @@ mod tests {
                 page[100] ^= u8::from(version == 0);
                 file.extend_from_slice(&page);
             }
-            assert_eq!(Superblock::newest(&file).map(|(_, superblock)| superblock.version), served, "{copies:?}");
+            assert_eq!(
+                Superblock::newest(&file).map(|(_, superblock)| superblock.version),
+                served,
+                "{copies:?}"
+            );
         }
         assert_eq!(Superblock::newest(&[]), None);
     }

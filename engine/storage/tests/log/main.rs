@@ -3,4 +3,6 @@ mod crash;
 mod disk;
 mod failures;
 mod format;
+mod index;
+mod lost;
 mod under_way;
