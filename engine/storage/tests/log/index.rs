@@ -101,11 +101,11 @@ fn all(log: &mut Log, disk: &mut Disk, group: GroupId) -> Result<usize, Read> {
 fn a_damaged_footer_is_derived_from_the_frames_and_written_once_more() {
     let mut disk = Disk::default();
     let always = listed(&mut disk, config(), 4);
-    let mut log = open(&mut disk, always.clone());
+    let mut sound = disk.clone();
+    let mut log = open(&mut sound, always.clone());
     let records =
-        (all(&mut log, &mut disk, A).expect("served"), all(&mut log, &mut disk, B).expect("served"));
+        (all(&mut log, &mut sound, A).expect("served"), all(&mut log, &mut sound, B).expect("served"));
     assert_eq!(log.stats().derived_indexes, 0);
-    drop(log);
     assert!(damage_footers(&mut disk) >= 3);
 
     let mut log = open(&mut disk, always.clone());
