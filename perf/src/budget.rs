@@ -7,27 +7,69 @@ use crate::measure::Measure;
 /// The embedded file.
 pub const BUDGETS: &str = include_str!("../budgets.toml");
 
+/// A quick run takes this part of the time, and writes this part of the records.
+const QUICK: u64 = 10;
+/// But at least so many seconds.
+const QUICK_SECONDS: u64 = 2;
+
 /// The whole file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Budgets {
+    /// A budget with `scaled` is multiplied by the bare stream over the reference, but by no more than this.
+    pub scale_at_most: f64,
     /// In the order of each round.
     pub run: Vec<Run>,
 }
 
-/// One bench.
+/// How a run is measured: a file of [`crate::lines`] each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// `corelog bench`.
+    Bench,
+    /// The disk baseline beside fio's.
+    Fio,
+    /// A consumer that starts behind, within the live window.
+    Tail,
+    /// Consumers that do not read, beside none.
+    Stalled,
+    /// A broker that parks.
+    Parked,
+    /// Many partitions: created, produced to, restarted.
+    Partitions,
+    /// The check of allocations on the shard's thread.
+    Allocations,
+    /// The checks of system calls, idle and under load.
+    SystemCalls,
+}
+
+/// One measurement.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Run {
     /// For people, and to select it.
     pub name: String,
-    /// Arguments of `corelog bench`.
+    /// How it is measured.
+    pub kind: Kind,
+    /// Length of the window, where the kind has one.
+    #[serde(default)]
+    pub seconds: u64,
+    /// Records of the window, instead of a length.
+    pub records: Option<u64>,
+    /// Further arguments of `corelog bench`, where the kind uses it.
+    #[serde(default)]
     pub bench: Vec<String>,
+    /// Free disk that it needs, in GiB.
+    pub disk_gib: u64,
+    /// In the first round only.
+    #[serde(default)]
+    pub once: bool,
     /// What it is judged by.
     pub line: Vec<Line>,
 }
 
-/// One promise.
+/// One promise; without a bound the figure is shown and not judged.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Line {
@@ -51,22 +93,64 @@ impl Budgets {
     }
 }
 
+impl Run {
+    /// The same, short: shows that it works, and no more.
+    #[must_use]
+    pub fn quick(mut self) -> Self {
+        if self.seconds > 0 {
+            self.seconds = (self.seconds / QUICK).max(QUICK_SECONDS);
+        }
+        self.records = self.records.map(|records| records / QUICK);
+        self
+    }
+
+    /// In how many of `rounds` it is run.
+    pub fn rounds(&self, rounds: usize) -> usize {
+        if self.once { 1 } else { rounds }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn budgets() -> Budgets {
+        Budgets::load().expect("the embedded file is valid")
+    }
+
     #[test]
-    fn every_line_has_exactly_one_bound() {
-        let budgets = Budgets::load().expect("the embedded file is valid");
-        for line in budgets.run.iter().flat_map(|run| &run.line) {
-            assert!(line.at_least.is_some() != line.at_most.is_some(), "{}", line.asked);
+    fn no_line_has_two_bounds_and_a_scaled_one_has_one() {
+        for line in budgets().run.iter().flat_map(|run| &run.line) {
+            let bounds = usize::from(line.at_least.is_some()) + usize::from(line.at_most.is_some());
+            assert!(bounds <= 1 && (bounds == 1 || !line.scaled), "{}", line.asked);
         }
     }
 
     #[test]
-    fn runs_have_names_of_their_own() {
-        let budgets = Budgets::load().expect("the embedded file is valid");
+    fn runs_have_names_of_their_own_and_what_they_need() {
+        let budgets = budgets();
         let names: std::collections::BTreeSet<_> = budgets.run.iter().map(|run| &run.name).collect();
         assert_eq!(names.len(), budgets.run.len());
+        for run in &budgets.run {
+            assert!(!run.line.is_empty() && run.disk_gib > 0, "{}", run.name);
+            assert!(run.kind != Kind::Bench || (run.seconds > 0) != run.records.is_some(), "{}", run.name);
+            let broker_is_timed = run.bench.iter().any(|word| word == "poll");
+            let judges_cpu = run
+                .line
+                .iter()
+                .any(|line| matches!(line.measure, Measure::CpuNsPerByte | Measure::CpuNsPerRecord));
+            assert!(
+                !(broker_is_timed && judges_cpu),
+                "{}: CPU is promised in park or adaptive mode",
+                run.name
+            );
+        }
+    }
+
+    #[test]
+    fn a_quick_run_is_a_tenth_and_never_nothing() {
+        let runs: Vec<Run> = budgets().run.into_iter().map(Run::quick).collect();
+        assert!(runs.iter().all(|run| run.kind != Kind::Bench || run.seconds >= 2 || run.records > Some(0)));
+        assert!(runs.iter().all(|run| run.seconds <= 3 && run.records <= Some(2_000_000)));
     }
 }

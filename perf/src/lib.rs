@@ -1,9 +1,18 @@
-//! Budgets, and what the results of benches measure against them.
+//! Budgets, the measurements that are set against them, and the gate that runs them all.
 //!
-//! [`budget`] is `budgets.toml`, [`measure`] finds a figure in a result, [`verdict`] judges the rounds of a line.
-//! The command (`main.rs`) runs the benches. Criterion benches of single functions are in `benches/`.
+//! [`budget`] is `budgets.toml`; [`lines`] holds one file per way to measure, each of which gives a
+//! [`sample`]; [`verdict`] judges the rounds of a line, [`table`] shows them, [`gate`] runs the rounds.
+//! Criterion benches of single functions are in `benches/`, checks of a broker in this process in `tests/`.
 #![forbid(unsafe_code)]
 
+pub mod broker;
 pub mod budget;
+pub mod child;
+pub mod gate;
+pub mod lines;
 pub mod measure;
+pub mod peer;
+pub mod place;
+pub mod sample;
+pub mod table;
 pub mod verdict;

@@ -1,13 +1,15 @@
-//! The figures that lines are judged by, found in a document of schema `corelog.bench/1`.
+//! The figures that lines are judged by, and where they stand in the result of a bench.
 
+use corelog_load::results::{DeviceResult, Results};
 use serde::Deserialize;
-use serde_json::Value;
 
-/// The stream at which absolute budgets hold, bytes a second.
-const REFERENCE_STREAM: f64 = 2.5e9;
+use crate::sample::Sample;
 
-/// A figure of a result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+/// What the median response may be beyond one and a half durable writes, in microseconds.
+const P50_GRACE_US: f64 = 60.0;
+
+/// A figure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Measure {
     /// Bytes produced a second over the smaller of durable writes and bare stream.
@@ -18,65 +20,145 @@ pub enum Measure {
     CpuNsPerRecord,
     /// Records acknowledged a second.
     RecordsPerSecond,
+    /// Requests that the broker answered a second.
+    RequestsPerSecond,
     /// Bytes that were acknowledged but not consumed when the window ended.
     LagBytes,
     /// Reads that the live window could not answer.
     ColdReads,
+    /// Bytes consumed a second.
+    ConsumedBytesPerSecond,
     /// Median response over 1.5 times the median durable write and 60 us.
     ResponseP50Ratio,
     /// 99th percentile of the response over 2.5 times that of the durable write.
     ResponseP99Ratio,
+    /// The same with stalled consumers over that without.
+    StalledP99Ratio,
+    /// The larger of two figures for the disk over the smaller.
+    DiskRatio,
+    /// CPU seconds a second.
+    Core,
+    /// Allocations on the shard's thread.
+    Allocations,
+    /// Enters of the shard's ring by an idle reactor.
+    IdleEnters,
+    /// Other system calls of its thread, a millisecond.
+    IdleCallsPerMs,
+    /// Those that are none of the named ones.
+    UnnamedCalls,
+    /// Enters of the ring over turns with work, under load.
+    EntersPerTurn,
+    /// Until all partitions are there.
+    CreateSeconds,
+    /// Until each has its first record.
+    ProduceSeconds,
+    /// From the start of a broker with them to its first acknowledgement.
+    RestartSeconds,
 }
 
-impl Measure {
-    /// The figure in `result`; `None` when the result does not hold it.
-    pub fn of(self, result: &Value) -> Option<f64> {
-        let at = |pointer: &str| result.pointer(pointer).and_then(Value::as_f64);
-        match self {
-            Self::Utilization => at("/device/utilization"),
-            Self::CpuNsPerByte => at("/broker/cpu_ns_per_byte"),
-            Self::CpuNsPerRecord => at("/broker/cpu_ns_per_record"),
-            Self::RecordsPerSecond => at("/produce/records_per_second"),
-            Self::LagBytes => Some((at("/produce/bytes")? - at("/consume/bytes")?).max(0.0)),
-            Self::ColdReads => at("/broker/cold_reads"),
-            Self::ResponseP50Ratio => {
-                Some(at("/produce/response_us/p50")? / (1.5 * at("/device/durable_write_4k_us/p50")? + 60.0))
-            }
-            Self::ResponseP99Ratio => {
-                Some(at("/produce/response_us/p99")? / (2.5 * at("/device/durable_write_4k_us/p99")?))
-            }
-        }
+/// Where others use more of the machine than this, in cores, what the broker makes it work cannot be told.
+const IDLE_MOST: f64 = 0.1;
+
+/// The figures of a bench.
+pub fn of_bench(results: &Results) -> Sample {
+    let Results { produce, consume, broker, machine, device, .. } = results;
+    let mut sample = Sample::default();
+    let idle = machine.idle_cpu_per_second;
+    if idle <= IDLE_MOST {
+        sample.set(Measure::CpuNsPerByte, broker.cpu_ns_per_byte);
+        sample.set(Measure::CpuNsPerRecord, broker.cpu_ns_per_record);
+    } else {
+        sample.say(format!("CPU is not shown: others used {idle:.2} cores before and after"));
     }
+    sample.set(Measure::RecordsPerSecond, produce.records_per_second);
+    sample.set(Measure::RequestsPerSecond, broker.requests_per_second);
+    sample.set(Measure::ConsumedBytesPerSecond, consume.bytes_per_second);
+    sample.set(Measure::LagBytes, consume.lag_bytes as f64);
+    sample.set(Measure::ColdReads, broker.cold_reads as f64);
+    sample.flagged = results.flagged;
+    if let Some(device) = device {
+        of_device(results, device, &mut sample);
+    }
+    if produce.response_us.is_none() {
+        sample.say(format!(
+            "{:.2} GB/s, {:.2} M records/s; CPU: broker {:.2} s, machine {:.2} s less load {:.2} s and {:.3} a second idle, \
+             polling {:.2} s",
+            produce.bytes_per_second / 1e9,
+            produce.records_per_second / 1e6,
+            broker.cpu_seconds,
+            results.machine_cpu_seconds,
+            machine.load_cpu_seconds,
+            machine.idle_cpu_per_second,
+            broker.polling_seconds,
+        ));
+    }
+    sample.say(format!(
+        "broker turns of 0.1 ms or longer {}, 1 ms {}, 10 ms {}, of {} with work",
+        broker.turns.over_100us, broker.turns.over_1ms, broker.turns.over_10ms, broker.turns.worked,
+    ));
+    sample
 }
 
-/// What an absolute budget is multiplied by on the machine of `result`: never more than 1.
-pub fn scale(result: &Value) -> Option<f64> {
-    let stream = result.pointer("/device/tcp_bytes_per_second")?.as_f64()?;
-    Some((stream / REFERENCE_STREAM).min(1.0))
-}
-
-/// Whether the load's own hiccups forbid the tail that the result claims.
-pub fn is_flagged(result: &Value) -> bool {
-    result.get("flagged").and_then(Value::as_bool).unwrap_or(true)
+fn of_device(results: &Results, device: &DeviceResult, sample: &mut Sample) {
+    sample.stream = Some(device.tcp_bytes_per_second);
+    sample.set(Measure::Utilization, device.utilization);
+    let write = device.durable_write_4k_us;
+    let Some(response) = results.produce.response_us else {
+        return sample.say(format!(
+            "disk {:.2} GB/s, stream {:.2} GB/s",
+            device.durable_write_bytes_per_second / 1e9,
+            device.tcp_bytes_per_second / 1e9
+        ));
+    };
+    sample.set(Measure::ResponseP50Ratio, response.p50 / (1.5 * write.p50 + P50_GRACE_US));
+    sample.set(Measure::ResponseP99Ratio, response.p99 / (2.5 * write.p99));
+    sample.say(format!(
+        "response p50 {:.0} us, p99 {:.0}, p99.9 {:.0}; durable 4 KiB write p50 {:.0}, p99 {:.0}",
+        response.p50, response.p99, response.p999, write.p50, write.p99
+    ));
+    if let Some(hiccup) = results.hiccup_us {
+        sample.say(format!("the load's own hiccups p99.9 {:.0} us", hiccup.p999));
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
-    fn figures_are_found_and_a_missing_one_is_none() {
-        let result = json!({
-            "produce": { "bytes": 1_000, "response_us": { "p50": 210.0, "p99": 500.0 } },
-            "consume": { "bytes": 400 },
-            "device": { "durable_write_4k_us": { "p50": 100.0, "p99": 200.0 }, "tcp_bytes_per_second": 1.25e9 },
+    fn the_ratios_are_those_that_were_asked() {
+        let quantiles = |p50: f64, p99: f64| {
+            serde_json::json!({
+                "p50": p50, "p90": p50, "p99": p99, "p999": p99, "p9999": p99, "max": p99,
+            })
+        };
+        let mut document = serde_json::to_value(crate::sample::tests::results()).expect("a document");
+        document["produce"]["response_us"] = quantiles(210.0, 500.0);
+        document["device"] = serde_json::json!({
+            "write_bytes_per_second": 3e9, "durable_write_bytes_per_second": 2e9,
+            "durable_write_4k_us": { "p50": 100.0, "p99": 200.0 },
+            "tcp_bytes_per_second": 1.25e9, "utilization": 0.5,
         });
-        assert_eq!(Measure::ResponseP50Ratio.of(&result), Some(1.0));
-        assert_eq!(Measure::ResponseP99Ratio.of(&result), Some(1.0));
-        assert_eq!(Measure::LagBytes.of(&result), Some(600.0));
-        assert_eq!(Measure::ColdReads.of(&result), None);
-        assert_eq!(scale(&result), Some(0.5));
-        assert!(is_flagged(&result), "a result that does not say is not trusted");
+        let results: Results = serde_json::from_value(document).expect("the schema");
+        let sample = of_bench(&results);
+        assert_eq!(sample.figures[&Measure::ResponseP50Ratio], 1.0);
+        assert_eq!(sample.figures[&Measure::ResponseP99Ratio], 1.0);
+        assert_eq!(sample.figures[&Measure::Utilization], 0.5);
+        assert_eq!(sample.stream, Some(1.25e9));
+    }
+
+    #[test]
+    fn cpu_is_not_shown_on_a_machine_that_others_use() {
+        let mut results = crate::sample::tests::results();
+        assert_eq!(of_bench(&results).figures[&Measure::CpuNsPerByte], 0.5);
+        results.machine.idle_cpu_per_second = 1.9;
+        assert_eq!(of_bench(&results).figures.get(&Measure::CpuNsPerByte), None);
+    }
+
+    #[test]
+    fn without_baselines_there_is_nothing_to_set_a_response_against() {
+        let sample = of_bench(&crate::sample::tests::results());
+        assert_eq!(sample.figures.get(&Measure::ResponseP99Ratio), None);
+        assert_eq!((sample.stream, sample.figures.get(&Measure::Utilization)), (None, None));
     }
 }

@@ -14,7 +14,6 @@ use crate::random::Random;
 
 const SECTOR: usize = 512;
 const PAGE: usize = 4096;
-const SUPERBLOCK_BYTES: usize = 4 * PAGE;
 /// Linux' EIO.
 const EIO: i32 = 5;
 
@@ -164,10 +163,8 @@ impl SimDisk {
             DiskOp::Zero { position, bytes, .. } => {
                 done(self.write(file, position as usize, vec![0; bytes as usize], true))
             }
-            DiskOp::WriteSuperblock { copy, bytes, .. } => {
-                let superblock = self.files.entry(file).or_default();
-                superblock.durable.resize(SUPERBLOCK_BYTES, 0);
-                done(self.write(file, usize::from(copy) * PAGE, bytes.into_vec(), true))
+            DiskOp::WriteSuperblock { copy, source, .. } => {
+                done(self.write(file, usize::from(copy) * PAGE, bytes(source), true))
             }
             DiskOp::Remove { .. } => {
                 self.files.remove(&file);
@@ -270,11 +267,8 @@ impl SimDisk {
                 DiskOp::Zero { position, bytes, .. } => {
                     self.tear(file, position as usize, &vec![0; bytes as usize])
                 }
-                DiskOp::WriteSuperblock { copy, bytes, .. } => {
-                    if self.files.contains_key(&file) || self.random.chance(50) {
-                        self.files.entry(file).or_default().durable.resize(SUPERBLOCK_BYTES, 0);
-                        self.tear(file, usize::from(copy) * PAGE, &bytes);
-                    }
+                DiskOp::WriteSuperblock { copy, source, .. } => {
+                    self.tear(file, usize::from(copy) * PAGE, &bytes(source))
                 }
                 DiskOp::CreateExtent { bytes, .. } => {
                     if self.random.chance(50) {

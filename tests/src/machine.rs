@@ -269,7 +269,8 @@ fn bytes_of(node: &Node, slice: Slice) -> Vec<u8> {
 
 fn memory(log: &LogConfig) -> Memory {
     let block = |id: u32| Block::heap(BlockId(id), 2 * log.max_frame_bytes());
-    Memory { window: (0..8).map(block).collect(), cold: (8..11).map(block).collect() }
+    let page = Block::heap(BlockId(11), 4096);
+    Memory { window: (0..8).map(block).collect(), cold: (8..11).map(block).collect(), page }
 }
 
 /// What an operation does, where in its file, and to how many bytes.
@@ -283,8 +284,8 @@ fn extent_of(op: &DiskOp) -> (&'static str, u64, u64) {
         DiskOp::Read { position, length, .. } => ("read", *position, (*length).into()),
         DiskOp::CreateExtent { bytes, .. } => ("create", 0, *bytes),
         DiskOp::Zero { position, bytes, .. } => ("zero", *position, *bytes),
-        DiskOp::WriteSuperblock { copy, bytes, .. } => {
-            ("superblock", u64::from(*copy) * 4096, bytes.len() as u64)
+        DiskOp::WriteSuperblock { copy, source, .. } => {
+            ("superblock", u64::from(*copy) * 4096, source.length.into())
         }
         DiskOp::Remove { .. } => ("remove", 0, 0),
     }

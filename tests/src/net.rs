@@ -232,7 +232,7 @@ impl Producer {
         self.take_back(correlation);
         match refusal {
             Refusal::OffsetMismatch { actual, .. } => self.expected_offset = Some(actual),
-            Refusal::OutOfOrderSequence { expected } if first.is_none_or(|first| first <= expected) => {}
+            Refusal::OutOfOrderSequence { expected, .. } if first.is_none_or(|first| first <= expected) => {}
             Refusal::OutOfOrderSequence { .. } | Refusal::UnknownProducerId => {
                 assert_ne!(
                     at.durability,

@@ -164,7 +164,8 @@ fn what_recycling_takes_is_carried_forward() {
     restart(&mut machine);
 
     let kept = machine.disk.extents() as u64;
-    assert!(kept <= 4 + 3, "{kept} extents for a cap of 4");
+    // The cap, the pool, and one on its way from one to the other.
+    assert!(kept <= 4 + 5, "{kept} extents for a cap of 4");
     for name in ["quiet", "busy", "passing"] {
         assert!(find(&mut machine, name).is_some(), "{name}");
     }

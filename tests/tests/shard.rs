@@ -99,12 +99,14 @@ fn a_refused_batch_stops_its_producer_until_it_is_sent_again() {
         batch(topic, 0, u64::from(2 * n)..u64::from(2 * n + 2), from)
     };
     let mut damaged = sealed(0);
-    *damaged.last_mut().unwrap() ^= 1;
     let body_end = 96 + u32::from_le_bytes(damaged[20..24].try_into().unwrap()) as usize;
     damaged[body_end - 1] ^= 1;
     assert_eq!(produce(&mut machine, &damaged), Err(Refusal::Corrupt(Part::Body)));
     for n in 1..5 {
-        assert_eq!(produce(&mut machine, &sealed(n)), Err(Refusal::OutOfOrderSequence { expected: 0 }));
+        assert_eq!(
+            produce(&mut machine, &sealed(n)),
+            Err(Refusal::OutOfOrderSequence { expected: 0, actual: 2 * n })
+        );
     }
     for n in 0..5 {
         assert_eq!(produce(&mut machine, &sealed(n)), Ok(u64::from(2 * n)));
@@ -337,8 +339,11 @@ fn a_reader_overtaken_by_retention_learns_where_the_log_starts() {
     }
     let opened = open(&mut machine, topic, 0).unwrap();
     assert!(opened.log_start > 0);
-    let behind =
-        Refusal::OffsetOutOfRange { log_start: opened.log_start, high_watermark: opened.high_watermark };
+    let behind = Refusal::OffsetOutOfRange {
+        offset: 0,
+        log_start: opened.log_start,
+        high_watermark: opened.high_watermark,
+    };
     assert_eq!(fetch(&mut machine, 0, None), Err(behind));
     assert_eq!(fetch(&mut machine, opened.log_start, None).unwrap().len(), 1);
 }

@@ -14,7 +14,9 @@ fn run_seed(seed: u64) -> Option<Outcome> {
     let plan = Plan { seed, crashes: CRASHES, keep_trace: false };
     let outcome = catch_unwind(AssertUnwindSafe(|| run(plan)));
     if outcome.is_err() {
-        eprintln!("seed {seed} failed: TEST_SEED={seed} cargo test -p corelog-tests --test sim replay -- --nocapture");
+        eprintln!(
+            "seed {seed} failed: TEST_SEED={seed} cargo test -p corelog-tests --test sim replay -- --nocapture"
+        );
     }
     outcome.ok()
 }
@@ -39,7 +41,7 @@ fn every_promise_survives_every_storm() {
         }
         sum
     };
-    let (here, there) = (half.clone(), thread::spawn(move || half(from + 1)));
+    let (here, there) = (half, thread::spawn(move || half(from + 1)));
     let (a, b) = (here(from), there.join().expect("failures are collected"));
     assert!(a.failed.is_empty() && b.failed.is_empty(), "these seeds failed: {:?} {:?}", a.failed, b.failed);
     // A storm in which nothing happens proves nothing.

@@ -310,6 +310,9 @@ pub struct Bench {
     /// Size of a batch.
     #[arg(long, value_name = "B", default_value = "128KiB", value_parser = bytes)]
     pub batch_bytes: u64,
+    /// Requests of one partition that may be unacknowledged.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=5))]
+    pub in_flight: u8,
     /// Compression of batches.
     #[arg(long, value_name = "C", value_enum, default_value_t = Codec::None)]
     pub codec: Codec,
@@ -328,6 +331,9 @@ pub struct Bench {
     /// Any key of the configuration of the broker that is started.
     #[arg(long, value_name = "SECTION.KEY=VALUE", conflicts_with = "server")]
     pub set: Vec<String>,
+    /// How long the disk's throughput is measured, before and after.
+    #[arg(long, value_name = "D", default_value = "5s", value_parser = duration, conflicts_with = "server")]
+    pub baseline: Duration,
     /// Do not measure the device before and after.
     #[arg(long)]
     pub no_baselines: bool,

@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Write as _};
 use std::io;
 use std::process::ExitCode;
 
-use corelog_client::{ClientError, ConsumeError, LinkError, ProduceError, TrySendError};
+use corelog_client::{ClientError, ConsumeError, ErrorCode, LinkError, ProduceError, Refused, TrySendError};
 use corelog_load::LoadError;
 
 use crate::cli::Format;
@@ -114,7 +114,7 @@ impl Failure {
             ClientError::TopicExists => {
                 Self { code: "TOPIC_EXISTS", ..failure.help("`corelog topic describe NAME` shows it") }
             }
-            ClientError::Refused(_) => Self { code: "REFUSED", ..failure },
+            ClientError::Refused(refused) => Self { help: None, ..failure }.refused(refused),
             _ => failure,
         }
     }
@@ -133,6 +133,18 @@ impl Failure {
                 exit: Exit::Unreachable,
                 ..failure.help("check that the broker runs; --deadline sets how long is tried")
             },
+            ProduceError::OffsetMismatch { .. } => {
+                Self { code: "OFFSET_MISMATCH", ..failure.help("read on to its end and decide anew") }
+            }
+            ProduceError::Refused { refused, maybe_appended } => {
+                let failure = failure.refused(refused);
+                match (maybe_appended, &failure.cause) {
+                    (true, Some(cause)) => {
+                        Self { cause: Some(format!("{cause} (it may have been appended)")), ..failure }
+                    }
+                    _ => failure,
+                }
+            }
             _ => failure,
         }
     }
@@ -158,14 +170,47 @@ impl Failure {
                 exit: Exit::NotFound,
                 ..failure.help("`--from start` begins at the first record kept")
             },
-            ConsumeError::LogTruncated { .. } => Self { code: "LOG_TRUNCATED", ..failure },
-            ConsumeError::Damaged { .. } | ConsumeError::Batch { .. } => Self { code: "DAMAGED", ..failure },
+            ConsumeError::LogTruncated { offset, .. } => Self {
+                code: "LOG_TRUNCATED",
+                ..failure.help(format!("`--from {offset}` goes on with what is there now"))
+            },
+            ConsumeError::Damaged { partition, last, .. } => Self {
+                code: "DAMAGED",
+                ..failure.help(format!(
+                    "`--partition {partition} --from {}` goes on behind it",
+                    last.saturating_add(1)
+                ))
+            },
+            ConsumeError::Batch { .. } => Self { code: "DAMAGED", ..failure },
+            ConsumeError::Refused { refused, .. } => failure.refused(refused),
             ConsumeError::UnknownTopic => Self { code: "UNKNOWN_TOPIC", exit: Exit::NotFound, ..failure },
             ConsumeError::UnknownPartition => {
                 Self { code: "UNKNOWN_PARTITION", exit: Exit::NotFound, ..failure }
             }
             _ => failure,
         }
+    }
+
+    /// The broker's own code and words, and what its operator or the caller can do.
+    fn refused(self, refused: &Refused) -> Self {
+        let cause =
+            if refused.message.is_empty() { refused.to_string() } else { refused.message.to_string() };
+        let help = match refused.code {
+            ErrorCode::BatchTooLarge => {
+                "a smaller --batch-bytes, or a larger `limits.max_batch_bytes` of the broker"
+            }
+            ErrorCode::StorageFull => "free space on the broker's disk, or set `log.retention_bytes`",
+            ErrorCode::ReadOnly => {
+                "a disk of the broker failed: its log says which; restart it when that is mended"
+            }
+            ErrorCode::NotReady | ErrorCode::NotHere | ErrorCode::Busy | ErrorCode::ShuttingDown => {
+                "try again in a while"
+            }
+            ErrorCode::TooMany => "the broker's `limits` section sets how many there may be",
+            ErrorCode::InvalidTopicName => "choose a name of 1 to 249 letters, digits, `.`, `_` and `-`",
+            _ => return Self { code: refused.code.name(), cause: Some(cause), ..self },
+        };
+        Self { code: refused.code.name(), cause: Some(cause), help: Some(help.to_owned()), ..self }
     }
 
     /// A bench came to no result.

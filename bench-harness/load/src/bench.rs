@@ -27,8 +27,10 @@ use crate::workload::{ContentSource, Length, Workload};
 pub const FREE_BYTES_NEEDED: u64 = 4 << 30;
 /// The cap of a recycled log.
 pub const RETENTION_BYTES: u64 = 2 << 30;
-/// How long the machine is watched before the run.
-const IDLE_WINDOW: Duration = Duration::from_millis(500);
+/// The idle machine is watched in windows of this length ...
+const IDLE_WINDOW: Duration = Duration::from_millis(250);
+/// ... so many before the run and as many after it.
+const IDLE_WINDOWS: u32 = 4;
 
 /// The broker that a run starts.
 #[derive(Clone, Debug)]
@@ -43,8 +45,8 @@ pub struct OwnBroker {
     pub growing: bool,
     /// Further `section.key=value`.
     pub set: Vec<String>,
-    /// Measure the device before and after.
-    pub baselines: bool,
+    /// Measure the device before and after, the disk's throughput for this long each time.
+    pub baseline: Option<Duration>,
 }
 
 /// Against which broker.
@@ -81,6 +83,7 @@ pub fn bench(
         Which::Server(server) => {
             cores.pin_load();
             let outcome = run(workload, server, interrupt, observer)?;
+            machine.idle_cpu_per_second = machine.idle_cpu_per_second.min(idle_cpu_per_second());
             Ok(conclude(workload, which, outcome, machine, None))
         }
         Which::Own(own) => run_own(workload, which, own, cores, machine, interrupt, observer),
@@ -105,11 +108,9 @@ fn run_own(
         workload.fill_bytes = RETENTION_BYTES + (256 << 20);
     }
     let measure = |observer: Observer<'_>| -> Result<Option<DeviceResult>, LoadError> {
-        if !own.baselines {
-            return Ok(None);
-        }
+        let Some(duration) = own.baseline else { return Ok(None) };
         observer(&Progress::of(Stage::Baseline));
-        device::measure(data.path(), own.growing, cores.broker, cores.load).map(Some)
+        device::measure(data.path(), own.growing, cores.broker, cores.load, duration).map(Some)
     };
     let before = measure(observer)?;
     if interrupt.is_seen() {
@@ -121,6 +122,7 @@ fn run_own(
     cores.pin_load();
     let outcome = run(&workload, &ready.address, interrupt, observer)?;
     broker.stop()?;
+    machine.idle_cpu_per_second = machine.idle_cpu_per_second.min(idle_cpu_per_second());
     let after = measure(observer)?;
     let device = before.zip(after).map(|(before, after)| before.better(after));
     Ok(conclude(&workload, which, outcome, machine, device))
@@ -180,13 +182,16 @@ impl Ready {
 
 /// Which core does what: as far apart as the machine allows.
 #[derive(Clone, Copy, Debug)]
-struct Cores {
-    broker: usize,
-    load: usize,
+pub struct Cores {
+    /// Of a broker that is started for a run.
+    pub broker: usize,
+    /// Of the threads that make load.
+    pub load: usize,
 }
 
 impl Cores {
-    fn choose() -> Self {
+    /// Of those that this process may use.
+    pub fn choose() -> Self {
         let cores = affinity::cores();
         let load = cores.first().copied().unwrap_or(0);
         Self { load, broker: cores.get(1).copied().unwrap_or(load) }
@@ -199,11 +204,16 @@ impl Cores {
     }
 }
 
+/// CPU seconds a second of the machine while nothing of ours runs: the least of some windows. A neighbour's burst
+/// makes an idle machine look busy, never the reverse, and what is subtracted too much would be the broker's.
 fn idle_cpu_per_second() -> f64 {
-    let (start, began) = (CpuUse::now(), Instant::now());
-    std::thread::sleep(IDLE_WINDOW);
-    let used = CpuUse::now().since(start);
-    ratio(used.machine - used.load, began.elapsed().as_secs_f64()).max(0.0)
+    let window = |_| {
+        let (start, began) = (CpuUse::now(), Instant::now());
+        std::thread::sleep(IDLE_WINDOW);
+        let used = CpuUse::now().since(start);
+        ratio(used.machine - used.load, began.elapsed().as_secs_f64()).max(0.0)
+    };
+    (0..IDLE_WINDOWS).map(window).fold(f64::INFINITY, f64::min)
 }
 
 /// The document of a run. Throughput and CPU are of the saturation phase where there is one; latency is of the
@@ -239,6 +249,7 @@ fn conclude(
         broker: BrokerResult::new(
             &window.broker,
             machine_cpu_seconds,
+            window.window,
             window.acknowledged,
             window.acknowledged_bytes,
         ),
@@ -272,6 +283,7 @@ fn consume_result(window: &Measured, latency: &Measured) -> ConsumeResult {
         bytes: window.consumed_bytes,
         records_per_second: ratio(window.consumed as f64, seconds),
         bytes_per_second: ratio(window.consumed_bytes as f64, seconds),
+        lag_bytes: window.lag_bytes,
         end_to_end_us: latency.end_to_end,
     }
 }
@@ -336,7 +348,7 @@ mod tests {
             mode: "park".to_owned(),
             growing: false,
             set: vec!["log.frame_bytes=1 MiB".to_owned()],
-            baselines: false,
+            baseline: None,
         };
         let arguments = |own: &OwnBroker| {
             let command = serve(own, Path::new("/d"), 3);

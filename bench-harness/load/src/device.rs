@@ -16,10 +16,12 @@ use corelog_uring::limits::{DurableMethod, Preparation};
 use crate::error::LoadError;
 use crate::results::{DeviceResult, SmallWrite, ratio};
 
-/// How long each of the large measurements runs.
-const LARGE: Duration = Duration::from_secs(2);
-/// How long the small one runs.
-const SMALL: Duration = Duration::from_secs(1);
+/// How long writes without a flush and the stream are measured.
+const SHORT: Duration = Duration::from_secs(1);
+/// The disk is asked for this part of the time which way to make a write durable it likes ...
+const TRIAL: u32 = 5;
+/// ... and writes of 4 KiB one at a time take this part of it.
+const SMALL: u32 = 2;
 /// One plain write.
 const WRITE_BYTES: usize = 1 << 20;
 /// Plain writes at a time.
@@ -27,16 +29,18 @@ const WRITERS: u64 = 4;
 /// What each of them writes over and over.
 const WRITER_BYTES: u64 = 64 << 20;
 
-/// Measures once; takes some seconds and a gigabyte below `directory`, given back.
-pub(crate) fn measure(
+/// Measures once, the disk's throughput for `duration`; takes some seconds more, and a gigabyte below `directory`,
+/// given back.
+pub fn measure(
     directory: &Path,
     growing: bool,
     broker_core: usize,
     load_core: usize,
+    duration: Duration,
 ) -> Result<DeviceResult, LoadError> {
     let preparation = if growing { Preparation::Unwritten } else { Preparation::Written };
-    let mut device = on_core(broker_core, || disk(directory, preparation))?;
-    device.tcp_bytes_per_second = baseline::tcp(load_core, broker_core, SMALL)? as f64;
+    let mut device = on_core(broker_core, || disk(directory, preparation, duration))?;
+    device.tcp_bytes_per_second = baseline::tcp(load_core, broker_core, SHORT)? as f64;
     device.write_bytes_per_second = plain_writes(directory)
         .map_err(|cause| LoadError::System { operation: "measuring writes without a flush", cause })?;
     Ok(device)
@@ -52,7 +56,7 @@ fn plain_writes(directory: &Path) -> io::Result<f64> {
     write_over(&files, Duration::ZERO)?;
     files[0].sync_all()?;
     let began = Instant::now();
-    let written = write_over(&files, SMALL)?;
+    let written = write_over(&files, SHORT)?;
     Ok(ratio(written as f64, began.elapsed().as_secs_f64()))
 }
 
@@ -75,22 +79,31 @@ fn write_over(files: &[File], duration: Duration) -> io::Result<u64> {
     })
 }
 
-/// The better of the two ways to make a write durable: which one a disk likes is the broker's to find out.
-fn disk(directory: &Path, preparation: Preparation) -> Result<DeviceResult, MeasureError> {
-    let mut device = DeviceResult {
-        durable_write_4k_us: SmallWrite { p50: f64::INFINITY, p99: f64::INFINITY },
+/// The disk with the better of the two ways to make a write durable, for large writes and for small ones apart:
+/// which one a disk likes is the broker's to find out.
+fn disk(
+    directory: &Path,
+    preparation: Preparation,
+    duration: Duration,
+) -> Result<DeviceResult, MeasureError> {
+    let large = |method, duration| baseline::disk(directory, preparation, method, duration);
+    let small = |method, duration| baseline::write_latency(directory, method, duration);
+    let [dsync, fdatasync] = [DurableMethod::Dsync, DurableMethod::Fdatasync];
+    let (trial, small_trial) = (duration / TRIAL, duration / TRIAL / SMALL);
+    let for_large = if large(dsync, trial)? >= large(fdatasync, trial)? { dsync } else { fdatasync };
+    let [by_dsync, by_fdatasync] = [small(dsync, small_trial)?, small(fdatasync, small_trial)?];
+    let for_small = if at(&by_dsync, 50) <= at(&by_fdatasync, 50) { dsync } else { fdatasync };
+    let times = small(for_small, duration / SMALL)?;
+    Ok(DeviceResult {
+        durable_write_bytes_per_second: large(for_large, duration)? as f64,
+        durable_write_4k_us: SmallWrite { p50: at(&times, 50), p99: at(&times, 99) },
         ..DeviceResult::default()
-    };
-    for method in [DurableMethod::Dsync, DurableMethod::Fdatasync] {
-        let durable = baseline::disk(directory, preparation, method, LARGE / 2)? as f64;
-        device.durable_write_bytes_per_second = device.durable_write_bytes_per_second.max(durable);
-        let times = baseline::write_latency(directory, method, SMALL / 2)?;
-        let at = |part: usize| times.get(times.len() * part / 100).copied().map_or(f64::INFINITY, f64::from);
-        if at(50) < device.durable_write_4k_us.p50 {
-            device.durable_write_4k_us = SmallWrite { p50: at(50), p99: at(99) };
-        }
-    }
-    Ok(device)
+    })
+}
+
+/// The time below which `percent` of the ascending `times` are.
+fn at(times: &[u32], percent: usize) -> f64 {
+    times.get(times.len() * percent / 100).copied().map_or(f64::INFINITY, f64::from)
 }
 
 /// Runs `work` on a thread of its own that stays on `core`.

@@ -6,7 +6,7 @@ mod bench;
 pub mod broker;
 mod clock;
 mod consumer;
-mod device;
+pub mod device;
 mod error;
 pub mod hiccup;
 mod interrupt;
@@ -26,7 +26,7 @@ mod table;
 pub mod verify;
 mod workload;
 
-pub use bench::{Bench, FREE_BYTES_NEEDED, OwnBroker, RETENTION_BYTES, Which, bench};
+pub use bench::{Bench, Cores, FREE_BYTES_NEEDED, OwnBroker, RETENTION_BYTES, Which, bench};
 pub use error::LoadError;
 pub use interrupt::Interrupt;
 pub use phase::Measured;

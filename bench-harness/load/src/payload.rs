@@ -64,17 +64,22 @@ impl Payload {
         }
     }
 
-    /// Replaces `out` by the value of this record.
-    pub fn fill(&self, id: Identity, out: &mut Vec<u8>) {
+    /// Bytes of the value of this record.
+    pub fn bytes(&self, id: Identity) -> usize {
+        IDENTITY_BYTES
+            + match &self.content {
+                Content::Words { bytes } => *bytes,
+                Content::Lines(_) => self.line(self.base(id)).map_or(0, <[u8]>::len),
+            }
+    }
+
+    /// Writes the value of this record to `out`, which has [`Payload::bytes`] of it.
+    pub fn fill(&self, id: Identity, out: &mut [u8]) {
         let base = self.base(id);
-        let content = self.line(base);
-        let length = IDENTITY_BYTES + content.map_or_else(|| self.word_bytes(), <[u8]>::len);
-        // Every byte is overwritten below: resizing alone costs nothing once the size is steady.
-        out.resize(length, 0);
         out[0..4].copy_from_slice(&id.producer.to_le_bytes());
         out[4..8].copy_from_slice(&self.tag.to_le_bytes());
         out[8..16].copy_from_slice(&id.number.to_le_bytes());
-        match content {
+        match self.line(base) {
             Some(line) => out[IDENTITY_BYTES..].copy_from_slice(line),
             None => fill_words(base, &mut out[IDENTITY_BYTES..]),
         }
@@ -162,7 +167,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn value_of(payload: &Payload, id: Identity) -> Vec<u8> {
-        let mut value = Vec::new();
+        let mut value = vec![0; payload.bytes(id)];
         payload.fill(id, &mut value);
         value
     }

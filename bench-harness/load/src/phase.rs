@@ -26,6 +26,8 @@ pub struct Measured {
     pub consumed: u64,
     /// Bytes of their values.
     pub consumed_bytes: u64,
+    /// Bytes acknowledged since the run began and not consumed when the phase ended.
+    pub lag_bytes: u64,
     /// CPU time of machine and load.
     pub cpu: CpuUse,
     /// The broker's own figures.
@@ -122,7 +124,7 @@ impl Phase {
 
     pub(crate) fn end(&self, histograms: &mut Histograms, before: Usage, after: Usage) -> Measured {
         self.end_interval(histograms);
-        let counts = self.counted();
+        let (counts, in_all) = (self.counted(), self.shared.counts());
         let pace = self.shared.pace();
         let hiccups = pace.hiccups();
         let latencies = self.shared.latencies();
@@ -145,6 +147,7 @@ impl Phase {
             acknowledged_bytes: counts.acknowledged_bytes,
             consumed: counts.consumed,
             consumed_bytes: counts.consumed_bytes,
+            lag_bytes: in_all.acknowledged_bytes.saturating_sub(in_all.consumed_bytes),
             cpu: after.cpu.since(before.cpu),
             broker: after.broker.since(&before.broker),
             response,

@@ -12,8 +12,9 @@ use crate::error::LoadError;
 use crate::payload::Identity;
 use crate::shared::Shared;
 
-/// Most records pushed before the other tasks of the loop have their turn.
-const BURST: u64 = 1_024;
+/// Most bytes of values pushed before the other tasks of the loop have their turn: some 10 us of work, which is what
+/// a loop may be late by.
+const BURST_BYTES: usize = 32 << 10;
 
 /// When a phase is over for one producer.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +43,8 @@ pub(crate) struct LoadProducer {
     lanes: Vec<OwnLane>,
     /// The number of the next record.
     next: u64,
-    value: Vec<u8>,
+    /// Most records of a burst.
+    burst: u64,
     acks: Vec<BatchAck>,
 }
 
@@ -56,6 +58,7 @@ impl LoadProducer {
     ) -> Result<Self, LoadError> {
         let producer = client.producer(config);
         let assignment = shared.assignment;
+        let burst = (BURST_BYTES / shared.payload.mean_bytes()).max(1) as u64;
         let mut lanes = Vec::new();
         // The first runs of a producer visit its partitions in order.
         for turn in 0.. {
@@ -67,7 +70,7 @@ impl LoadProducer {
             let lane = producer.lane(topic, partition)?;
             lanes.push(OwnLane { lane, unacknowledged: VecDeque::new() });
         }
-        Ok(Self { index, shared, producer, lanes, next: 0, value: Vec::new(), acks: Vec::new() })
+        Ok(Self { index, shared, producer, lanes, next: 0, burst, acks: Vec::new() })
     }
 
     /// Its index within the run.
@@ -84,8 +87,8 @@ impl LoadProducer {
     pub(crate) async fn saturate(&mut self, until: Until) -> Result<(), LoadError> {
         while !self.is_over(until, self.shared.clock.now_ns()) {
             let most = match until {
-                Until::Time(_) => BURST,
-                Until::Number(end) => BURST.min(end - self.next),
+                Until::Time(_) => self.burst,
+                Until::Number(end) => self.burst.min(end - self.next),
             };
             if self.push(most)? {
                 let room = self.shared.payload.mean_bytes();
@@ -120,7 +123,7 @@ impl LoadProducer {
 
     /// How many records from the next on are due at `now`, at least one; at most a burst.
     fn due(&self, until: Until, now: u64) -> u64 {
-        (1..BURST)
+        (1..self.burst)
             .find(|ahead| {
                 let id = Identity { producer: self.index, number: self.next + ahead };
                 let over = match until {
@@ -129,7 +132,7 @@ impl LoadProducer {
                 };
                 over || self.shared.intended_ns(id).is_none_or(|intended| intended > now)
             })
-            .unwrap_or(BURST)
+            .unwrap_or(self.burst)
     }
 
     fn is_over(&self, until: Until, time: u64) -> bool {
@@ -145,14 +148,14 @@ impl LoadProducer {
         let most = if self.lanes.len() == 1 { most } else { most.min(run - self.next % run) };
         let at = self.lane_index();
         let first = self.next;
-        let (shared, value, index) = (&*self.shared, &mut self.value, self.index);
+        let (payload, index) = (&self.shared.payload, self.index);
         let stamp = wall_us();
         let mut count = 0;
         let result = self.lanes[at].lane.fill(|fill: &mut Fill<'_>| {
             while count < most {
-                shared.payload.fill(Identity { producer: index, number: first + count }, value);
-                let record = RecordRef { key: None, value: Some(value), timestamp_us: stamp, headers: &[] };
-                fill.push(record)?;
+                let id = Identity { producer: index, number: first + count };
+                let record = RecordRef { key: None, value: None, timestamp_us: stamp, headers: &[] };
+                fill.push_with(record, payload.bytes(id), |place| payload.fill(id, place))?;
                 count += 1;
             }
             Ok(())

@@ -2,6 +2,9 @@
 //!
 //! The structs are the schema. Fields may be added; what is here keeps its name, place and unit.
 
+use std::time::Duration;
+
+use corelog_client::Status;
 use serde::{Deserialize, Serialize};
 
 use crate::latency::Quantiles;
@@ -31,7 +34,7 @@ pub struct Results {
     pub device: Option<DeviceResult>,
     /// How late the load's own loop ran in the phase that the latencies are of.
     pub hiccup_us: Option<Quantiles>,
-    /// Whether `hiccup_us.p999` is more than half of the p99.9 claimed: the tail is not to be trusted.
+    /// Whether `hiccup_us.p999` (the load's; the broker's own turns are in `broker.turns`) is more than half of the p99.9 claimed: the tail is not to be trusted.
     pub flagged: bool,
     /// Whether everything came back.
     pub check: Check,
@@ -95,7 +98,7 @@ pub struct MachineResult {
     pub broker_ready: Option<String>,
     /// CPU time of the load process in the window.
     pub load_cpu_seconds: f64,
-    /// CPU seconds a second of the idle machine, before the run.
+    /// CPU seconds a second of the idle machine: the least of some windows before and after the run.
     pub idle_cpu_per_second: f64,
     /// Length of the window.
     pub window_seconds: f64,
@@ -131,6 +134,8 @@ pub struct ConsumeResult {
     pub records_per_second: f64,
     /// Over the window.
     pub bytes_per_second: f64,
+    /// Bytes of values acknowledged since the run began and not consumed when the window ended.
+    pub lag_bytes: u64,
     /// Intended -> consumed; `None` without an open loop or without live consumers.
     pub end_to_end_us: Option<Quantiles>,
 }
@@ -158,6 +163,31 @@ pub struct BrokerResult {
     pub resident_bytes: u64,
     /// Reads that the live window could not answer.
     pub cold_reads: u64,
+    /// Requests taken.
+    pub requests: u64,
+    /// Over the window.
+    pub requests_per_second: f64,
+    /// System calls of its rings, enters included.
+    pub system_calls: u64,
+    /// Ring enters.
+    pub enters: u64,
+    /// Its own hiccups, over the window that the throughput is of.
+    pub turns: Turns,
+}
+
+/// How long the turns of a broker's reactors took. The load's own hiccups are another thing: [`Results::hiccup_us`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Turns {
+    /// Turns that found work.
+    pub worked: u64,
+    /// Turns that found none.
+    pub idle: u64,
+    /// Turns that took 100 us or longer.
+    pub over_100us: u64,
+    /// Turns that took 1 ms or longer.
+    pub over_1ms: u64,
+    /// Turns that took 10 ms or longer.
+    pub over_10ms: u64,
 }
 
 /// What the device and the loopback can do, before and after the run, the better figures.
@@ -201,9 +231,41 @@ pub struct BrokerUse {
     pub resident_bytes: u64,
     /// Reads that the live window could not answer.
     pub cold_reads: u64,
+    /// Requests taken.
+    pub requests: u64,
+    /// System calls of its rings.
+    pub system_calls: u64,
+    /// Ring enters.
+    pub enters: u64,
+    /// How long turns took.
+    pub turns: Turns,
 }
 
 impl BrokerUse {
+    /// What the broker's counters say it has used up to now.
+    pub fn of(status: &Status) -> Self {
+        let seconds = |microseconds: u64| microseconds as f64 / 1e6;
+        Self {
+            cpu_seconds: seconds(status.cpu_us),
+            busy_seconds: seconds(status.busy_us),
+            polling_seconds: seconds(status.polling_us),
+            frames: status.frames,
+            bytes_written: status.bytes_written,
+            resident_bytes: status.resident_bytes,
+            cold_reads: status.cold_reads,
+            requests: status.requests,
+            system_calls: status.system_calls,
+            enters: status.enters,
+            turns: Turns {
+                worked: status.turns,
+                idle: status.idle_turns,
+                over_100us: status.turns_over_100us,
+                over_1ms: status.turns_over_1ms,
+                over_10ms: status.turns_over_10ms,
+            },
+        }
+    }
+
     /// What was used since `start`; memory is as it is now.
     pub fn since(&self, start: &Self) -> Self {
         Self {
@@ -214,6 +276,22 @@ impl BrokerUse {
             bytes_written: self.bytes_written.saturating_sub(start.bytes_written),
             resident_bytes: self.resident_bytes,
             cold_reads: self.cold_reads.saturating_sub(start.cold_reads),
+            requests: self.requests.saturating_sub(start.requests),
+            system_calls: self.system_calls.saturating_sub(start.system_calls),
+            enters: self.enters.saturating_sub(start.enters),
+            turns: self.turns.since(&start.turns),
+        }
+    }
+}
+
+impl Turns {
+    fn since(&self, start: &Self) -> Self {
+        Self {
+            worked: self.worked.saturating_sub(start.worked),
+            idle: self.idle.saturating_sub(start.idle),
+            over_100us: self.over_100us.saturating_sub(start.over_100us),
+            over_1ms: self.over_1ms.saturating_sub(start.over_1ms),
+            over_10ms: self.over_10ms.saturating_sub(start.over_10ms),
         }
     }
 }
@@ -221,7 +299,13 @@ impl BrokerUse {
 impl BrokerResult {
     /// Relates what the broker used to what was produced. The CPU charged is the larger of the broker's own figure
     /// and the rest of the machine's: kernel threads that work for the broker are not forgotten. Polling is apart.
-    pub fn new(used: &BrokerUse, machine_cpu_seconds: f64, records: u64, bytes: u64) -> Self {
+    pub fn new(
+        used: &BrokerUse,
+        machine_cpu_seconds: f64,
+        window: Duration,
+        records: u64,
+        bytes: u64,
+    ) -> Self {
         let charged = (used.cpu_seconds.max(machine_cpu_seconds) - used.polling_seconds).max(0.0);
         Self {
             cpu_seconds: used.cpu_seconds,
@@ -234,6 +318,11 @@ impl BrokerResult {
             bytes_written_per_byte: ratio(used.bytes_written as f64, bytes as f64),
             resident_bytes: used.resident_bytes,
             cold_reads: used.cold_reads,
+            requests: used.requests,
+            requests_per_second: ratio(used.requests as f64, window.as_secs_f64()),
+            system_calls: used.system_calls,
+            enters: used.enters,
+            turns: used.turns,
         }
     }
 }
@@ -275,9 +364,26 @@ mod tests {
     #[test]
     fn the_larger_cpu_figure_is_charged_and_polling_is_apart() {
         let used = BrokerUse { cpu_seconds: 6.0, polling_seconds: 2.0, ..BrokerUse::default() };
-        assert_eq!(BrokerResult::new(&used, 5.0, 1_000, 4_000_000_000).cpu_ns_per_byte, 1.0);
-        assert_eq!(BrokerResult::new(&used, 10.0, 1_000, 4_000_000_000).cpu_ns_per_byte, 2.0);
-        assert_eq!(BrokerResult::new(&used, 10.0, 0, 0).cpu_ns_per_record, 0.0);
+        let result = |machine, records, bytes| {
+            BrokerResult::new(&used, machine, Duration::from_secs(1), records, bytes)
+        };
+        assert_eq!(result(5.0, 1_000, 4_000_000_000).cpu_ns_per_byte, 1.0);
+        assert_eq!(result(10.0, 1_000, 4_000_000_000).cpu_ns_per_byte, 2.0);
+        assert_eq!(result(10.0, 0, 0).cpu_ns_per_record, 0.0);
+    }
+
+    #[test]
+    fn a_window_has_its_own_turns_and_requests() {
+        let status = |factor: u64| Status {
+            requests: 300 * factor,
+            turns: 200 * factor,
+            turns_over_1ms: factor,
+            ..Status::default()
+        };
+        let used = BrokerUse::of(&status(3)).since(&BrokerUse::of(&status(1)));
+        let result = BrokerResult::new(&used, 0.0, Duration::from_secs(2), 1, 1);
+        assert_eq!((result.requests, result.requests_per_second), (600, 300.0));
+        assert_eq!(result.turns, Turns { worked: 400, over_1ms: 2, ..Turns::default() });
     }
 
     #[test]

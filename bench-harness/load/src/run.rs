@@ -153,6 +153,7 @@ impl Run<'_> {
         let config = ProducerConfig {
             batch_bytes: self.workload.batch_bytes,
             max_buffer_bytes: self.workload.buffer_bytes.max(self.workload.batch_bytes),
+            max_in_flight: self.workload.in_flight,
             codec: self.workload.codec,
             ..ProducerConfig::default()
         };
@@ -269,20 +270,7 @@ impl Run<'_> {
 
     async fn usage(&self) -> Result<Usage, LoadError> {
         let status = self.admin.status().await?;
-        let seconds = |microseconds: u64| microseconds as f64 / 1e6;
-        Ok(Usage {
-            at: Instant::now(),
-            cpu: CpuUse::now(),
-            broker: BrokerUse {
-                cpu_seconds: seconds(status.cpu_us),
-                busy_seconds: seconds(status.busy_us),
-                polling_seconds: seconds(status.polling_us),
-                frames: status.frames,
-                bytes_written: status.bytes_written,
-                resident_bytes: status.resident_bytes,
-                cold_reads: status.cold_reads,
-            },
-        })
+        Ok(Usage { at: Instant::now(), cpu: CpuUse::now(), broker: BrokerUse::of(&status) })
     }
 }
 

@@ -132,11 +132,24 @@ fn broker(results: &Results, out: &mut String) {
         broker.bytes_written_per_byte,
         bytes(broker.resident_bytes as f64),
     );
+    let turns = broker.turns;
     line!(
         out,
-        "machine     {:.2} s CPU beside the load's {:.2} s, in {:.2} s",
+        "            {:.0} requests/s; {} turns with work ({} enters), {} without; {} of 0.1 ms or longer, {} of 1 ms, {} of 10 ms",
+        broker.requests_per_second,
+        turns.worked,
+        broker.enters,
+        turns.idle,
+        turns.over_100us,
+        turns.over_1ms,
+        turns.over_10ms,
+    );
+    line!(
+        out,
+        "machine     {:.2} s CPU beside the load's {:.2} s and {:.2} a second when idle, in {:.2} s",
         results.machine_cpu_seconds,
         results.machine.load_cpu_seconds,
+        results.machine.idle_cpu_per_second,
         results.machine.window_seconds
     );
 }

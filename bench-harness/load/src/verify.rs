@@ -194,7 +194,7 @@ mod tests {
         let payload = Payload::generated(11, 64);
         let values = (0..SENT)
             .map(|number| {
-                let mut value = Vec::new();
+                let mut value = vec![0; 64];
                 payload.fill(Identity { producer: 0, number }, &mut value);
                 value
             })

@@ -27,6 +27,8 @@ pub struct Workload {
     pub batch_bytes: usize,
     /// Bytes of records that a producer may have unacknowledged: the depth of the closed loop.
     pub buffer_bytes: usize,
+    /// Requests of one partition that may be unacknowledged, 1 to 5.
+    pub in_flight: usize,
     /// Compression of batches.
     pub codec: Codec,
     /// Level of the topic.
@@ -98,6 +100,7 @@ impl Default for Workload {
             partitions: 4,
             batch_bytes: 128 << 10,
             buffer_bytes: 2 << 20,
+            in_flight: 5,
             codec: Codec::None,
             durability: Durability::Durable,
             fill_bytes: 0,

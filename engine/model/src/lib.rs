@@ -11,5 +11,5 @@ pub mod memory;
 pub mod time;
 
 pub use id::{Durability, GroupId, LogId, ProducerId, Term, TopicId};
-pub use memory::{Block, BlockId, Slice};
+pub use memory::{Block, BlockId, Owner, Slice};
 pub use time::Now;

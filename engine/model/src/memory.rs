@@ -6,6 +6,7 @@
 //! them before the completion: that is what pin counts are for.
 
 use std::fmt;
+use std::sync::Arc;
 
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
@@ -33,8 +34,16 @@ pub struct Slice {
 
 enum Memory {
     Heap(Box<[Sector]>),
-    Mapped(&'static mut [u8]),
+    Mapped {
+        bytes: &'static mut [u8],
+        /// Behind the bytes, so that it goes after them.
+        _owner: Arc<dyn Owner>,
+    },
 }
+
+/// What mapped memory belongs to, given back with the last block of it. Only ever kept, never asked: no call goes
+/// through it.
+pub trait Owner: Send + Sync {}
 
 /// A piece of memory aligned to [`FRAME_ALIGN`], a whole number of sectors long.
 pub struct Block {
@@ -50,14 +59,14 @@ impl Block {
         Self { id, memory: Memory::Heap(memory) }
     }
 
-    /// A block of the arena's mapped memory.
+    /// A block of the arena's mapped memory, which stays mapped at least as long as `owner` is kept.
     ///
     /// # Panics
     /// When `memory` is not aligned to, or not a multiple of, [`FRAME_ALIGN`].
-    pub fn mapped(id: BlockId, memory: &'static mut [u8]) -> Self {
+    pub fn mapped(id: BlockId, memory: &'static mut [u8], owner: Arc<dyn Owner>) -> Self {
         assert_eq!(memory.as_ptr() as usize % FRAME_ALIGN, 0, "a block starts on a sector");
         assert_eq!(memory.len() % FRAME_ALIGN, 0, "a block is whole sectors");
-        Self { id, memory: Memory::Mapped(memory) }
+        Self { id, memory: Memory::Mapped { bytes: memory, _owner: owner } }
     }
 
     /// The block's name.
@@ -79,7 +88,7 @@ impl Block {
     pub fn bytes(&self) -> &[u8] {
         match &self.memory {
             Memory::Heap(sectors) => sectors.as_bytes(),
-            Memory::Mapped(bytes) => bytes,
+            Memory::Mapped { bytes, .. } => bytes,
         }
     }
 
@@ -87,7 +96,7 @@ impl Block {
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         match &mut self.memory {
             Memory::Heap(sectors) => sectors.as_mut_bytes(),
-            Memory::Mapped(bytes) => bytes,
+            Memory::Mapped { bytes, .. } => bytes,
         }
     }
 }

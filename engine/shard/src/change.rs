@@ -124,7 +124,7 @@ impl Shard {
             return Err(Refusal::InvalidTopicName);
         }
         if !(1..=MAX_PARTITIONS_PER_TOPIC).contains(&partitions) {
-            return Err(Refusal::InvalidPartitions);
+            return Err(Refusal::InvalidPartitions { partitions, max: MAX_PARTITIONS_PER_TOPIC });
         }
         if self.metadata.topic_by_name(name).is_some() {
             return Err(Refusal::TopicExists);
@@ -167,7 +167,9 @@ impl Shard {
         };
         command.encode(&mut self.scratch);
         if self.scratch.len() > self.config.log.max_batch_bytes as usize / 2 {
-            return self.refuse(asker, Refusal::InvalidPartitions, out);
+            let placed = if let Command::Creating { placement, .. } = &command { placement.len() } else { 0 };
+            let partitions = u32::try_from(placed).expect("the number is bounded");
+            return self.refuse(asker, Refusal::InvalidPartitions { partitions, max: 0 }, out);
         }
         match self.append_command(now, &command) {
             Ok(frame) => {
@@ -183,7 +185,12 @@ impl Shard {
     fn append_command(&mut self, now: Now, command: &Command) -> Result<u64, NoRoom> {
         let mut bytes = std::mem::take(&mut self.scratch);
         command.encode(&mut bytes);
-        let result = self.room(now, bytes.len()).map(|()| {
+        let room = match command {
+            Command::Creating { .. } | Command::ProducerIds { .. } => self.room(now, bytes.len()),
+            // What was begun is ended, and what is deleted makes room.
+            _ => self.room_for_change(now, bytes.len()),
+        };
+        let result = room.map(|()| {
             let index = self.metadata.next_index;
             let appended = self.log.append_control(EntryKind::Metadata, GroupId::METADATA, index, &bytes);
             self.metadata.apply(command).expect("a command of our own continues the entries before it");

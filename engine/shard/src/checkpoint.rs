@@ -42,10 +42,9 @@ const PART_BYTES: usize = 256 << 10;
 pub(crate) struct Malformed;
 
 impl Shard {
-    /// Writes the state into the log when the log asks for it; without room it asks again next turn.
+    /// Hands the state to the log when the log asks for it.
     pub(crate) fn write_checkpoint(&mut self) {
         let Some(kind) = self.log.wants_checkpoint() else { return };
-        let mut parts: Vec<Vec<u8>> = Vec::new();
         let part_bytes = (self.config.log.max_batch_bytes as usize - PART_OVERHEAD_BYTES).min(PART_BYTES);
         let view = View {
             metadata: &self.metadata,
@@ -53,44 +52,66 @@ impl Shard {
             producers: &self.producers,
         };
         let groups = self.partitions.iter().map(|(_, partition)| partition);
-        encode(kind, &view, groups, part_bytes, &mut |part| parts.push(part.to_vec()));
-        let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
-        if self.log.checkpoint(kind, &parts).is_ok() {
-            self.metadata_checkpointed = self.metadata.next_index;
-            self.producers.checkpointed();
-            self.partitions.iter_mut().for_each(|partition| partition.changed = false);
-        }
+        let CheckpointBuffers { parts, encoder } = &mut self.checkpoint;
+        parts.clear();
+        encode(kind, &view, groups, part_bytes, encoder, &mut |part| parts.push(part));
+        self.log.checkpoint(kind, parts);
+        self.metadata_checkpointed = self.metadata.next_index;
+        self.producers.checkpointed();
+        self.partitions.iter_mut().for_each(|partition| partition.changed = false);
     }
+}
+
+/// Memory that one checkpoint leaves to the next.
+#[derive(Debug)]
+pub(crate) struct CheckpointBuffers {
+    parts: corelog_storage::Parts,
+    encoder: Encoder,
+}
+
+impl CheckpointBuffers {
+    /// With room for the state of some thousands of partitions.
+    pub(crate) fn new() -> Self {
+        let encoder = Encoder { part: Vec::with_capacity(PART_BYTES), item: Vec::with_capacity(4096) };
+        Self { parts: corelog_storage::Parts::with_capacity(4 * PART_BYTES), encoder }
+    }
+}
+
+/// The part and the item that are being encoded.
+#[derive(Debug, Default)]
+pub(crate) struct Encoder {
+    part: Vec<u8>,
+    item: Vec<u8>,
 }
 
 /// Splits items into parts and hands each full part on.
 struct Parts<'a> {
-    part: Vec<u8>,
-    item: Vec<u8>,
+    encoder: &'a mut Encoder,
     max_bytes: usize,
     hand_on: &'a mut dyn FnMut(&[u8]),
 }
 
 impl Parts<'_> {
     fn begin(&mut self, flags: u16) {
-        self.part.clear();
-        let mut to = Writer(&mut self.part);
+        self.encoder.part.clear();
+        let mut to = Writer(&mut self.encoder.part);
         to.u32(MAGIC);
         to.u16(VERSION);
         to.u16(flags);
     }
 
     fn add(&mut self, kind: u8, write: impl FnOnce(&mut Writer<'_>)) {
-        self.item.clear();
-        write(&mut Writer(&mut self.item));
-        if self.part.len() + ITEM_HEADER_BYTES + self.item.len() > self.max_bytes {
-            (self.hand_on)(&self.part);
+        self.encoder.item.clear();
+        write(&mut Writer(&mut self.encoder.item));
+        if self.encoder.part.len() + ITEM_HEADER_BYTES + self.encoder.item.len() > self.max_bytes {
+            (self.hand_on)(&self.encoder.part);
             self.begin(0);
         }
-        let mut to = Writer(&mut self.part);
+        let Encoder { part, item } = &mut *self.encoder;
+        let mut to = Writer(part);
         to.u8(kind);
-        to.count(self.item.len());
-        self.part.extend_from_slice(&self.item);
+        to.count(item.len());
+        part.extend_from_slice(item);
     }
 }
 
@@ -108,10 +129,11 @@ pub(crate) fn encode<'a>(
     view: &View<'_>,
     groups: impl Iterator<Item = &'a Partition>,
     part_bytes: usize,
+    encoder: &mut Encoder,
     hand_on: &mut dyn FnMut(&[u8]),
 ) {
     let full = kind == CheckpointKind::Full;
-    let mut parts = Parts { part: Vec::new(), item: Vec::new(), max_bytes: part_bytes, hand_on };
+    let mut parts = Parts { encoder, max_bytes: part_bytes, hand_on };
     parts.begin(if full { FIRST } else { 0 });
     if full || view.metadata_changed {
         parts.add(1, |to| write_counters(to, view.metadata));
@@ -132,7 +154,7 @@ pub(crate) fn encode<'a>(
         CheckpointKind::Full => view.producers.iter().for_each(&mut add_producer),
         CheckpointKind::Incremental => view.producers.changed().for_each(&mut add_producer),
     }
-    (parts.hand_on)(&parts.part);
+    (parts.hand_on)(&parts.encoder.part);
 }
 
 /// What checkpoints say so far.
@@ -358,7 +380,8 @@ mod tests {
     fn parts_of(state: &State, kind: CheckpointKind, part_bytes: usize) -> Vec<Vec<u8>> {
         let mut parts = Vec::new();
         let view = View { metadata: &state.metadata, metadata_changed: true, producers: &state.producers };
-        encode(kind, &view, state.groups.values(), part_bytes, &mut |part| parts.push(part.to_vec()));
+        let (groups, mut encoder) = (state.groups.values(), Encoder::default());
+        encode(kind, &view, groups, part_bytes, &mut encoder, &mut |part| parts.push(part.to_vec()));
         parts
     }
 

@@ -6,7 +6,7 @@ use crate::event::{Actions, Taken};
 use crate::metadata::Topic;
 use crate::partition::PartitionId;
 use crate::refusal::Refusal;
-use crate::response::{MetadataView, PartitionView, Response, TopicView};
+use crate::response::{DamageView, MetadataView, PartitionView, Response, TopicView};
 use crate::shard::{Asker, Shard};
 use crate::status::ShardStatus;
 
@@ -52,7 +52,21 @@ impl Shard {
         let leader_epoch = self.log.term();
         let partitions =
             topic.placement.iter().map(|log| PartitionView { log: *log, leader_epoch }).collect();
-        TopicView { name: topic.name.clone(), topic: id, durability: topic.durability, partitions }
+        let damage = self.damage_of(id);
+        TopicView { name: topic.name.clone(), topic: id, durability: topic.durability, partitions, damage }
+    }
+
+    /// What retention has taken since is not missed any more.
+    fn damage_of(&self, topic: TopicId) -> Vec<DamageView> {
+        let known = self.log.damage().filter_map(|(slot, first, last)| {
+            let partition = self.partitions.get(*self.by_log_slot.get(&slot)?)?;
+            let missed = partition.topic == topic && last >= partition.cursors().log_start;
+            missed.then_some(DamageView { partition: partition.partition, first, last })
+        });
+        let mut damage: Vec<DamageView> = known.collect();
+        damage.sort_unstable();
+        damage.dedup();
+        damage
     }
 
     pub(crate) fn report(&mut self, asker: Asker, out: &mut Actions) -> Taken {

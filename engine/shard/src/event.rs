@@ -3,7 +3,7 @@
 //! Both are values. The reactor in net/server performs the actions against the ring, the simulator performs the
 //! same actions against an in-memory disk; the shard cannot tell them apart.
 
-use corelog_model::{BlockId, Slice};
+use corelog_model::{Block, BlockId, Slice};
 use corelog_storage::{DiskCompletion, DiskOp, Settings};
 
 use crate::authorise::Principal;
@@ -42,6 +42,8 @@ pub enum Event {
         /// The block the slice named.
         block: BlockId,
     },
+    /// More memory for the live window: blocks of the same size as its first ones.
+    Memory(Vec<Block>),
     /// Values that may change while the shard runs.
     Settings(Settings),
 }

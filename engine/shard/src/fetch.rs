@@ -117,7 +117,7 @@ impl Shard {
                     self.partitions.get_mut(fetch.partition).expect("the partition was just read");
                 partition.recycled(log_start);
                 let cursors = partition.cursors();
-                out_of_range(cursors.log_start, cursors.high_watermark).into()
+                out_of_range(fetch.offset, cursors.log_start, cursors.high_watermark).into()
             }
             Read::Nothing => self.fetched(fetch.partition, from, out),
             Read::Damaged { first, last } => Refusal::Damaged { first, last }.into(),
@@ -201,7 +201,7 @@ impl Shard {
         if (cursors.log_start..=cursors.high_watermark).contains(&fetch.offset) {
             Ok(())
         } else {
-            Err(out_of_range(cursors.log_start, cursors.high_watermark))
+            Err(out_of_range(fetch.offset, cursors.log_start, cursors.high_watermark))
         }
     }
 
@@ -275,6 +275,16 @@ impl Shard {
         }
     }
 
+    /// Nobody will ask anything more on the connection: its fetches are answered with what there is, as soon as can be.
+    pub fn hurry(&mut self, now: Now, conn: ConnId, out: &mut Actions) {
+        while let Some(id) = self.waits.of_connection(conn) {
+            self.stop_waiting(id);
+            self.waits.hurry(conn, now.mono_us);
+            self.attempt(now, id, out);
+        }
+        self.waits.hurry(conn, now.mono_us);
+    }
+
     /// The connection is gone: its fetches end without an answer.
     pub(crate) fn drop_waits(&mut self, conn: ConnId) {
         while let Some(id) = self.waits.of_connection(conn) {
@@ -292,6 +302,6 @@ impl Shard {
     }
 }
 
-fn out_of_range(log_start: u64, high_watermark: u64) -> Refusal {
-    Refusal::OffsetOutOfRange { log_start, high_watermark }
+fn out_of_range(offset: u64, log_start: u64, high_watermark: u64) -> Refusal {
+    Refusal::OffsetOutOfRange { offset, log_start, high_watermark }
 }

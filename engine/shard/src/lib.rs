@@ -52,7 +52,7 @@ pub use event::{Actions, ConnId, Event, Reply, Taken};
 pub use producer_state::ProducerLimits;
 pub use refusal::{Bounded, Part, Refusal};
 pub use request::{At, Request};
-pub use response::{MetadataView, PartitionView, Response, TopicView};
+pub use response::{DamageView, MetadataView, PartitionView, Response, TopicView};
 pub use session::MAX_HANDLE;
 pub use shard::{Limits, Shard, ShardConfig};
 pub use starting::{StartError, Starting};

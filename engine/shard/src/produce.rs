@@ -201,7 +201,8 @@ fn first_batch(bytes: &[u8], max_bytes: usize) -> Result<(BatchHeader, &[u8], &[
         return Err(Refusal::Corrupt(Part::Layout));
     }
     if header.batch_bytes() > max_bytes {
-        return Err(Refusal::BatchTooLarge { max: u32::try_from(max_bytes).unwrap_or(u32::MAX) });
+        let max = u32::try_from(max_bytes).unwrap_or(u32::MAX);
+        return Err(Refusal::BatchTooLarge { bytes: header.batch_bytes() as u64, max });
     }
     let (batch, after) =
         bytes.split_at_checked(header.padded_bytes()).ok_or(Refusal::Corrupt(Part::Layout))?;

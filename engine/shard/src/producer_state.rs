@@ -104,6 +104,10 @@ pub(crate) fn sequence_after(sequence: u32, count: u32) -> u32 {
     sequence.wrapping_add(count)
 }
 
+fn out_of_order(expected: u32, batch: Identity) -> Refusal {
+    Refusal::OutOfOrderSequence { expected, actual: batch.first }
+}
+
 impl Producers {
     pub(crate) fn new(limits: ProducerLimits) -> Self {
         let by_key = HashMap::new();
@@ -121,11 +125,10 @@ impl Producers {
         };
         let state = &self.pairs[at as usize].state;
         if batch.epoch < state.epoch {
-            return Err(Refusal::FencedProducerEpoch);
+            return Err(Refusal::FencedProducerEpoch { current: state.epoch });
         }
         if batch.epoch > state.epoch {
-            let first = batch.first == 0;
-            return if first { Ok(Verdict::Fresh) } else { Err(Refusal::OutOfOrderSequence { expected: 0 }) };
+            return if batch.first == 0 { Ok(Verdict::Fresh) } else { Err(out_of_order(0, batch)) };
         }
         let same = |known: &&Remembered| known.first == batch.first && known.last == batch.last;
         if let Some(known) = state.batches[..usize::from(state.count)].iter().find(same) {
@@ -134,7 +137,7 @@ impl Producers {
         if batch.first == state.next_sequence {
             return Ok(Verdict::Fresh);
         }
-        Err(Refusal::OutOfOrderSequence { expected: state.next_sequence })
+        Err(out_of_order(state.next_sequence, batch))
     }
 
     /// Whether one more pair fits, if `key` is a new one; makes room when the longest idle pair may go.
@@ -393,16 +396,28 @@ mod tests {
             };
             assert_eq!(known.base_offset, u64::from(n) * 10);
         }
-        assert_eq!(log.offer(batch(1, 0, 0, 10), 1), Err(Refusal::OutOfOrderSequence { expected: 60 }));
-        assert_eq!(log.offer(batch(1, 0, 50, 9), 1), Err(Refusal::OutOfOrderSequence { expected: 60 }));
+        assert_eq!(
+            log.offer(batch(1, 0, 0, 10), 1),
+            Err(Refusal::OutOfOrderSequence { expected: 60, actual: 0 })
+        );
+        assert_eq!(
+            log.offer(batch(1, 0, 50, 9), 1),
+            Err(Refusal::OutOfOrderSequence { expected: 60, actual: 50 })
+        );
     }
 
     #[test]
     fn a_gap_stops_the_pipeline_until_the_missing_batch_comes() {
         let mut log = Log::new();
         log.offer(batch(1, 0, 0, 5), 1).unwrap();
-        assert_eq!(log.offer(batch(1, 0, 10, 5), 1), Err(Refusal::OutOfOrderSequence { expected: 5 }));
-        assert_eq!(log.offer(batch(1, 0, 15, 5), 1), Err(Refusal::OutOfOrderSequence { expected: 5 }));
+        assert_eq!(
+            log.offer(batch(1, 0, 10, 5), 1),
+            Err(Refusal::OutOfOrderSequence { expected: 5, actual: 10 })
+        );
+        assert_eq!(
+            log.offer(batch(1, 0, 15, 5), 1),
+            Err(Refusal::OutOfOrderSequence { expected: 5, actual: 15 })
+        );
         assert_eq!(log.offer(batch(1, 0, 5, 5), 1), Ok(Verdict::Fresh));
         assert_eq!(log.offer(batch(1, 0, 10, 5), 1), Ok(Verdict::Fresh));
     }
@@ -411,7 +426,10 @@ mod tests {
     fn a_refused_first_batch_does_not_make_its_followers_look_expired() {
         let mut log = Log::new();
         log.producers.refused(GROUP, batch(1, 0, 0, 5), 1);
-        assert_eq!(log.offer(batch(1, 0, 5, 5), 1), Err(Refusal::OutOfOrderSequence { expected: 0 }));
+        assert_eq!(
+            log.offer(batch(1, 0, 5, 5), 1),
+            Err(Refusal::OutOfOrderSequence { expected: 0, actual: 5 })
+        );
         assert_eq!(log.offer(batch(1, 0, 0, 5), 1), Ok(Verdict::Fresh));
         assert_eq!(log.offer(batch(2, 0, 5, 5), 1), Err(Refusal::UnknownProducerId));
     }
@@ -420,9 +438,12 @@ mod tests {
     fn a_higher_epoch_starts_at_zero_and_fences_the_lower_one() {
         let mut log = Log::new();
         log.offer(batch(1, 0, 0, 5), 1).unwrap();
-        assert_eq!(log.offer(batch(1, 1, 5, 5), 1), Err(Refusal::OutOfOrderSequence { expected: 0 }));
+        assert_eq!(
+            log.offer(batch(1, 1, 5, 5), 1),
+            Err(Refusal::OutOfOrderSequence { expected: 0, actual: 5 })
+        );
         assert_eq!(log.offer(batch(1, 1, 0, 5), 1), Ok(Verdict::Fresh));
-        assert_eq!(log.offer(batch(1, 0, 5, 5), 1), Err(Refusal::FencedProducerEpoch));
+        assert_eq!(log.offer(batch(1, 0, 5, 5), 1), Err(Refusal::FencedProducerEpoch { current: 1 }));
         assert_eq!(log.offer(batch(1, 1, 5, 5), 1), Ok(Verdict::Fresh));
     }
 

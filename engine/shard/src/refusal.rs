@@ -28,11 +28,18 @@ pub enum Refusal {
     /// Not 1 to 249 of `[a-zA-Z0-9._-]`, or `.` or `..`.
     InvalidTopicName,
     /// Zero, or more than the limit.
-    InvalidPartitions,
+    InvalidPartitions {
+        /// As asked.
+        partitions: u32,
+        /// The limit; 0 where it is what the log's largest batch can list, which depends on the name.
+        max: u32,
+    },
     /// A batch does not verify.
     Corrupt(Part),
     /// A batch is larger than the log takes.
     BatchTooLarge {
+        /// Its length in bytes.
+        bytes: u64,
         /// The limit in bytes.
         max: u32,
     },
@@ -40,11 +47,16 @@ pub enum Refusal {
     OutOfOrderSequence {
         /// The sequence that is to come next.
         expected: u32,
+        /// The batch's first sequence.
+        actual: u32,
     },
     /// The producer's state expired, or never was, and the batch is not its first.
     UnknownProducerId,
     /// The producer id is in use with a higher epoch.
-    FencedProducerEpoch,
+    FencedProducerEpoch {
+        /// The epoch in use.
+        current: u16,
+    },
     /// A conditional append found the log at another end.
     OffsetMismatch {
         /// What the request expected.
@@ -54,6 +66,8 @@ pub enum Refusal {
     },
     /// The offset is not kept, or not visible yet.
     OffsetOutOfRange {
+        /// The one asked for.
+        offset: u64,
         /// The oldest offset kept.
         log_start: u64,
         /// The offset after the last visible record.

@@ -98,6 +98,19 @@ pub struct TopicView {
     pub durability: Durability,
     /// By number, from 0.
     pub partitions: Vec<PartitionView>,
+    /// What is known to be damaged, by partition and offset.
+    pub damage: Vec<DamageView>,
+}
+
+/// Offsets that were acknowledged and cannot be read any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DamageView {
+    /// The partition.
+    pub partition: u32,
+    /// The first damaged offset.
+    pub first: u64,
+    /// The last damaged offset.
+    pub last: u64,
 }
 
 /// One partition of a topic.

@@ -27,22 +27,38 @@ impl From<Refusal> for NoRoom {
     }
 }
 
-impl Shard {
-    /// Whether one entry of `bytes` can be appended now.
-    pub(crate) fn room(&mut self, now: Now, bytes: usize) -> Result<(), NoRoom> {
-        let result = self.log.room_for(1, bytes);
-        if result != Err(Full::Extents) {
-            self.no_extent_since_us = None;
+/// Since when an extent is waited for, in monotonic microseconds.
+#[derive(Debug, Default)]
+pub(crate) struct Patience(Option<u64>);
+
+impl Patience {
+    fn judge(&mut self, now: Now, room: Result<(), Full>) -> Result<(), NoRoom> {
+        if room != Err(Full::Extents) {
+            self.0 = None;
         }
-        match result {
+        match room {
             Ok(()) => Ok(()),
             Err(Full::Window) => Err(NoRoom::Wait),
             Err(Full::ReadOnly) => Err(NoRoom::Refused(Refusal::ReadOnly)),
             Err(Full::Extents) => {
-                let since_us = *self.no_extent_since_us.get_or_insert(now.mono_us);
+                let since_us = *self.0.get_or_insert(now.mono_us);
                 let patient = now.mono_us.saturating_sub(since_us) < EXTENT_PATIENCE_US;
                 Err(if patient { NoRoom::Wait } else { NoRoom::Refused(Refusal::StorageFull) })
             }
         }
+    }
+}
+
+impl Shard {
+    /// Whether one batch of `bytes`, or the first entry of something new, can be appended now.
+    pub(crate) fn room(&mut self, now: Now, bytes: usize) -> Result<(), NoRoom> {
+        let room = self.log.room_for(1, bytes);
+        self.batch_patience.judge(now, room)
+    }
+
+    /// Whether one entry that ends something, or goes on with it, can be appended now: on a full disk too.
+    pub(crate) fn room_for_change(&mut self, now: Now, bytes: usize) -> Result<(), NoRoom> {
+        let room = self.log.room_for_change(bytes);
+        self.change_patience.judge(now, room)
     }
 }

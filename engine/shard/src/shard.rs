@@ -7,6 +7,7 @@ use corelog_storage::{GroupSlot, Log, LogConfig};
 
 use crate::authorise::{Access, Operation, Principal, Resource, authorise};
 use crate::change::Changes;
+use crate::checkpoint::CheckpointBuffers;
 use crate::event::{Actions, ConnId, Event, Reply, Taken};
 use crate::metadata::Metadata;
 use crate::partition::{PartitionId, Partitions};
@@ -15,6 +16,7 @@ use crate::producer_state::{ProducerLimits, Producers};
 use crate::refusal::Refusal;
 use crate::request::Request;
 use crate::response::Response;
+use crate::room::Patience;
 use crate::session::Sessions;
 use crate::status::Counters;
 use crate::wait::{Fetch, Waits, Wanted};
@@ -104,10 +106,12 @@ pub struct Shard {
     pub(crate) metadata_checkpointed: u64,
     pub(crate) changes: Changes,
     pub(crate) counters: Counters,
-    /// Since when produce waits for an extent, in monotonic microseconds.
-    pub(crate) no_extent_since_us: Option<u64>,
+    /// How long produce, and changes under way, have waited for an extent.
+    pub(crate) batch_patience: Patience,
+    pub(crate) change_patience: Patience,
     /// Partitions with waiting fetches that showed more data this turn.
     pub(crate) shown: Vec<PartitionId>,
+    pub(crate) checkpoint: CheckpointBuffers,
     /// Reused: log starts that recycling moved, tokens of reads that are over, bytes of control entries.
     pub(crate) moved: Vec<(GroupSlot, u64)>,
     pub(crate) tokens: Vec<u64>,
@@ -132,6 +136,7 @@ impl Shard {
             }
             Event::Disk(completion) => self.log.on(completion, now),
             Event::Released { block } => self.log.unpin(block),
+            Event::Memory(window) => self.log.grow(window),
             Event::Settings(settings) => self.log.set(settings),
         }
     }

@@ -14,13 +14,14 @@ use corelog_storage::{
 };
 
 use crate::change::Changes;
-use crate::checkpoint::State;
+use crate::checkpoint::{CheckpointBuffers, State};
 use crate::event::Actions;
 use crate::metadata::{Command, Metadata};
 use crate::partition::{Cursors, Partition, Partitions};
 use crate::pending::PendingQueue;
 use crate::produce::identity_of;
 use crate::producer_state::{Producers, Remembered};
+use crate::room::Patience;
 use crate::session::Sessions;
 use crate::shard::{Shard, ShardConfig};
 use crate::status::Counters;
@@ -143,6 +144,8 @@ impl Starting {
             groups.insert(group, id);
             by_log_slot.insert(log_slot, id);
         }
+        // A topic that was deleted behind the last checkpoint is in that checkpoint still.
+        log.drop_unopened();
         let shard = Shard {
             changes: Changes::new(&metadata, limits.changes),
             sessions: Sessions::new(limits.connections, limits.handles),
@@ -157,7 +160,9 @@ impl Starting {
             metadata,
             metadata_checkpointed: 0,
             counters: Counters::default(),
-            no_extent_since_us: None,
+            batch_patience: Patience::default(),
+            change_patience: Patience::default(),
+            checkpoint: CheckpointBuffers::new(),
             shown: Vec::with_capacity(limits.pending as usize),
             moved: Vec::new(),
             tokens: Vec::with_capacity(limits.waits as usize),

@@ -266,6 +266,16 @@ impl Waits {
         Some(WaitId { slot, generation: self.slots[slot as usize].generation })
     }
 
+    /// The connection's fetches that do not wait for data are not to begin to.
+    pub(crate) fn hurry(&mut self, conn: ConnId, mono_us: u64) {
+        let waits_for_data = |state| matches!(state, State::Data { .. });
+        for slot in self.slots.iter_mut().filter(|slot| !waits_for_data(slot.state)) {
+            if let Some(fetch) = slot.fetch.as_mut().filter(|fetch| fetch.conn == conn) {
+                fetch.deadline_us = fetch.deadline_us.min(mono_us);
+            }
+        }
+    }
+
     /// The connection is gone: its queued fetches end, its reads end when the disk answers.
     pub(crate) fn abandon(&mut self, conn: ConnId) {
         for slot in &mut self.slots {

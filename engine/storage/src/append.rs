@@ -13,6 +13,7 @@ use corelog_model::{GroupId, Slice};
 
 use crate::arena::BlockIndex;
 use crate::error::Full;
+use crate::extent::Claim;
 use crate::frame::{ENTRY_HEADER_BYTES, EntryHeader, EntryKind, FRAME_HEADER_BYTES, chain};
 use crate::groups::GroupSlot;
 use crate::log::Log;
@@ -84,30 +85,27 @@ impl Queue {
 }
 
 impl Log {
-    /// Whether `entries` entries with `payload_bytes` in all (each padded to 16) can be appended now. Nothing
-    /// changes for the caller when they cannot: ask again next turn. A single entry has room as soon as anything
-    /// is evicted; the bound for several is conservative.
+    /// Whether `entries` batches with `payload_bytes` in all (each padded to 16) can be appended now. Nothing
+    /// changes for the caller when they cannot: ask again next turn. A single batch has room as soon as anything
+    /// is evicted; the bound for several is conservative. On a disk that fills up this is refused first.
     pub fn room_for(&mut self, entries: usize, payload_bytes: usize) -> Result<(), Full> {
-        // Checkpoints and footers must still find room when produce is refused: without them nothing is recycled.
-        let reserve = 2 * self.config.max_frame_bytes() as u64;
-        self.room(entries, payload_bytes, reserve)
+        self.room(entries, payload_bytes, Claim::Batches)
     }
 
-    pub(crate) fn room(&mut self, entries: usize, payload: usize, reserve: u64) -> Result<(), Full> {
+    /// Whether one control entry of the owner can be appended now. On a full disk there is room for a few, which
+    /// comes back with the next checkpoint.
+    pub fn room_for_change(&mut self, payload_bytes: usize) -> Result<(), Full> {
+        self.room(1, payload_bytes, Claim::Changes)
+    }
+
+    pub(crate) fn room(&mut self, entries: usize, payload: usize, claim: Claim) -> Result<(), Full> {
         if self.commit.read_only {
             return Err(Full::ReadOnly);
         }
         let bytes = payload + entries * ENTRY_HEADER_BYTES;
         let frames = bytes / self.target as usize + 2;
         let on_disk = bytes + frames * (FRAME_HEADER_BYTES + FRAME_ALIGN);
-        // The last spare is kept for the next start, or for frames that have to move: both must work on a full disk.
-        let spares = self.extents.spare.len() as u64;
-        let spares = if reserve == 0 { spares } else { spares.saturating_sub(1) };
-        let room = self.extents.room(spares, self.config.max_frame_bytes() as u64);
-        let last_is_gone = reserve > 0 && self.extents.spare.is_empty();
-        if last_is_gone || room < self.waiting_bytes() + on_disk as u64 + reserve {
-            return Err(Full::Extents);
-        }
+        self.room_on_disk(on_disk, claim)?;
         if self.queue.frames.len() + frames.min(entries + 1) >= QUEUE_MAX || !self.entries_fit(entries as u64)
         {
             return Err(Full::Window);
@@ -130,6 +128,26 @@ impl Log {
         while self.arena.free_blocks() < blocks {
             let Some(end) = self.arena.evict_oldest() else { return Err(Full::Window) };
             self.window.evict_before(end);
+        }
+        Ok(())
+    }
+
+    /// Whether so many bytes, and all that waits for a place, fit behind the head without touching the spares that
+    /// are not this claim's.
+    fn room_on_disk(&mut self, bytes: usize, claim: Claim) -> Result<(), Full> {
+        let max_frame = self.config.max_frame_bytes() as u64;
+        let wanted = self.waiting_bytes() + bytes as u64;
+        let spares = self.extents.spare.len().checked_sub(claim.leaves()).ok_or(Full::Extents)? as u64;
+        if self.extents.room(spares, max_frame) < wanted {
+            self.extents.leave_head |= claim == Claim::Changes && self.extents.is_short();
+            return Err(Full::Extents);
+        }
+        // Batches that wait for the head must not be carried into the reserve by what comes behind them.
+        if claim != Claim::Batches
+            && self.extents.room(0, max_frame) < wanted
+            && self.queue.open().is_some_and(|frame| frame.entries > 0)
+        {
+            self.close_frame();
         }
         Ok(())
     }

@@ -64,6 +64,24 @@ impl Arena {
         }
     }
 
+    /// Takes in more blocks, of the same size as the first ones and named after them.
+    pub(crate) fn grow(&mut self, blocks: Vec<Block>) {
+        for block in blocks {
+            assert_eq!(block.len(), self.block_bytes as usize, "blocks of the window are of one size");
+            let index = self.pieces.len() as BlockIndex;
+            let at =
+                block.id().0.checked_sub(self.first_id).expect("a later block has a later name") as usize;
+            if self.by_id.len() <= at {
+                self.by_id.resize(at + 1, None);
+            }
+            assert!(self.by_id[at].replace(index).is_none(), "a block is given once");
+            self.pieces.push(Piece { block, cursor: 0, holds: 0, pins: 0, end_entry: 0 });
+            self.free.push(index);
+        }
+        self.used.reserve(self.pieces.len() - self.used.len());
+        self.free.reserve(self.pieces.len() - self.free.len());
+    }
+
     pub(crate) const fn block_bytes(&self) -> u32 {
         self.block_bytes
     }
@@ -198,6 +216,37 @@ mod tests {
         assert_eq!(arena.wanted(), None);
         assert_eq!(arena.evict_oldest(), Some(0));
         assert_eq!(arena.free_blocks(), 2);
+    }
+
+    #[test]
+    fn a_grown_window_evicts_later_and_finds_all_its_blocks() {
+        let mut arena = arena();
+        for _ in 0..3 {
+            arena.advance();
+            arena.carve(4096);
+        }
+        assert_eq!(arena.free_blocks(), 0);
+        // Others have taken names in between.
+        arena.grow((20..22).map(|id| Block::heap(BlockId(id), 8192)).collect());
+        assert_eq!(arena.free_blocks(), 2);
+        for _ in 0..2 {
+            arena.advance();
+            arena.carve(4096);
+        }
+        let (index, cursor) = arena.cursor().expect("one is current");
+        assert_eq!((cursor, arena.free_blocks()), (4096, 0));
+        let slice = arena.slice(index, 0, 1);
+        assert!((20..22).contains(&slice.block.0) && arena.index_of(slice.block) == Some(index));
+        assert_eq!(arena.index_of(BlockId(10)), None);
+        assert_eq!(arena.usage().0, 5 * 4096, "nothing was evicted");
+        assert!(arena.evict_oldest().is_some());
+        assert_eq!(arena.usage().0, 4 * 4096);
+    }
+
+    #[test]
+    #[should_panic(expected = "of one size")]
+    fn a_block_of_another_size_does_not_come_into_the_window() {
+        arena().grow(vec![Block::heap(BlockId(20), 4096)]);
     }
 
     #[test]

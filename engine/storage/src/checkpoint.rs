@@ -1,26 +1,31 @@
 //! Checkpoints: entries of the log that make everything before them unnecessary for a restart.
 //!
-//! A checkpoint is a run of consecutive entries: the log's own parts (closed extents with level 1 of the index,
-//! and in a full one the group table), then the owner's parts, opaque. It states the log as of its first entry.
-//! A full one replaces all before it; incremental ones add to it. The superblock names the chain.
+//! A checkpoint is a row of entries: the log's own parts (closed extents, groups with level 1 of the index), then
+//! the owner's parts, opaque. It states the log as of its first entry; the others follow as there is room, a bounded
+//! number of bytes a frame, with whatever else is appended between them. A full one replaces all before it;
+//! incremental ones add to it. The superblock names the chain, each one only when its last entry is durable: one that
+//! was cut short is never looked at.
 //!
-//! **Invariant:** a checkpoint lists every closed extent with a durable footer, so it is made only when all
-//! footers are durable; what it leaves out may be recycled once it and the superblock that names it are durable.
+//! **Invariant:** a checkpoint covers every closed extent, so it is made only when all footers are durable; what it
+//! leaves out may be recycled once it and the superblock that names it are durable.
 
-use corelog_model::GroupId;
+use corelog_model::{GroupId, Term};
 
 use crate::append::Place;
-use crate::error::Full;
-use crate::extent::{Extents, FooterAt, Live};
+use crate::extent::{Claim, Extents, Fate, FooterAt, Live};
 use crate::frame::{EntryKind, field};
-use crate::groups::{Groups, Row};
+use crate::groups::{Group, Groups, Row};
 use crate::log::Log;
 use crate::superblock::{CHECKPOINTS_MAX, CheckpointAt};
 
 /// Bytes before the content of a part.
 pub const PART_HEADER_BYTES: usize = 32;
 /// Content of one part of the log's own at most.
-const PART_BYTES: usize = 256 << 10;
+const PART_BYTES: usize = 64 << 10;
+/// Of a checkpoint in one frame, at most, unless a single part is larger: batches wait no longer than for this much.
+const FRAME_BYTES: usize = 256 << 10;
+/// What the buffers have room for from the start; they grow with the number of groups and extents.
+const BUFFER_BYTES: usize = 1 << 20;
 /// Every so many checkpoints one is full.
 const FULL_EVERY: usize = 8;
 const _: () = assert!(FULL_EVERY <= CHECKPOINTS_MAX);
@@ -46,13 +51,13 @@ pub(crate) struct PartHeader {
 }
 
 impl PartHeader {
-    fn encode(&self, out: &mut Vec<u8>) {
-        out.extend(self.id.to_le_bytes());
-        out.extend(self.part.to_le_bytes());
-        out.extend(self.parts.to_le_bytes());
-        out.extend((self.kind as u32).to_le_bytes());
-        out.extend(u32::from(self.owner).to_le_bytes());
-        out.extend([0; 8]);
+    fn encode(&self, out: &mut [u8]) {
+        out[0..8].copy_from_slice(&self.id.to_le_bytes());
+        out[8..12].copy_from_slice(&self.part.to_le_bytes());
+        out[12..16].copy_from_slice(&self.parts.to_le_bytes());
+        out[16..20].copy_from_slice(&(self.kind as u32).to_le_bytes());
+        out[20..24].copy_from_slice(&u32::from(self.owner).to_le_bytes());
+        out[24..32].fill(0);
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Option<(Self, &[u8])> {
@@ -73,15 +78,59 @@ impl PartHeader {
     }
 }
 
-struct Pending {
+/// The parts of a checkpoint, one behind the other in one buffer that is used again and again.
+#[derive(Debug, Default)]
+pub struct Parts {
+    /// Each part behind room for its header.
+    bytes: Vec<u8>,
+    /// Where each part ends.
+    ends: Vec<usize>,
+}
+
+impl Parts {
+    /// No parts yet; room for about so many bytes of them.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self { bytes: Vec::with_capacity(bytes), ends: Vec::with_capacity(64) }
+    }
+
+    /// Adds a part: at most `max_batch_bytes` less [`PART_HEADER_BYTES`].
+    pub fn push(&mut self, content: &[u8]) {
+        self.bytes.extend([0; PART_HEADER_BYTES]);
+        self.bytes.extend_from_slice(content);
+        self.ends.push(self.bytes.len());
+    }
+
+    /// Forgets all parts and keeps the memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+    }
+
+    fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Where a part lies, its header included.
+    fn range(&self, at: usize) -> std::ops::Range<usize> {
+        let start = at.checked_sub(1).map_or(0, |before| self.ends[before]);
+        start..self.ends[at]
+    }
+}
+
+/// A checkpoint from its first part until the superblock may name it.
+struct Writing {
     id: u64,
     kind: CheckpointKind,
+    /// Parts appended.
+    appended: usize,
+    /// Frames of the first part and of the last one appended, and the bytes of parts in the latter.
     first_sequence: u64,
     last_sequence: u64,
+    in_frame: usize,
     at: Option<CheckpointAt>,
-    /// Extents up to this generation are left out.
-    recycles: Option<u64>,
-    /// Extents up to this one are listed or left out.
+    /// It leaves extents out.
+    leaves: bool,
+    /// Extents up to this generation are listed or left out.
     covers: u64,
 }
 
@@ -92,180 +141,250 @@ pub(crate) struct Checkpoints {
     /// Newest generation that a durable checkpoint covers.
     pub(crate) listed: u64,
     interval_bytes: u64,
-    pending: Option<Pending>,
-    /// A superblock version and what may be recycled once it is settled.
-    settling: Option<(u64, u64)>,
-    scratch: Vec<u8>,
+    /// Content of a part of the log's own.
+    part_bytes: usize,
+    writing: Option<Writing>,
+    /// The superblock version after which nothing points at what was left out.
+    settling: Option<u64>,
+    /// The log's own parts of the checkpoint that is being written, the owner's, and the former not yet cut up.
+    own: Parts,
+    owner: Parts,
+    state: Vec<u8>,
 }
 
 impl Checkpoints {
-    pub(crate) const fn new(interval_bytes: u64, next_id: u64, listed: u64) -> Self {
+    /// Ids are never given twice: they begin with the term.
+    pub(crate) fn new(interval_bytes: u64, term: Term, listed: u64, max_batch_bytes: u32) -> Self {
         Self {
             since_bytes: 0,
-            next_id,
+            next_id: u64::from(term.0) << 32,
             listed,
             interval_bytes,
-            pending: None,
+            part_bytes: PART_BYTES.min(max_batch_bytes as usize - PART_HEADER_BYTES),
+            writing: None,
             settling: None,
-            scratch: Vec::new(),
+            own: Parts::with_capacity(BUFFER_BYTES),
+            owner: Parts::with_capacity(BUFFER_BYTES),
+            state: Vec::with_capacity(BUFFER_BYTES),
         }
     }
 
     pub(crate) fn placed(&mut self, sequence: u64, place: Place) {
-        if let Some(pending) = self.pending.as_mut().filter(|pending| pending.first_sequence == sequence) {
-            pending.at = Some(CheckpointAt {
+        let Some(writing) = &mut self.writing else { return };
+        if writing.first_sequence == sequence {
+            writing.at = Some(CheckpointAt {
                 generation: place.generation,
                 position: place.position,
-                id: pending.id,
+                id: writing.id,
                 extent: place.extent,
+                spans: 0,
             });
+        }
+        if let Some(at) = writing.at.as_mut().filter(|_| writing.last_sequence == sequence) {
+            at.spans = (place.generation - at.generation) as u32;
         }
     }
 
-    /// The generation up to which extents are no longer pointed at, once.
-    pub(crate) fn recyclable(&mut self, settled: u64) -> Option<u64> {
-        self.settling.take_if(|(version, _)| *version <= settled).map(|(_, generation)| generation)
+    /// Whether extents that were left out are no longer pointed at; once.
+    pub(crate) fn recyclable(&mut self, settled: u64) -> bool {
+        self.settling.take_if(|version| *version <= settled).is_some()
+    }
+
+    pub(crate) const fn is_idle(&self) -> bool {
+        self.writing.is_none() && self.settling.is_none()
+    }
+
+    /// Payload of the next part to be appended, if there is one.
+    fn next_part(&self) -> Option<usize> {
+        let at = self.writing.as_ref()?.appended;
+        let parts = if at < self.own.len() { &self.own } else { &self.owner };
+        let at = if at < self.own.len() { at } else { at - self.own.len() };
+        (at < parts.len()).then(|| parts.range(at).len())
     }
 }
 
 impl Log {
-    /// Which checkpoint the log would like its owner to make now, if any. Take [`Log::moved_starts`] first.
-    pub fn wants_checkpoint(&self) -> Option<CheckpointKind> {
+    /// Which checkpoint the log would like its owner to make now, if any; it has room for the beginning of it. Take
+    /// [`Log::moved_starts`] first.
+    pub fn wants_checkpoint(&mut self) -> Option<CheckpointKind> {
+        let kind = self.due_checkpoint()?;
+        self.room(1, PART_HEADER_BYTES + self.checkpoints.part_bytes, Claim::Own).ok()?;
+        Some(kind)
+    }
+
+    fn due_checkpoint(&self) -> Option<CheckpointKind> {
         let checkpoints = &self.checkpoints;
-        if checkpoints.pending.is_some() || checkpoints.settling.is_some() || !self.footers.settled() {
+        if !checkpoints.is_idle() || !self.footers.settled() || self.commit.read_only {
             return None;
         }
-        let chain = self.superblock.current.checkpoints.len();
-        if self.extents.doomed > 0 {
+        if self.extents.frees {
             return Some(CheckpointKind::Full);
         }
-        if checkpoints.since_bytes < checkpoints.interval_bytes {
+        // The next start does not get the extent of a checkpoint back.
+        if checkpoints.since_bytes < checkpoints.interval_bytes || self.extents.spare.len() < 2 {
             return None;
         }
-        Some(match chain {
+        Some(match self.superblock.current.checkpoints.len() {
             0 | FULL_EVERY.. => CheckpointKind::Full,
+            _ if self.extents.refused => CheckpointKind::Full,
             _ => CheckpointKind::Incremental,
         })
     }
 
-    /// Writes a checkpoint: `parts` are the owner's state as of now, in order, each at most `max_batch_bytes`
-    /// less [`PART_HEADER_BYTES`]; for an incremental one, what changed since the one before. All of it has to
-    /// fit into the live window at once.
+    /// Begins a checkpoint: `parts` are the owner's state as of now, in order; for an incremental one, what changed
+    /// since the one before. They are taken, and written in the turns that follow, 256 KiB a frame at most, as there is
+    /// room; entries appended meanwhile are replayed after it.
     ///
     /// # Panics
-    /// When [`Log::wants_checkpoint`] did not ask for it, or for this kind of it.
-    pub fn checkpoint(&mut self, kind: CheckpointKind, parts: &[&[u8]]) -> Result<(), Full> {
+    /// When [`Log::wants_checkpoint`] has not asked for it, or for this kind of it, in this turn.
+    pub fn checkpoint(&mut self, kind: CheckpointKind, parts: &mut Parts) {
         let wanted = self.wants_checkpoint().expect("a checkpoint is made when the log wants one");
         assert!(kind == CheckpointKind::Full || wanted == kind, "a full checkpoint is due");
-        let doomed = match self.extents.doomed {
-            0 => None,
-            doomed => Some(self.extents.live[doomed - 1].generation),
-        };
-        let mut own = Vec::new();
-        encode_state(kind, self.checkpoints.listed, doomed, &self.extents, &self.groups, &mut own);
-        let own_bytes = PART_BYTES.min(self.config.max_batch_bytes as usize - PART_HEADER_BYTES);
-        let own: Vec<&[u8]> = own.chunks(own_bytes).collect();
-        let count = own.len() + parts.len();
-        let content: usize = own.iter().chain(parts).map(|part| part.len() + PART_HEADER_BYTES + 16).sum();
-        self.room(count, content, 0)?;
-
-        let id = self.checkpoints.next_id;
-        self.checkpoints.next_id += 1;
-        let mut scratch = std::mem::take(&mut self.checkpoints.scratch);
-        let (mut first, mut last) = (None, 0);
-        let all = own.iter().map(|part| (false, *part)).chain(parts.iter().map(|part| (true, *part)));
-        for (number, (owner, part)) in all.enumerate() {
-            scratch.clear();
-            PartHeader { id, part: number as u32, parts: count as u32, kind, owner }.encode(&mut scratch);
-            scratch.extend_from_slice(part);
-            let appended = self.append_control(EntryKind::Checkpoint, GroupId::LOG, 0, &scratch);
-            first.get_or_insert(appended.frame);
-            last = appended.frame;
+        let leaves = kind == CheckpointKind::Full && self.extents.leave_out();
+        let checkpoints = &mut self.checkpoints;
+        let covers = self.extents.indexed().unwrap_or(0).max(checkpoints.listed);
+        checkpoints.state.clear();
+        encode_state(kind, checkpoints.listed, covers, &self.extents, &self.groups, &mut checkpoints.state);
+        checkpoints.own.clear();
+        for part in checkpoints.state.chunks(checkpoints.part_bytes) {
+            checkpoints.own.push(part);
         }
-        self.checkpoints.scratch = scratch;
-        self.checkpoints.since_bytes = 0;
-        self.checkpoints.pending = Some(Pending {
+        std::mem::swap(&mut checkpoints.owner, parts);
+        parts.clear();
+        let id = checkpoints.next_id;
+        checkpoints.next_id += 1;
+        checkpoints.since_bytes = 0;
+        checkpoints.writing = Some(Writing {
             id,
             kind,
-            first_sequence: first.expect("the log's own part is never empty"),
-            last_sequence: last,
+            appended: 0,
+            first_sequence: 0,
+            last_sequence: 0,
+            in_frame: 0,
             at: None,
-            recycles: doomed,
-            covers: covers(self.checkpoints.listed, doomed, &self.extents),
+            leaves,
+            covers,
         });
-        Ok(())
+        // The first part stands where the state was taken: nothing comes between.
+        self.append_part();
     }
 
-    /// Frames up to `sequence` are durable: the superblock may name a checkpoint in them.
+    /// Appends what the frame that is open, or the next one, takes of the checkpoint.
+    pub(crate) fn write_checkpoint(&mut self) {
+        while let Some(length) = self.checkpoints.next_part() {
+            let Some(writing) = &self.checkpoints.writing else { return };
+            let open = self.queue.open().is_some_and(|frame| frame.sequence == writing.last_sequence);
+            let full = open && writing.in_frame + length > FRAME_BYTES;
+            if full || self.room(1, length, Claim::Own).is_err() {
+                return;
+            }
+            self.append_part();
+        }
+    }
+
+    /// There is room for the next part.
+    fn append_part(&mut self) {
+        let checkpoints = &mut self.checkpoints;
+        let Some(writing) = &checkpoints.writing else { return };
+        let (own, count) = (checkpoints.own.len(), checkpoints.own.len() + checkpoints.owner.len());
+        let number = writing.appended;
+        let header = PartHeader {
+            id: writing.id,
+            part: number as u32,
+            parts: count as u32,
+            kind: writing.kind,
+            owner: number >= own,
+        };
+        let parts = if number < own { &mut checkpoints.own } else { &mut checkpoints.owner };
+        let range = parts.range(if number < own { number } else { number - own });
+        let mut bytes = std::mem::take(&mut parts.bytes);
+        header.encode(&mut bytes[range.start..range.start + PART_HEADER_BYTES]);
+        let appended = self.append_control(EntryKind::Checkpoint, GroupId::LOG, 0, &bytes[range.clone()]);
+        let checkpoints = &mut self.checkpoints;
+        let parts = if number < own { &mut checkpoints.own } else { &mut checkpoints.owner };
+        parts.bytes = bytes;
+        let Some(writing) = &mut checkpoints.writing else { return };
+        if number == 0 {
+            writing.first_sequence = appended.frame;
+        }
+        let same = writing.last_sequence == appended.frame;
+        writing.in_frame = if same { writing.in_frame } else { 0 } + range.len();
+        writing.last_sequence = appended.frame;
+        writing.appended += 1;
+    }
+
+    /// Frames up to `sequence` are durable: the superblock may name a checkpoint that ends in them.
     pub(crate) fn checkpoint_durable(&mut self, sequence: u64) {
-        let Some(pending) = self.checkpoints.pending.take_if(|pending| pending.last_sequence <= sequence)
-        else {
+        if self.checkpoints.next_part().is_some() {
+            return;
+        }
+        let Some(done) = self.checkpoints.writing.take_if(|writing| writing.last_sequence <= sequence) else {
             return;
         };
-        let at = pending.at.expect("a durable frame has a place");
+        let at = done.at.expect("a durable frame has a place");
         let chain = &mut self.superblock.current.checkpoints;
-        if pending.kind == CheckpointKind::Full {
+        if done.kind == CheckpointKind::Full {
             chain.clear();
         }
         chain.push(at);
         self.note_written_extents();
         let version = self.superblock.touch();
-        self.checkpoints.listed = self.checkpoints.listed.max(pending.covers);
-        self.checkpoints.settling = pending.recycles.map(|generation| (version, generation));
+        self.checkpoints.listed = self.checkpoints.listed.max(done.covers);
+        self.checkpoints.settling = done.leaves.then_some(version);
         self.counters.checkpoints += 1;
     }
 }
 
 /// Bytes of a group in the log's own parts, of an extent, of a footer's place, of a row.
-pub const GROUP_BYTES: usize = 32;
-/// Bytes of a closed extent before its footers and rows.
-pub const EXTENT_BYTES: usize = 64;
+pub const GROUP_BYTES: usize = 40;
+/// Bytes of a closed extent before its footers.
+pub const EXTENT_BYTES: usize = 56;
 /// Bytes of the place of a footer part.
 pub const FOOTER_AT_BYTES: usize = 24;
 /// Bytes of a level 1 row.
 pub const ROW_BYTES: usize = 32;
 
-/// The newest generation that need not be scanned: it is listed, or taken by recycling. The checkpoint itself may
-/// come to lie in an extent later than the next one.
-fn covers(listed: u64, doomed: Option<u64>, extents: &Extents) -> u64 {
-    let closed = extents.live.iter().filter(|live| !live.footers.is_empty());
-    let newest = closed.map(|live| live.generation).max().unwrap_or(0);
-    newest.max(listed).max(doomed.unwrap_or(0))
-}
-
+/// The extents and groups of a full checkpoint, or what came to them after generation `listed`; `covers` need not be
+/// scanned. The checkpoint itself may come to lie in an extent later than the next one.
 fn encode_state(
     kind: CheckpointKind,
     listed: u64,
-    doomed: Option<u64>,
+    covers: u64,
     extents: &Extents,
     groups: &Groups,
     out: &mut Vec<u8>,
 ) {
     let full = kind == CheckpointKind::Full;
-    let from = if full { doomed.map_or(0, |generation| generation + 1) } else { listed + 1 };
-    let chosen = || extents.live.iter().filter(|live| live.generation >= from && !live.footers.is_empty());
-    let table = || groups.iter().filter(|(_, group)| full && !group.dropped);
+    let from = if full { 0 } else { listed + 1 };
+    let staying = |live: &&Live| live.indexed && live.fate == Fate::Stays && live.generation >= from;
+    let chosen = || extents.live.iter().filter(staying);
+    let rows_of = |group: &Group| {
+        let first = group.rows.partition_point(|row| row.generation < from);
+        group.rows.range(first..).len()
+    };
+    let table = || groups.iter().filter(|(_, group)| !group.dropped && (full || rows_of(group) > 0));
     out.extend((table().count() as u32).to_le_bytes());
     out.extend((chosen().count() as u32).to_le_bytes());
-    out.extend(covers(listed, doomed, extents).to_le_bytes());
+    out.extend(covers.to_le_bytes());
+    chosen().for_each(|live| encode_extent(live, out));
     for (_, group) in table() {
+        let rows = rows_of(group);
         out.extend(group.id.0.to_le_bytes());
         out.extend(group.log_start.to_le_bytes());
         out.extend(group.log_end.to_le_bytes());
         out.extend(group.last_index.to_le_bytes());
-    }
-    for live in chosen() {
-        encode_extent(live, groups, out);
+        out.extend((rows as u32).to_le_bytes());
+        out.extend([0; 4]);
+        for row in group.rows.range(group.rows.len() - rows..) {
+            out.extend(row.generation.to_le_bytes());
+            out.extend(row.first_offset.to_le_bytes());
+            out.extend(row.last_offset.to_le_bytes());
+            out.extend(row.max_timestamp_us.to_le_bytes());
+        }
     }
 }
 
-fn encode_extent(live: &Live, groups: &Groups, out: &mut Vec<u8>) {
-    let rows = || {
-        groups.iter().filter(|(_, group)| !group.dropped).filter_map(|(_, group)| {
-            let at = group.rows.binary_search_by_key(&live.generation, |row| row.generation).ok()?;
-            Some((group.id, group.rows[at]))
-        })
-    };
+fn encode_extent(live: &Live, out: &mut Vec<u8>) {
     out.extend(live.generation.to_le_bytes());
     out.extend(live.first_sequence.to_le_bytes());
     out.extend(live.last_sequence.to_le_bytes());
@@ -273,19 +392,12 @@ fn encode_extent(live: &Live, groups: &Groups, out: &mut Vec<u8>) {
     out.extend(live.extent.to_le_bytes());
     out.extend(u32::from(live.worthy).to_le_bytes());
     out.extend((live.footers.len() as u32).to_le_bytes());
-    out.extend((rows().count() as u32).to_le_bytes());
-    out.extend([0; 16]);
+    out.extend([0; 12]);
     for footer in &live.footers {
         out.extend(footer.generation.to_le_bytes());
         out.extend(footer.sequence.to_le_bytes());
         out.extend(footer.position.to_le_bytes());
         out.extend(footer.length.to_le_bytes());
-    }
-    for (group, row) in rows() {
-        out.extend(group.0.to_le_bytes());
-        out.extend(row.first_offset.to_le_bytes());
-        out.extend(row.last_offset.to_le_bytes());
-        out.extend(row.max_timestamp_us.to_le_bytes());
     }
 }
 
@@ -301,7 +413,28 @@ fn pieces<'a>(bytes: &mut &'a [u8], count: u32, size: usize) -> Option<std::slic
 pub(crate) fn decode_state(mut bytes: &[u8], extents: &mut Extents, groups: &mut Groups) -> Option<u64> {
     let head = pieces(&mut bytes, 1, 16)?.next()?;
     let (table, closed, covers) = (field!(head, 0, u32), field!(head, 4, u32), field!(head, 8, u64));
-    for piece in pieces(&mut bytes, table, GROUP_BYTES)? {
+    for _ in 0..closed {
+        let piece = pieces(&mut bytes, 1, EXTENT_BYTES)?.next()?;
+        let generation = field!(piece, 0, u64);
+        let footers = pieces(&mut bytes, field!(piece, 40, u32), FOOTER_AT_BYTES)?;
+        if extents.live.back().is_some_and(|live| live.generation >= generation) {
+            return None;
+        }
+        let mut live = Live::begun(field!(piece, 32, u32), generation, field!(piece, 8, u64), 0);
+        live.last_sequence = field!(piece, 16, u64);
+        live.end = field!(piece, 24, u64);
+        live.worthy = field!(piece, 36, u32) != 0;
+        live.indexed = true;
+        live.footers.extend(footers.map(|footer| FooterAt {
+            generation: field!(footer, 0, u64),
+            sequence: field!(footer, 8, u64),
+            position: field!(footer, 16, u32),
+            length: field!(footer, 20, u32),
+        }));
+        extents.live.push_back(live);
+    }
+    for _ in 0..table {
+        let piece = pieces(&mut bytes, 1, GROUP_BYTES)?.next()?;
         let slot = groups.slot(GroupId(field!(piece, 0, u64)));
         let group = groups.at_mut(slot);
         group.log_start = field!(piece, 8, u64);
@@ -310,52 +443,28 @@ pub(crate) fn decode_state(mut bytes: &[u8], extents: &mut Extents, groups: &mut
         if group.log_start > group.log_end {
             return None;
         }
-    }
-    for _ in 0..closed {
-        let piece = pieces(&mut bytes, 1, EXTENT_BYTES)?.next()?;
-        let generation = field!(piece, 0, u64);
-        let footers = pieces(&mut bytes, field!(piece, 40, u32), FOOTER_AT_BYTES)?;
-        if extents.live.back().is_some_and(|live| live.generation >= generation) {
-            return None;
-        }
-        extents.live.push_back(Live {
-            generation,
-            first_sequence: field!(piece, 8, u64),
-            last_sequence: field!(piece, 16, u64),
-            end: field!(piece, 24, u64),
-            extent: field!(piece, 32, u32),
-            worthy: field!(piece, 36, u32) != 0,
-            prepared: 0,
-            footers: footers
-                .map(|footer| FooterAt {
-                    generation: field!(footer, 0, u64),
-                    sequence: field!(footer, 8, u64),
-                    position: field!(footer, 16, u32),
-                    length: field!(footer, 20, u32),
-                })
-                .collect(),
-        });
-        for piece in pieces(&mut bytes, field!(piece, 44, u32), ROW_BYTES)? {
-            decode_row(piece, generation, groups)?;
+        for row in pieces(&mut bytes, field!(piece, 32, u32), ROW_BYTES)? {
+            decode_row(row, extents, group)?;
         }
     }
     bytes.is_empty().then_some(covers)
 }
 
-fn decode_row(piece: &[u8], generation: u64, groups: &mut Groups) -> Option<()> {
-    let slot = groups.slot(GroupId(field!(piece, 0, u64)));
+fn decode_row(piece: &[u8], extents: &mut Extents, group: &mut Group) -> Option<()> {
     let row = Row {
-        generation,
+        generation: field!(piece, 0, u64),
         first_offset: field!(piece, 8, u64),
         last_offset: field!(piece, 16, u64),
         max_timestamp_us: field!(piece, 24, u64),
     };
-    let group = groups.at_mut(slot);
-    let follows = group.rows.back().is_none_or(|last| last.last_offset < row.first_offset);
-    if !follows || row.first_offset > row.last_offset || row.last_offset == u64::MAX {
+    let follows = group
+        .rows
+        .back()
+        .is_none_or(|last| last.last_offset < row.first_offset && last.generation < row.generation);
+    if !follows || row.first_offset > row.last_offset || row.last_offset >= group.log_end {
         return None;
     }
-    group.log_end = group.log_end.max(row.last_offset + 1);
+    extents.by_generation_mut(row.generation)?.groups += 1;
     group.rows.push_back(row);
     Some(())
 }
@@ -364,58 +473,63 @@ fn decode_row(piece: &[u8], generation: u64, groups: &mut Groups) -> Option<()> 
 mod tests {
     use super::*;
 
-    fn state() -> (Extents, Groups) {
+    /// The first `closed` of five extents are closed, the next one is the head.
+    fn state(closed: u64) -> (Extents, Groups) {
         let (mut extents, mut groups) = (Extents::new(1 << 20), Groups::default());
-        for at in 0..5_u64 {
-            extents.live.push_back(Live {
-                extent: at as u32,
-                generation: at + 1,
-                first_sequence: at * 10 + 1,
-                last_sequence: at * 10 + 10,
-                end: 8192,
-                prepared: 0,
-                worthy: true,
-                footers: vec![
-                    FooterAt { generation: at + 2, sequence: 3, position: 4, length: 5 };
-                    at as usize % 3 + 1
-                ],
-            });
+        for at in 0..=closed {
+            let mut live = Live::begun(at as u32, at + 1, at * 10 + 1, 0);
+            (live.last_sequence, live.end, live.worthy) = (at * 10 + 10, 8192, true);
+            if at == closed {
+                extents.live.push_back(live);
+                break;
+            }
+            (live.groups, live.indexed) = (at as u32 + 1, true);
+            let footer = FooterAt { generation: at + 2, sequence: 3, position: 4, length: 5 };
+            live.footers = vec![footer; at as usize % 3 + 1];
+            extents.live.push_back(live);
             for group in 0..=at {
                 let slot = groups.slot(GroupId(16 + group));
                 let group = groups.at_mut(slot);
-                let first = group.log_end;
+                let (first_offset, last_offset) = (group.log_end, group.log_end + 99);
                 group.log_end += 100;
-                let last_offset = group.log_end - 1;
                 group.rows.push_back(Row {
                     generation: at + 1,
-                    first_offset: first,
+                    first_offset,
                     last_offset,
                     max_timestamp_us: at,
                 });
             }
         }
-        extents.live.back_mut().expect("five").footers.clear();
         (extents, groups)
+    }
+
+    fn encoded(kind: CheckpointKind, listed: u64, (extents, groups): &(Extents, Groups)) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let covers = extents.indexed().expect("closed ones");
+        encode_state(kind, listed, covers, extents, groups, &mut bytes);
+        bytes
     }
 
     #[test]
     fn a_full_and_an_incremental_checkpoint_restore_what_one_full_one_does() {
-        let (extents, groups) = state();
-        let mut whole = Vec::new();
-        encode_state(CheckpointKind::Full, 0, None, &extents, &groups, &mut whole);
-        let (mut first, mut second) = (Vec::new(), Vec::new());
-        let mut early = Extents::new(1 << 20);
-        early.live.extend(extents.live.iter().take(2).cloned());
-        encode_state(CheckpointKind::Full, 0, None, &early, &groups, &mut first);
-        encode_state(CheckpointKind::Incremental, 2, None, &extents, &groups, &mut second);
-
-        let (mut a, mut b) =
-            ((Extents::new(1 << 20), Groups::default()), (Extents::new(1 << 20), Groups::default()));
-        decode_state(&whole, &mut a.0, &mut a.1).expect("sound");
-        decode_state(&first, &mut b.0, &mut b.1).expect("sound");
-        decode_state(&second, &mut b.0, &mut b.1).expect("sound");
+        let mut restored = Vec::new();
+        let all = state(4);
+        let first = (CheckpointKind::Full, 0, &state(2));
+        for chain in
+            [vec![(CheckpointKind::Full, 0, &all)], vec![first, (CheckpointKind::Incremental, 2, &all)]]
+        {
+            let (mut extents, mut groups) = (Extents::new(1 << 20), Groups::default());
+            for (kind, listed, state) in chain {
+                let bytes = encoded(kind, listed, state);
+                let covers = state.0.indexed();
+                assert_eq!(decode_state(&bytes, &mut extents, &mut groups), covers);
+            }
+            assert_eq!(extents.live.len(), 4, "the head is not listed");
+            assert!(extents.live.iter().zip(1..).all(|(live, groups)| live.groups == groups));
+            restored.push((extents, groups));
+        }
+        let (a, b) = (&restored[0], &restored[1]);
         assert_eq!(a.0.live, b.0.live);
-        assert_eq!(a.0.live.len(), 4, "the head is not listed");
         for (slot, group) in a.1.iter() {
             let other = b.1.at(slot);
             assert_eq!((group.id, &group.rows, group.log_end), (other.id, &other.rows, other.log_end));
@@ -424,9 +538,7 @@ mod tests {
 
     #[test]
     fn a_checkpoint_that_is_cut_short_or_too_long_is_refused() {
-        let (extents, groups) = state();
-        let mut whole = Vec::new();
-        encode_state(CheckpointKind::Full, 0, None, &extents, &groups, &mut whole);
+        let mut whole = encoded(CheckpointKind::Full, 0, &state(4));
         for length in 0..whole.len() {
             let (mut extents, mut groups) = (Extents::new(1 << 20), Groups::default());
             assert_eq!(decode_state(&whole[..length], &mut extents, &mut groups), None, "{length} bytes");
@@ -437,12 +549,27 @@ mod tests {
 
     #[test]
     fn what_recycling_takes_is_left_out() {
-        let (extents, groups) = state();
-        let mut bytes = Vec::new();
-        encode_state(CheckpointKind::Full, 0, Some(2), &extents, &groups, &mut bytes);
+        let mut state = state(4);
+        assert_eq!(state.0.doom(3), Some(2));
+        state.1.slots().for_each(|slot| state.1.at_mut(slot).rows.retain(|row| row.generation > 2));
+        assert!(state.0.leave_out());
+        let bytes = encoded(CheckpointKind::Full, 0, &state);
         let mut restored = Extents::new(1 << 20);
         decode_state(&bytes, &mut restored, &mut Groups::default()).expect("sound");
         let generations: Vec<u64> = restored.live.iter().map(|live| live.generation).collect();
         assert_eq!(generations, [3, 4]);
+    }
+
+    #[test]
+    fn parts_lie_one_behind_the_other_each_with_room_for_its_header() {
+        let mut parts = Parts::default();
+        for content in [&b"one"[..], b"", b"three"] {
+            parts.push(content);
+        }
+        let found: Vec<&[u8]> =
+            (0..parts.len()).map(|at| &parts.bytes[parts.range(at)][PART_HEADER_BYTES..]).collect();
+        assert_eq!(found, [&b"one"[..], b"", b"three"]);
+        parts.clear();
+        assert_eq!(parts.len(), 0);
     }
 }

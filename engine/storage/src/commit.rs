@@ -9,6 +9,7 @@ use corelog_model::time::Now;
 
 use crate::append::Place;
 use crate::config::DurableMethod;
+use crate::extent::Claim;
 use crate::frame::{FLAG_BEACON, FLAG_FIRST, FLAG_START, FrameHeader, Seal};
 use crate::index::Run;
 use crate::log::Log;
@@ -111,7 +112,8 @@ impl Log {
     fn submit(&mut self, now: Now, out: &mut Vec<DiskOp>) -> bool {
         let frame = self.queue.frames[self.commit.submitted_frames];
         let length = u64::from(frame.length);
-        let fits = self.extents.head().is_some_and(|head| head.end + length <= self.extents.bytes);
+        let fits = !self.extents.leave_head
+            && self.extents.head().is_some_and(|head| head.end + length <= self.extents.bytes);
         let mut flags = frame.flags;
         let mut seal = Seal::default();
         if !fits {
@@ -200,12 +202,25 @@ impl Log {
     fn roll(&mut self, sequence: u64, length: u64) -> Option<Seal> {
         let (seal, head) = self.extents.roll(sequence, length)?;
         let generation = head.generation;
-        if self.runs.generation().is_some() {
-            let (closed, runs) = self.runs.close(&mut self.groups);
-            self.footers.closed(closed, runs);
-        }
+        self.close_runs();
         self.runs.restart(generation, sequence, &mut self.groups);
         Some(seal)
+    }
+
+    /// The index of the extent that was the head: it goes to a footer, unless there is nothing in it.
+    fn close_runs(&mut self) {
+        if self.runs.generation().is_none() {
+            return;
+        }
+        let (closed, runs) = self.runs.close(&mut self.groups, self.footers.buffer());
+        let live = self.extents.by_generation_mut(closed).expect("runs are of a live extent");
+        live.groups = runs.groups(&self.groups);
+        live.indexed = runs.sorted.is_empty();
+        if live.indexed {
+            self.footers.take_back(runs.sorted);
+        } else {
+            self.footers.closed(closed, runs);
+        }
     }
 
     fn sync(&mut self, out: &mut Vec<DiskOp>) {
@@ -222,9 +237,11 @@ impl Log {
 
     /// A frame without entries, when the last one has no successor to prove it durable.
     fn beacon(&mut self, now: Now) {
-        let due = self.commit.last_durable_us.saturating_add(self.config.beacon_us);
+        let due_us = self.commit.last_durable_us.saturating_add(self.config.beacon_us);
         let idle = self.commit.unproven && self.queue.frames.is_empty() && !self.commit.read_only;
-        if idle && now.mono_us >= due && self.room(1, 0, 0).is_ok() {
+        let leaves = self.extents.leave_head && self.queue.frames.is_empty();
+        let due = (idle && now.mono_us >= due_us) || leaves;
+        if due && !self.commit.read_only && self.room(1, 0, Claim::Own).is_ok() {
             self.open_frame(0, FLAG_BEACON);
         }
     }

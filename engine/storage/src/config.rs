@@ -6,6 +6,7 @@ use corelog_model::limits::{
 use corelog_model::{Block, LogId};
 
 use crate::frame::{ENTRY_HEADER_BYTES, FRAME_HEADER_BYTES};
+use crate::superblock::SUPERBLOCK_BYTES;
 
 /// Frames that may ever be in flight at once; recovery relies on it.
 pub const FRAMES_IN_FLIGHT_MAX: u8 = 16;
@@ -120,11 +121,14 @@ impl LogConfig {
         if memory.cold.is_empty() || memory.cold.iter().any(|block| block.len() < max_frame) {
             return Err(ConfigError::Cold { least: max_frame });
         }
+        if memory.page.len() < SUPERBLOCK_BYTES {
+            return Err(ConfigError::Page { least: SUPERBLOCK_BYTES });
+        }
         Ok(())
     }
 }
 
-/// The log's share of the arena, given once.
+/// The log's share of the arena at its start; the window may grow later.
 #[derive(Debug)]
 pub struct Memory {
     /// Frames are assembled here and stay for live readers; at least two, of equal size, each at least one
@@ -132,6 +136,8 @@ pub struct Memory {
     pub window: Vec<Block>,
     /// For reads from the disk; each at least one maximal frame.
     pub cold: Vec<Block>,
+    /// The superblock is written from it; at least one copy of it, 4 KiB.
+    pub page: Block,
 }
 
 /// What may change at run time.
@@ -168,6 +174,11 @@ pub enum ConfigError {
     EntriesInWindow,
     /// Fewer than two window blocks, of unequal sizes, or too small.
     Window {
+        /// Smallest block that works, bytes.
+        least: usize,
+    },
+    /// The superblock's block is too small.
+    Page {
         /// Smallest block that works, bytes.
         least: usize,
     },

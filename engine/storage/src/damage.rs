@@ -36,6 +36,10 @@ impl Damages {
         self.ranges.iter().find(holds).copied()
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Damage> {
+        self.ranges.iter()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.ranges.len()
     }

@@ -49,6 +49,13 @@ pub enum OpenError {
         /// Bytes, as the log was made.
         found: u64,
     },
+    /// The disk has no room for a new log: its head, and the reserve with which it still starts on a full disk.
+    NoRoom {
+        /// Extents that a new log needs.
+        extents: u64,
+        /// Bytes of each.
+        extent_bytes: u64,
+    },
     /// An extent the log needs is missing or has another size.
     MissingExtent {
         /// Its number.
@@ -76,6 +83,13 @@ impl fmt::Display for OpenError {
                 write!(f, "the log needs features unknown to this version: {incompatible:#x}")
             }
             Self::ExtentBytes { found } => write!(f, "the log was made with extents of {found} bytes"),
+            Self::NoRoom { extents, extent_bytes } => {
+                let bytes = extents * extent_bytes;
+                write!(
+                    f,
+                    "no space left for a new log: it needs {bytes} bytes, {extents} extents of {extent_bytes}"
+                )
+            }
             Self::MissingExtent { extent } => {
                 write!(f, "{} is missing or has another size", FileName::Extent(*extent))
             }

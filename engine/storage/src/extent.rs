@@ -1,8 +1,13 @@
 //! The extents of a log: which are live and in which order, which are spare, how the next ones are prepared.
 //!
-//! **Invariant:** a file is in exactly one of `live`, `spare`, `creating` or `retiring`; generations rise along
+//! **Invariants:** a file is in exactly one of `live`, `spare`, `creating` or `retiring`; generations rise along
 //! `live`; the last live extent is the head while `open`. An extent becomes spare only when nothing on the disk
 //! points into it any more.
+//!
+//! **A full disk.** Of the spares, batches leave [`RESERVE`], the owner's changes two and the log's own entries one:
+//! the next start always finds an extent for its first frame. Two beside the head, because a head that holds a
+//! change or a checkpoint is not given back by that start; the third is what the head itself was taken from. What
+//! holds no records any more is given back by a full checkpoint at the head, after which there are two again.
 
 use std::collections::VecDeque;
 
@@ -11,8 +16,44 @@ use crate::frame::Seal;
 /// Generations a start leaves out: more than extents that could have been begun, and left a frame behind,
 /// without leaving a first frame that verifies. So no generation is ever used twice.
 pub const GENERATIONS_SKIPPED: u64 = 64;
+/// Spares that batches never take.
+pub(crate) const RESERVE: usize = 3;
 /// Extents kept ready beside the head.
-pub(crate) const SPARES: usize = 2;
+pub(crate) const SPARES: usize = RESERVE + 1;
+
+/// Extents that are listed, and footers of each, without an allocation.
+const LIVE_RESERVED: usize = 1024;
+const FOOTERS_RESERVED: usize = 8;
+
+/// Who wants room, and how many spares that leaves untouched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Claim {
+    Batches,
+    /// Control entries of the log's owner.
+    Changes,
+    /// Footers, checkpoints, beacons.
+    Own,
+}
+
+impl Claim {
+    pub(crate) const fn leaves(self) -> usize {
+        match self {
+            Self::Batches => RESERVE,
+            Self::Changes => 2,
+            Self::Own => 1,
+        }
+    }
+}
+
+/// Whether an extent goes on being part of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Stays,
+    /// The next full checkpoint leaves it out.
+    Doomed,
+    /// The full checkpoint that is being written leaves it out: spare once that is settled.
+    Leaving,
+}
 
 /// Where a footer part lies: the entry that holds it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,11 +80,38 @@ pub(crate) struct Live {
     pub(crate) prepared: u64,
     /// Holds something beside beacons, seals, footers and checkpoints.
     pub(crate) worthy: bool,
-    /// Once closed and written down: its index. One part at least.
+    /// Once closed: groups with records in it, dropped ones excepted.
+    pub(crate) groups: u32,
+    /// Closed, and its index is written down, or has nothing in it: a checkpoint may list it.
+    pub(crate) indexed: bool,
+    pub(crate) fate: Fate,
+    /// Once closed and written down: its index. No part where it never held records.
     pub(crate) footers: Vec<FooterAt>,
 }
 
 impl Live {
+    /// An extent that begins.
+    pub(crate) const fn begun(extent: u32, generation: u64, first_sequence: u64, prepared: u64) -> Self {
+        Self {
+            extent,
+            generation,
+            first_sequence,
+            last_sequence: first_sequence,
+            end: 0,
+            prepared,
+            worthy: false,
+            groups: 0,
+            indexed: false,
+            fate: Fate::Stays,
+            footers: Vec::new(),
+        }
+    }
+
+    /// Closed, and without records that anybody may ask for.
+    fn is_bare(&self) -> bool {
+        self.indexed && self.groups == 0 && self.fate == Fate::Stays
+    }
+
     pub(crate) const fn seal(&self) -> Seal {
         Seal {
             generation: self.generation,
@@ -75,32 +143,43 @@ pub(crate) struct Extents {
     /// The last live extent takes frames.
     pub(crate) open: bool,
     pub(crate) spare: VecDeque<Spare>,
+    /// Memory for the footers of extents that are spare.
+    footer_lists: Vec<Vec<FooterAt>>,
     pub(crate) creating: Option<u32>,
     pub(crate) zeroing: Option<Zeroing>,
     /// No longer of the log, but perhaps still needed by a crash before the next first frame is durable.
     pub(crate) retiring: Vec<Spare>,
     pub(crate) next_number: u32,
     pub(crate) next_generation: u64,
-    /// Live extents at the front that recycling has chosen.
-    pub(crate) doomed: usize,
     /// After a failed creation, when to try again, monotonic microseconds.
     pub(crate) retry_us: Option<u64>,
+    /// The last creation failed: the disk is full.
+    pub(crate) refused: bool,
+    /// The next frame goes to another extent: changes find no room in this one.
+    pub(crate) leave_head: bool,
+    /// A full checkpoint would give something back; looked at again when `changed`.
+    pub(crate) frees: bool,
+    pub(crate) changed: bool,
 }
 
 impl Extents {
     pub(crate) fn new(bytes: u64) -> Self {
         Self {
             bytes,
-            live: VecDeque::new(),
+            live: VecDeque::with_capacity(LIVE_RESERVED),
             open: false,
-            spare: VecDeque::new(),
+            spare: VecDeque::with_capacity(LIVE_RESERVED),
+            footer_lists: (0..=SPARES).map(|_| Vec::with_capacity(FOOTERS_RESERVED)).collect(),
             creating: None,
             zeroing: None,
             retiring: Vec::new(),
             next_number: 0,
             next_generation: 1,
-            doomed: 0,
             retry_us: None,
+            refused: false,
+            leave_head: false,
+            frees: false,
+            changed: true,
         }
     }
 
@@ -145,44 +224,126 @@ impl Extents {
         let generation = self.next_generation;
         self.next_generation += 1;
         self.open = true;
-        self.live.push_back(Live {
-            extent: spare.extent,
-            generation,
-            first_sequence,
-            last_sequence: first_sequence,
-            end: 0,
-            prepared: spare.prepared,
-            worthy: false,
-            footers: Vec::new(),
-        });
+        self.leave_head = false;
+        self.changed = true;
+        let mut live = Live::begun(spare.extent, generation, first_sequence, spare.prepared);
+        live.footers = self.footer_lists.pop().unwrap_or_default();
+        self.live.push_back(live);
         Some((seal, self.live.back().expect("just pushed")))
     }
 
     /// Chooses what recycling takes so that at most `keep` extents stay; gives back the newest generation taken.
     pub(crate) fn doom(&mut self, keep: usize) -> Option<u64> {
-        let surplus = self.live.len().saturating_sub(keep.max(1));
-        if surplus <= self.doomed {
-            return None;
+        let staying = self.live.iter().filter(|live| live.fate == Fate::Stays).count();
+        let surplus = staying.saturating_sub(keep.max(1));
+        let mut newest = None;
+        for live in self.live.iter_mut().filter(|live| live.fate == Fate::Stays).take(surplus) {
+            live.fate = Fate::Doomed;
+            newest = Some(live.generation);
         }
-        self.doomed = surplus;
-        Some(self.live[surplus - 1].generation)
+        self.changed |= newest.is_some();
+        newest
     }
 
-    /// Recycles the live extents up to `generation`; nothing points at them any more.
-    pub(crate) fn recycle(&mut self, generation: u64) -> usize {
-        let mut recycled = 0;
-        while self.live.front().is_some_and(|live| live.generation <= generation) && self.doomed > 0 {
-            let live = self.live.pop_front().expect("there is a front");
-            self.doomed -= 1;
-            recycled += 1;
-            self.spare.push_back(Spare { extent: live.extent, prepared: live.prepared.max(live.end) });
+    /// Extents that are on their way to be spare.
+    pub(crate) fn coming(&self) -> usize {
+        self.live.iter().filter(|live| live.fate != Fate::Stays).count() + self.retiring.len()
+    }
+
+    /// Whether the disk is full and the pool is not.
+    pub(crate) fn is_short(&self) -> bool {
+        self.refused && self.spare.len() < SPARES
+    }
+
+    /// Whether the index of an extent that is not bare lies in it.
+    fn holds_index(&self, at: usize) -> bool {
+        self.indexes_in(at).next().is_some()
+    }
+
+    /// Extents that stay, hold records, and have a part of their index in the one at `at`. Indexes lie in later
+    /// extents.
+    fn indexes_in(&self, at: usize) -> impl Iterator<Item = &Live> {
+        let generation = self.live[at].generation;
+        let earlier = self.live.iter().take(at);
+        let staying = earlier.filter(|live| live.fate == Fate::Stays && live.groups > 0);
+        staying.filter(move |live| live.footers.iter().any(|footer| footer.generation == generation))
+    }
+
+    /// Whether a full checkpoint would give something back that is wanted: always what held records, on a full
+    /// disk anything.
+    pub(crate) fn review(&mut self) {
+        if !std::mem::take(&mut self.changed) {
+            return;
         }
-        recycled
+        let short = self.is_short();
+        let wanted = |live: &Live| live.is_bare() && (short || !live.footers.is_empty());
+        self.frees = self
+            .live
+            .iter()
+            .enumerate()
+            .any(|(at, live)| live.fate == Fate::Doomed || (wanted(live) && !self.holds_index(at)));
+    }
+
+    /// On a full disk, an extent whose index is all that keeps a bare one.
+    pub(crate) fn index_to_move(&self) -> Option<u64> {
+        let bare = |at: &usize| self.live[*at].is_bare();
+        let found = (0..self.live.len()).filter(bare).find_map(|at| self.indexes_in(at).next());
+        found.filter(|_| self.is_short()).map(|live| live.generation)
+    }
+
+    /// A full checkpoint is made: it leaves out what is doomed, and what is bare and not needed. Whether that is
+    /// anything. A bare extent that stays has no use for an index of its own.
+    pub(crate) fn leave_out(&mut self) -> bool {
+        let mut any = false;
+        for at in 0..self.live.len() {
+            if self.live[at].fate == Fate::Doomed || (self.live[at].is_bare() && !self.holds_index(at)) {
+                self.live[at].fate = Fate::Leaving;
+                any = true;
+            } else if self.live[at].is_bare() {
+                self.live[at].footers.clear();
+            }
+        }
+        (self.frees, self.changed) = (false, true);
+        any
+    }
+
+    /// Newest generation that is closed and indexed: a checkpoint made now covers everything up to it.
+    pub(crate) fn indexed(&self) -> Option<u64> {
+        self.live.iter().rev().find(|live| live.indexed).map(|live| live.generation)
+    }
+
+    /// Nothing points any more at what the last full checkpoint left out. The newest use of an extent comes first
+    /// in the pool: its blocks are written, and the reserve stays as it is.
+    pub(crate) fn recycle(&mut self) -> usize {
+        let before = self.live.len();
+        let (spare, lists) = (&mut self.spare, &mut self.footer_lists);
+        self.live.retain_mut(|live| {
+            let leaves = live.fate == Fate::Leaving;
+            if leaves {
+                live.footers.clear();
+                lists.push(std::mem::take(&mut live.footers));
+                spare.push_front(Spare { extent: live.extent, prepared: live.prepared.max(live.end) });
+            }
+            !leaves
+        });
+        self.changed = true;
+        before - self.live.len()
+    }
+
+    /// The group has no records any more in the extents of these generations.
+    pub(crate) fn forget_rows(&mut self, generations: impl Iterator<Item = u64>) {
+        for generation in generations {
+            if let Some(live) = self.by_generation_mut(generation) {
+                live.groups -= 1;
+            }
+        }
+        self.changed = true;
     }
 
     /// What was retired may be used again: the log that needed it is superseded.
     pub(crate) fn release_retired(&mut self) {
         self.spare.extend(self.retiring.drain(..));
+        self.changed = true;
     }
 
     pub(crate) fn check(&self) {
@@ -198,7 +359,7 @@ impl Extents {
         let mut all: Vec<u32> = all.chain(self.retiring.iter().map(|spare| spare.extent)).collect();
         all.sort_unstable();
         assert!(all.windows(2).all(|pair| pair[0] != pair[1]), "an extent has one role");
-        assert!(self.doomed < self.live.len().max(1));
+        assert!(self.head().is_none_or(|head| head.fate == Fate::Stays && !head.indexed));
     }
 }
 
@@ -245,8 +406,38 @@ mod tests {
         }
         assert_eq!(extents.doom(2), Some(3));
         assert_eq!(extents.doom(2), None, "chosen already");
-        assert_eq!(extents.recycle(3), 3);
+        assert!(extents.leave_out());
+        assert_eq!((extents.recycle(), extents.spare.len()), (3, 3));
         assert_eq!(extents.doom(0), Some(4));
         extents.check();
+    }
+
+    /// Generation, groups left in it, where its index lies: a deleted topic's extents go, those that hold what others
+    /// need stay.
+    #[test]
+    fn what_holds_no_records_goes_unless_an_index_that_is_needed_lies_in_it() {
+        let mut extents = extents(5);
+        for (sequence, groups, index) in [(1, 1, 2), (2, 0, 3), (3, 0, 4), (4, 0, 0)] {
+            extents.roll(sequence, 4096);
+            let live = extents.live.back_mut().expect("just begun");
+            (live.groups, live.indexed) = (groups, true);
+            if index > 0 {
+                live.footers.push(FooterAt { generation: index, ..FooterAt::default() });
+            }
+        }
+        extents.roll(5, 4096);
+        extents.review();
+        assert!(extents.frees, "3 held records once");
+        assert_eq!(extents.index_to_move(), None, "the disk is not full");
+        assert!(extents.leave_out());
+        let left = |extents: &Extents| {
+            extents.live.iter().filter(|live| live.fate == Fate::Stays).map(|live| live.generation).collect()
+        };
+        let staying: Vec<u64> = left(&extents);
+        assert_eq!(staying, [1, 2, 5], "who would ask for the index of 2?");
+        extents.recycle();
+        extents.refused = true;
+        extents.review();
+        assert_eq!(extents.index_to_move(), Some(1), "only the index of 1 keeps 2");
     }
 }

@@ -11,10 +11,17 @@ use crate::append::Place;
 use crate::derive::Derivation;
 use crate::extent::{Extents, FooterAt};
 use crate::groups::Groups;
-use crate::index::Runs;
+use crate::index::{Run, Runs, runs_in};
 
 /// Indexes of closed extents kept in memory beside the pending ones.
 const CACHED: usize = 8;
+/// One with more runs is not kept when it is closed; one that a reader asks for always is.
+const CACHED_RUNS: usize = 32 << 10;
+/// Buffers for the runs of whole extents beside the open one's: one is written down while the next one fills.
+const BUFFERS: usize = 2;
+/// Extents whose index is written down at once without an allocation, and parts of each.
+const PENDING: usize = 4;
+const PENDING_PARTS: usize = 32;
 /// Payload of one footer part at most.
 const PART_BYTES: usize = 256 << 10;
 
@@ -58,16 +65,26 @@ pub(crate) struct Footers {
     pub(crate) loading: Option<Loading>,
     part_bytes: usize,
     scratch: Vec<u8>,
+    /// Memory that is used again: for all runs of an extent, for kept indexes, for the parts of pending ones.
+    buffers: Vec<Vec<Run>>,
+    unused: Vec<Vec<Run>>,
+    part_lists: Vec<Vec<Part>>,
+    most_runs: usize,
 }
 
 impl Footers {
-    pub(crate) fn new(max_batch_bytes: u32) -> Self {
+    pub(crate) fn new(max_batch_bytes: u32, extent_bytes: u64) -> Self {
+        let most_runs = runs_in(extent_bytes);
         Self {
-            pending: VecDeque::new(),
+            buffers: (0..BUFFERS).map(|_| Vec::with_capacity(most_runs)).collect(),
+            unused: (0..CACHED).map(|_| Vec::with_capacity(CACHED_RUNS.min(most_runs))).collect(),
+            part_lists: (0..PENDING).map(|_| Vec::with_capacity(PENDING_PARTS)).collect(),
+            most_runs,
+            pending: VecDeque::with_capacity(PENDING),
             cache: VecDeque::with_capacity(CACHED + 1),
             loading: None,
             part_bytes: PART_BYTES.min(max_batch_bytes as usize),
-            scratch: Vec::new(),
+            scratch: Vec::with_capacity(PART_BYTES.min(max_batch_bytes as usize)),
         }
     }
 
@@ -77,7 +94,20 @@ impl Footers {
 
     /// An extent was closed: its index has to be written down.
     pub(crate) fn closed(&mut self, generation: u64, runs: Runs) {
-        self.pending.push_back(Pending { generation, runs, parts: Vec::new() });
+        let parts = self.part_lists.pop().unwrap_or_default();
+        self.pending.push_back(Pending { generation, runs, parts });
+    }
+
+    /// Memory for the runs of an extent.
+    pub(crate) fn buffer(&mut self) -> Vec<Run> {
+        self.buffers.pop().unwrap_or_else(|| Vec::with_capacity(self.most_runs))
+    }
+
+    /// A buffer is no longer needed.
+    pub(crate) fn take_back(&mut self, buffer: Vec<Run>) {
+        if buffer.capacity() >= self.most_runs && self.buffers.len() < BUFFERS {
+            self.buffers.push(buffer);
+        }
     }
 
     /// Recovery has met every part of a closed extent's footer.
@@ -85,7 +115,7 @@ impl Footers {
         if let Some(at) = self.pending.iter().position(|pending| pending.generation == generation)
             && let Some(pending) = self.pending.remove(at)
         {
-            self.keep(generation, pending.runs);
+            self.keep_copy(generation, pending);
         }
     }
 
@@ -140,23 +170,79 @@ impl Footers {
             }
             let pending = self.pending.pop_front().expect("there is a front");
             if let Some(live) = extents.by_generation_mut(pending.generation) {
-                live.footers = pending.parts.iter().filter_map(|part| part.at).collect();
-                self.keep(pending.generation, pending.runs);
+                live.footers.clear();
+                live.footers.extend(pending.parts.iter().filter_map(|part| part.at));
+                live.indexed = true;
+                extents.changed = true;
+                self.keep_copy(pending.generation, pending);
             }
         }
     }
 
+    /// Writes an index that is in memory once more; its extent has a new one when that is durable. False when it has
+    /// to be loaded first.
+    pub(crate) fn move_index(&mut self, generation: u64) -> bool {
+        let Some(at) = self.cache.iter().position(|(kept, _)| *kept == generation) else { return false };
+        let (_, runs) = self.cache.remove(at).expect("it was just found");
+        self.closed(generation, runs);
+        true
+    }
+
     /// Keeps an index in memory, at the cost of the one longest unused.
     pub(crate) fn keep(&mut self, generation: u64, runs: Runs) {
+        self.forget(generation);
+        if self.cache.len() == CACHED {
+            let oldest = self.cache.pop_front();
+            oldest.into_iter().for_each(|(_, runs)| self.keep_memory(runs));
+        }
         self.cache.push_back((generation, runs));
-        if self.cache.len() > CACHED {
-            self.cache.pop_front();
+    }
+
+    /// Keeps what a written index said, and gives its buffers back.
+    fn keep_copy(&mut self, generation: u64, pending: Pending) {
+        let Pending { runs, mut parts, .. } = pending;
+        if runs.sorted.len() <= CACHED_RUNS {
+            if self.cache.len() == CACHED {
+                let oldest = self.cache.pop_front();
+                oldest.into_iter().for_each(|(_, runs)| self.keep_memory(runs));
+            }
+            let mut sorted = self.unused.pop().unwrap_or_default();
+            sorted.clear();
+            sorted.extend_from_slice(&runs.sorted);
+            self.cache.push_back((generation, Runs { sorted, first_sequence: runs.first_sequence }));
+        }
+        self.take_back(runs.sorted);
+        parts.clear();
+        self.part_lists.push(parts);
+    }
+
+    fn keep_memory(&mut self, runs: Runs) {
+        let most = CACHED_RUNS.min(self.most_runs);
+        if self.unused.len() < CACHED && (most..=2 * most).contains(&runs.sorted.capacity()) {
+            self.unused.push(runs.sorted);
         }
     }
 
     pub(crate) fn forget(&mut self, generation: u64) {
-        self.cache.retain(|(kept, _)| *kept != generation);
-        self.pending.retain(|pending| pending.generation != generation);
+        while let Some(at) = self.cache.iter().position(|(kept, _)| *kept == generation)
+            && let Some((_, runs)) = self.cache.remove(at)
+        {
+            self.keep_memory(runs);
+        }
+        while let Some(at) = self.pending.iter().position(|pending| pending.generation == generation)
+            && let Some(Pending { runs, mut parts, .. }) = self.pending.remove(at)
+        {
+            self.take_back(runs.sorted);
+            parts.clear();
+            self.part_lists.push(parts);
+        }
+    }
+
+    /// Bytes of runs in use, pending and kept.
+    pub(crate) fn bytes(&self) -> u64 {
+        let pending = self.pending.iter().map(|pending| pending.runs.sorted.len());
+        let kept = self.cache.iter().map(|(_, runs)| runs.sorted.len());
+        (pending.chain(kept).sum::<usize>() * size_of::<Run>()) as u64
     }
 
     /// Whether every closed extent's index is durable.

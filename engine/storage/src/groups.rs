@@ -100,6 +100,11 @@ impl Groups {
         self.table.len()
     }
 
+    /// Bytes of all rows.
+    pub(crate) fn row_bytes(&self) -> u64 {
+        self.table.iter().map(|group| (group.rows.len() * size_of::<Row>()) as u64).sum()
+    }
+
     pub(crate) fn slots(&self) -> impl Iterator<Item = GroupSlot> + use<> {
         (0..self.table.len() as u32).map(GroupSlot)
     }

@@ -48,11 +48,20 @@ pub(crate) struct OpenRuns {
     generation: Option<u64>,
 }
 
+/// No batch takes less of an extent, entry header and padding included: so many runs are enough for any extent.
+const SMALLEST_ENTRY_BYTES: u64 = 192;
+
+/// Runs that an extent of this size can have.
+pub(crate) const fn runs_in(extent_bytes: u64) -> usize {
+    (extent_bytes / SMALLEST_ENTRY_BYTES) as usize
+}
+
 impl OpenRuns {
-    pub(crate) fn new(reserve: usize) -> Self {
+    /// With room for all runs of an extent from the start. What is not used costs no memory: nobody touches it.
+    pub(crate) fn new(extent_bytes: u64) -> Self {
         Self {
-            runs: Vec::with_capacity(reserve),
-            links: Vec::with_capacity(reserve),
+            runs: Vec::with_capacity(runs_in(extent_bytes)),
+            links: Vec::with_capacity(runs_in(extent_bytes)),
             first_sequence: 0,
             generation: None,
         }
@@ -81,6 +90,11 @@ impl OpenRuns {
 
     pub(crate) const fn generation(&self) -> Option<u64> {
         self.generation
+    }
+
+    /// Bytes of runs and links in use.
+    pub(crate) const fn bytes(&self) -> u64 {
+        (self.runs.len() * (size_of::<Run>() + size_of::<Links>())) as u64
     }
 
     /// Adds one batch of a frame; batches arrive in log order.
@@ -158,13 +172,20 @@ impl OpenRuns {
         self.runs.iter().filter(move |run| run.slot == slot)
     }
 
-    /// Ends the extent: one row per group for level 1, and the runs, sorted, as level 2.
-    pub(crate) fn close(&mut self, groups: &mut Groups) -> (u64, Runs) {
+    /// Ends the extent: one row per group for level 1, and the runs, sorted, as level 2. Goes on with `buffer`.
+    pub(crate) fn close(&mut self, groups: &mut Groups, mut buffer: Vec<Run>) -> (u64, Runs) {
         let generation = self.generation.expect("an extent is closed once");
-        let mut sorted = self.runs.clone();
+        for run in &self.runs {
+            groups.at_mut(run.slot).newest_run = NO_RUN;
+        }
+        buffer.clear();
+        let mut sorted = std::mem::replace(&mut self.runs, buffer);
         sorted.sort_unstable_by_key(|run| (run.slot, run.first_offset));
         for (slot, row) in rows_of(&sorted, generation) {
-            groups.at_mut(slot).rows.push_back(row);
+            let group = groups.at_mut(slot);
+            if !group.dropped {
+                group.rows.push_back(row);
+            }
         }
         self.clear(groups);
         (generation, Runs { sorted, first_sequence: self.first_sequence })
@@ -201,6 +222,12 @@ impl Runs {
     pub(crate) fn of_group(&self, slot: GroupSlot) -> impl Iterator<Item = &Run> {
         let from = self.sorted.partition_point(|run| run.slot < slot);
         self.sorted[from..].iter().take_while(move |run| run.slot == slot)
+    }
+
+    /// Groups that have records here and were not dropped.
+    pub(crate) fn groups(&self, groups: &Groups) -> u32 {
+        let each = self.sorted.chunk_by(|a, b| a.slot == b.slot);
+        each.filter(|runs| !groups.at(runs[0].slot).dropped).count() as u32
     }
 
     /// How many footer parts of at most `part_bytes` the runs take: at least one.
@@ -305,7 +332,7 @@ mod tests {
     use super::*;
 
     fn filled(groups: &mut Groups) -> OpenRuns {
-        let mut open = OpenRuns::new(0);
+        let mut open = OpenRuns::new(1 << 20);
         open.restart(9, 100, groups);
         let mut next = [0_u64; 3];
         for frame in 0..300_u64 {
@@ -334,7 +361,7 @@ mod tests {
         let mut groups = Groups::default();
         let open = filled(&mut groups);
         let mut twin = Groups::default();
-        let closed = filled(&mut twin).close(&mut twin).1;
+        let closed = filled(&mut twin).close(&mut twin, Vec::new()).1;
         let mut loaded = Runs::default();
         let mut part = Vec::new();
         for at in 0..closed.parts(1000) {
@@ -366,7 +393,7 @@ mod tests {
         let mut groups = Groups::default();
         let mut open = filled(&mut groups);
         open.void_after(149, &mut groups);
-        let closed = open.close(&mut groups).1;
+        let closed = open.close(&mut groups, Vec::new()).1;
         assert!(closed.sorted.iter().all(|run| run.frame < 50));
         let slot = groups.slot(GroupId(16));
         let newest = groups.at(slot).newest_run;
@@ -376,7 +403,7 @@ mod tests {
     #[test]
     fn a_footer_of_another_generation_or_cut_short_is_refused() {
         let mut groups = Groups::default();
-        let closed = filled(&mut groups).close(&mut groups).1;
+        let closed = filled(&mut groups).close(&mut groups, Vec::new()).1;
         let mut part = Vec::new();
         closed.encode_part(9, 0, 1000, &groups, &mut part);
         let mut loaded = Runs::default();

@@ -51,7 +51,7 @@ pub mod format {
 }
 
 pub use append::Appended;
-pub use checkpoint::CheckpointKind;
+pub use checkpoint::{CheckpointKind, Parts};
 
 pub use config::{
     ConfigError, DurableMethod, FRAMES_IN_FLIGHT_MAX, LogConfig, Memory, Preparation, Settings,

@@ -43,13 +43,18 @@ impl Log {
             Some(loading) if loading.generation == generation => loading.tokens.push(token),
             // Two indexes at a time would drive each other out.
             Some(_) => return Read::Busy,
-            None => {
-                let (source, runs) = (Source::Footer { part: 0 }, Runs::default());
-                self.footers.loading = Some(Loading { generation, source, runs, tokens: vec![token] });
-                self.go_on_loading(out);
-            }
+            None => self.begin_loading(generation, Some(token), out),
         }
         Read::Pending
+    }
+
+    /// Begins to load an index; no other one is being loaded.
+    pub(crate) fn begin_loading(&mut self, generation: u64, token: Option<u64>, out: &mut Vec<DiskOp>) {
+        assert!(self.footers.loading.is_none(), "one index at a time");
+        let (source, runs) = (Source::Footer { part: 0 }, Runs::default());
+        let tokens = token.into_iter().collect();
+        self.footers.loading = Some(Loading { generation, source, runs, tokens });
+        self.go_on_loading(out);
     }
 
     /// Issues the next read of the index that is being loaded, if none is under way; part of every cut.

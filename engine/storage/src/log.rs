@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use corelog_model::{BlockId, GroupId, Slice, Term, TopicId};
+use corelog_model::{Block, BlockId, GroupId, Slice, Term, TopicId};
 
 use crate::append::Queue;
 use crate::arena::Arena;
@@ -59,6 +59,8 @@ impl Log {
     pub fn open_group(&mut self, group: GroupId, topic: TopicId, partition: u32) -> GroupSlot {
         let slot = self.groups.slot(group);
         self.groups.at_mut(slot).topic = Some((topic, partition));
+        // Recycling moves them all at once.
+        self.moved_starts.reserve(self.groups.len());
         slot
     }
 
@@ -72,7 +74,18 @@ impl Log {
         let group = self.groups.at_mut(slot);
         group.dropped = true;
         group.log_start = group.log_end;
+        self.extents.forget_rows(group.rows.iter().map(|row| row.generation));
         group.rows.clear();
+    }
+
+    /// Drops every group with records that was not opened since the start: its deletion is not in a checkpoint yet.
+    pub fn drop_unopened(&mut self) {
+        for slot in self.groups.slots() {
+            let group = self.groups.at(slot);
+            if group.topic.is_none() && group.log_end > 0 && !group.dropped {
+                self.drop_group(slot);
+            }
+        }
     }
 
     /// First offset that can be read.
@@ -109,7 +122,10 @@ impl Log {
     pub fn bytes(&self, slice: Slice) -> &[u8] {
         let block = match self.arena.index_of(slice.block) {
             Some(index) => self.arena.bytes(index),
-            None => self.cold.bytes(slice.block).expect("a pinned slice lies in a block of the log"),
+            None => {
+                let page = self.superblock.bytes(slice.block);
+                page.or_else(|| self.cold.bytes(slice.block)).expect("a slice lies in a block of the log")
+            }
         };
         &block[slice.offset as usize..slice.end() as usize]
     }
@@ -122,6 +138,14 @@ impl Log {
         if !self.arena.unpin(block) {
             self.cold.unpin(block);
         }
+    }
+
+    /// Makes the live window larger by these blocks, of the same size as its first ones.
+    ///
+    /// # Panics
+    /// When a block is of another size, or has a name that is taken or before the first one's.
+    pub fn grow(&mut self, window: Vec<Block>) {
+        self.arena.grow(window);
     }
 
     /// Blocks that must make room and are pinned: whoever sends from them moves or gives up.
@@ -140,6 +164,11 @@ impl Log {
         let largest = self.config.max_frame_bytes() as u32;
         self.target = settings.frame_target_bytes.clamp(4096, largest);
         self.cold.set_budget(settings.cold_bytes_in_flight);
+    }
+
+    /// What is known to be damaged: the first and the last offset of each range, in the order of finding.
+    pub fn damage(&self) -> impl Iterator<Item = (GroupSlot, u64, u64)> {
+        self.damage.iter().map(|damage| (damage.slot, damage.first, damage.last))
     }
 
     /// What the log has done and holds.
@@ -165,6 +194,7 @@ impl Log {
             damaged_ranges: self.damage.len() as u64,
             uncertain_groups: self.uncertain_groups,
             groups: self.groups.len() as u64,
+            index_bytes: self.groups.row_bytes() + self.runs.bytes() + self.footers.bytes(),
             read_only: self.commit.read_only,
         }
     }

@@ -98,7 +98,7 @@ pub enum DiskOp {
     CreateExtent {
         /// Answered by the completion.
         id: OpId,
-        /// The extent.
+        /// The extent; in a new log the superblock, too.
         file: FileName,
         /// Its size.
         bytes: u64,
@@ -114,15 +114,15 @@ pub enum DiskOp {
         /// How much.
         bytes: u64,
     },
-    /// Background: write one 4 KiB copy at `copy * 4096`, then fdatasync; creates the file (and makes its
-    /// directory entry durable) when it is absent.
+    /// Commit class, though nobody waits for it: write one 4 KiB copy at `copy * 4096`, durable when it completes. The
+    /// page's bytes do not change before.
     WriteSuperblock {
         /// Answered by the completion.
         id: OpId,
         /// Which of the four.
         copy: u8,
-        /// One page.
-        bytes: Box<[u8]>,
+        /// One page, in a block of its own.
+        source: Slice,
     },
     /// Background: remove the file.
     Remove {
@@ -174,12 +174,9 @@ impl DiskOp {
     /// Which budget it belongs to.
     pub const fn class(&self) -> OpClass {
         match self {
-            Self::WriteFrame { .. } | Self::Sync { .. } => OpClass::Commit,
+            Self::WriteFrame { .. } | Self::Sync { .. } | Self::WriteSuperblock { .. } => OpClass::Commit,
             Self::Read { .. } => OpClass::Cold,
-            Self::CreateExtent { .. }
-            | Self::Zero { .. }
-            | Self::WriteSuperblock { .. }
-            | Self::Remove { .. } => OpClass::Background,
+            Self::CreateExtent { .. } | Self::Zero { .. } | Self::Remove { .. } => OpClass::Background,
         }
     }
 }

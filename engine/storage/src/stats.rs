@@ -41,6 +41,8 @@ pub struct LogStats {
     pub uncertain_groups: u64,
     /// Groups the log knows.
     pub groups: u64,
+    /// Bytes of the index in memory that are in use: rows of closed extents, runs of the open one and of those kept.
+    pub index_bytes: u64,
     /// A write failed twice: nothing is taken any more.
     pub read_only: bool,
 }

@@ -6,7 +6,7 @@
 //! the newest version is rewritten last: what only older ones point at may be overwritten already.
 
 use corelog_model::crc::crc32c;
-use corelog_model::{LogId, Term};
+use corelog_model::{Block, BlockId, LogId, Slice, Term};
 
 use crate::frame::field;
 use crate::op::{DiskOp, Purpose};
@@ -39,6 +39,15 @@ pub(crate) struct CheckpointAt {
     pub(crate) position: u64,
     pub(crate) id: u64,
     pub(crate) extent: u32,
+    /// Generations later in which it ends.
+    pub(crate) spans: u32,
+}
+
+impl CheckpointAt {
+    /// Whether a part of it may lie in the extent of this generation.
+    pub(crate) const fn is_in(&self, generation: u64) -> bool {
+        self.generation <= generation && generation <= self.generation + self.spans as u64
+    }
 }
 
 /// One page, read.
@@ -95,8 +104,10 @@ impl Superblock {
         }
     }
 
-    pub(crate) fn encode(&self) -> Box<[u8]> {
-        let mut page = vec![0; SUPERBLOCK_BYTES];
+    /// Writes a copy to the first bytes of `page`.
+    pub(crate) fn encode(&self, page: &mut [u8]) {
+        let page = &mut page[..SUPERBLOCK_BYTES];
+        page.fill(0);
         page[0..8].copy_from_slice(&SUPERBLOCK_MAGIC.to_le_bytes());
         page[12..16].copy_from_slice(&SUPERBLOCK_SCHEMA.to_le_bytes());
         page[16..24].copy_from_slice(&self.compatible.to_le_bytes());
@@ -117,11 +128,11 @@ impl Superblock {
             out[8..16].copy_from_slice(&place.position.to_le_bytes());
             out[16..24].copy_from_slice(&place.id.to_le_bytes());
             out[24..28].copy_from_slice(&place.extent.to_le_bytes());
+            out[28..32].copy_from_slice(&place.spans.to_le_bytes());
         }
         page[WRITTEN_AT..].copy_from_slice(&self.written);
         let crc = crc32c(0, &page[12..]);
         page[8..12].copy_from_slice(&crc.to_le_bytes());
-        page.into_boxed_slice()
     }
 
     /// Reads a copy; `None` when it does not verify.
@@ -135,6 +146,15 @@ impl Superblock {
             return None;
         }
         let places = page[CHECKPOINTS_AT..].chunks_exact(CHECKPOINT_BYTES).take(count);
+        // With room for all there will ever be.
+        let mut checkpoints = Vec::with_capacity(CHECKPOINTS_MAX);
+        checkpoints.extend(places.map(|place| CheckpointAt {
+            generation: field!(place, 0, u64),
+            position: field!(place, 8, u64),
+            id: field!(place, 16, u64),
+            extent: field!(place, 24, u32),
+            spans: field!(place, 28, u32),
+        }));
         Some(Self {
             compatible: field!(page, 16, u64),
             read_only_compatible: field!(page, 24, u64),
@@ -146,14 +166,7 @@ impl Superblock {
             extent_bytes: field!(page, 64, u64),
             head_generation: field!(page, 72, u64),
             head_extent: field!(page, 80, u32),
-            checkpoints: places
-                .map(|place| CheckpointAt {
-                    generation: field!(place, 0, u64),
-                    position: field!(place, 8, u64),
-                    id: field!(place, 16, u64),
-                    extent: field!(place, 24, u32),
-                })
-                .collect(),
+            checkpoints,
             written: page[WRITTEN_AT..].to_vec(),
         })
     }
@@ -166,9 +179,16 @@ impl Superblock {
     }
 }
 
+/// The copy at the start of a block.
+pub(crate) fn slice_of(page: &Block) -> Slice {
+    Slice { block: page.id(), offset: 0, length: SUPERBLOCK_BYTES as u32 }
+}
+
 /// Rewrites the copies, one after the other, and says when a version is on all of them.
 pub(crate) struct SuperblockWriter {
     pub(crate) current: Superblock,
+    /// The copy under way, or the last one.
+    page: Block,
     /// Something changed since `writing` was encoded.
     dirty: bool,
     writing: Option<Writing>,
@@ -190,9 +210,9 @@ struct Writing {
 
 impl SuperblockWriter {
     /// Of a log whose copy `newest` holds `current`.
-    pub(crate) fn new(current: Superblock, newest: u8) -> Self {
+    pub(crate) fn new(current: Superblock, newest: u8, page: Block) -> Self {
         let settled = current.version;
-        Self { current, dirty: false, writing: None, settled, newest, failed_copies: 0 }
+        Self { current, page, dirty: false, writing: None, settled, newest, failed_copies: 0 }
     }
 
     /// Asks for a rewrite; gives back the version that will hold everything changed so far.
@@ -232,7 +252,13 @@ impl SuperblockWriter {
         // A change after the first copy keeps the version and makes the log rewrite all four once more; until
         // then each copy is whole and true by itself.
         let id = Purpose::Superblock { copy: writing.copy }.id();
-        out.push(DiskOp::WriteSuperblock { id, copy: writing.copy, bytes: self.current.encode() });
+        self.current.encode(self.page.bytes_mut());
+        out.push(DiskOp::WriteSuperblock { id, copy: writing.copy, source: slice_of(&self.page) });
+    }
+
+    /// The bytes of the copy under way, when the block is that one's.
+    pub(crate) fn bytes(&self, block: BlockId) -> Option<&[u8]> {
+        (block == self.page.id()).then(|| self.page.bytes())
     }
 
     pub(crate) fn on_written(&mut self, copy: u8, good: bool) {
@@ -269,16 +295,32 @@ mod tests {
         superblock.term = Term(3);
         superblock.head_generation = 65;
         superblock.head_extent = 4;
-        superblock.checkpoints.push(CheckpointAt { generation: 65, position: 4096, id: 9, extent: 4 });
+        superblock.checkpoints.push(CheckpointAt {
+            generation: 65,
+            position: 4096,
+            id: 9,
+            extent: 4,
+            spans: 1,
+        });
         superblock.set_written(4, true);
         superblock.set_written(9, true);
         superblock.set_written(9, false);
         superblock
     }
 
+    fn encoded(superblock: &Superblock) -> Vec<u8> {
+        let mut page = vec![1; SUPERBLOCK_BYTES];
+        superblock.encode(&mut page);
+        page
+    }
+
+    fn page() -> Block {
+        Block::heap(BlockId(1), SUPERBLOCK_BYTES)
+    }
+
     #[test]
     fn every_damaged_byte_is_noticed() {
-        let page = superblock(5).encode();
+        let page = encoded(&superblock(5));
         assert_eq!(Superblock::decode(&page), Some(superblock(5)));
         assert!(superblock(5).is_written(4) && !superblock(5).is_written(9));
         for at in 0..SUPERBLOCK_BYTES {
@@ -303,7 +345,7 @@ mod tests {
         for (copies, served) in table {
             let mut file = Vec::new();
             for version in copies {
-                let mut page = superblock(version).encode();
+                let mut page = encoded(&superblock(version));
                 page[100] ^= u8::from(version == 0);
                 file.extend_from_slice(&page);
             }
@@ -318,7 +360,7 @@ mod tests {
 
     #[test]
     fn a_version_is_settled_only_after_all_four_copies() {
-        let mut writer = SuperblockWriter::new(superblock(5), 3);
+        let mut writer = SuperblockWriter::new(superblock(5), 3, page());
         let mut out = Vec::new();
         let version = writer.touch();
         for copy in 0..SUPERBLOCK_COPIES {
@@ -334,7 +376,7 @@ mod tests {
 
     #[test]
     fn a_version_on_one_copy_only_settles_nothing() {
-        let mut writer = SuperblockWriter::new(superblock(5), 3);
+        let mut writer = SuperblockWriter::new(superblock(5), 3, page());
         let mut out = Vec::new();
         let version = writer.touch();
         for copy in 0..SUPERBLOCK_COPIES {
@@ -349,7 +391,7 @@ mod tests {
     #[test]
     fn the_copy_that_is_in_force_is_rewritten_last() {
         for newest in 0..SUPERBLOCK_COPIES {
-            let mut writer = SuperblockWriter::new(superblock(5), newest);
+            let mut writer = SuperblockWriter::new(superblock(5), newest, page());
             let (mut out, mut order) = (Vec::new(), Vec::new());
             writer.touch();
             for _ in 0..SUPERBLOCK_COPIES {

@@ -6,7 +6,7 @@ use corelog_model::GroupId;
 use corelog_model::time::Now;
 
 use crate::config::Preparation;
-use crate::extent::{SPARES, Spare, Zeroing};
+use crate::extent::{Claim, Fate, SPARES, Spare, Zeroing};
 use crate::frame::EntryKind;
 use crate::log::Log;
 use crate::op::{DiskError, DiskOp, FileName, Purpose};
@@ -21,8 +21,11 @@ const ZERO_DISTANCE: u64 = 64 << 10;
 impl Log {
     pub(crate) fn upkeep(&mut self, now: Now, out: &mut Vec<DiskOp>) {
         self.write_footers();
+        self.write_checkpoint();
         self.doom();
         self.recycle();
+        self.move_footers(out);
+        self.extents.review();
         self.create_extents(now, out);
         self.superblock.advance(out);
     }
@@ -32,9 +35,10 @@ impl Log {
             return;
         }
         self.extents.retry_us = None;
-        let coming = self.extents.spare.len() + self.extents.doomed + self.extents.retiring.len();
-        // What is on its way back may need a frame to be written first: without any spare that never happens.
-        if self.extents.creating.is_some() || (coming >= SPARES && !self.extents.spare.is_empty()) {
+        let spares = self.extents.spare.len();
+        // What is on its way back may need a checkpoint to be written first, and that an extent to go to.
+        let enough = spares + self.extents.coming() >= SPARES && spares > Claim::Own.leaves();
+        if self.extents.creating.is_some() || enough {
             return;
         }
         let extent = self.extents.next_number;
@@ -51,6 +55,8 @@ impl Log {
         if self.extents.creating.take_if(|creating| *creating == extent).is_none() {
             return;
         }
+        self.extents.refused = result.is_err();
+        self.extents.changed = true;
         match result {
             Ok(_) => self.extents.spare.push_back(Spare { extent, prepared: 0 }),
             Err(_) => {
@@ -116,7 +122,7 @@ impl Log {
                 self.footers.forget(generation);
                 continue;
             }
-            if self.room(1, part_bytes, 0).is_err() {
+            if self.room(1, part_bytes, Claim::Own).is_err() {
                 return;
             }
             let payload = self.footers.encode(part, &self.groups);
@@ -148,13 +154,27 @@ impl Log {
         }
     }
 
-    /// Takes back doomed extents once no superblock copy and no checkpoint points at them.
+    /// Takes back the extents that the last full checkpoint left out, once no superblock copy and no checkpoint points
+    /// at them.
     fn recycle(&mut self) {
-        let Some(generation) = self.checkpoints.recyclable(self.superblock.settled()) else { return };
-        for live in self.extents.live.iter().take_while(|live| live.generation <= generation) {
+        if !self.checkpoints.recyclable(self.superblock.settled()) {
+            return;
+        }
+        for live in self.extents.live.iter().filter(|live| live.fate == Fate::Leaving) {
             self.footers.forget(live.generation);
         }
-        self.counters.recycled_extents += self.extents.recycle(generation) as u64;
+        self.counters.recycled_extents += self.extents.recycle() as u64;
+    }
+
+    /// On a full disk, where an index is all that keeps an extent: writes that index once more, at the head.
+    fn move_footers(&mut self, out: &mut Vec<DiskOp>) {
+        if !self.footers.settled() || !self.checkpoints.is_idle() || self.commit.read_only {
+            return;
+        }
+        let Some(generation) = self.extents.index_to_move() else { return };
+        if !self.footers.move_index(generation) && self.footers.loading.is_none() {
+            self.begin_loading(generation, None, out);
+        }
     }
 
     pub(crate) fn note_written_extents(&mut self) {

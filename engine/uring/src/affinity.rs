@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 
 use core_affinity::CoreId;
+use rustix::thread::{CpuSet, sched_setaffinity};
 
 /// The cores this process may use, ascending. Read once, because a pinned thread sees only its own core: the
 /// first call belongs at the start of the program.
@@ -22,6 +23,16 @@ pub fn pin(core: usize) -> bool {
     cores().contains(&core) && core_affinity::set_for_current(CoreId { id: core })
 }
 
+/// Lets the calling thread run on all [`cores`] again, as far as the system allows.
+pub fn unpin() {
+    let mut all = CpuSet::new();
+    for &core in cores().iter().filter(|&&core| core < CpuSet::MAX_CPU) {
+        all.set(core);
+    }
+    // Refused, it stays where it is, which is only slower.
+    let _ = sched_setaffinity(None, &all);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -35,6 +46,8 @@ mod tests {
             assert!(pin(last));
             assert_eq!(cores(), before);
             assert_eq!(core_affinity::get_core_ids().map(|ids| ids.len()), Some(1), "it is pinned");
+            unpin();
+            assert_eq!(core_affinity::get_core_ids().map(|ids| ids.len()), Some(before.len()), "no longer");
         })
         .join()
         .expect("the thread ends");

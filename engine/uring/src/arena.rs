@@ -4,20 +4,21 @@
 //! meets a page fault. [`Chunk::map`] runs on any thread; the shard names the blocks by [`Arena::carve`] and tells
 //! its ring where they are by the [`Region`].
 //!
-//! **Invariant:** a chunk is mapped once and never unmapped, so an address the kernel was given stays valid until
-//! the process ends. Memory comes back only through [`Arena::reclaim`], which takes every block of a region.
+//! **Invariant:** a chunk is mapped once and unmapped when the last of its blocks, its region and the rings that
+//! know the region are gone: an address the kernel was given stays valid as long as anybody can name it.
 
 use std::fmt;
 use std::ptr;
 use std::slice;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, TryRecvError};
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use corelog_model::limits::{FRAME_ALIGN, round_up};
-use corelog_model::{Block, BlockId};
+use corelog_model::{Block, BlockId, Owner};
 use rustix::mm::{self, Advice, MapFlags, ProtFlags};
 
+use crate::affinity;
 use crate::op::Errno;
 use crate::waker::Waker;
 
@@ -26,12 +27,17 @@ pub const CHUNK_ALIGN: usize = 2 << 20;
 /// The longest chunk in bytes: what the kernel takes as one registered buffer.
 pub const MAX_CHUNK_BYTES: usize = 1 << 30;
 
-/// Chunks that [`Arena::reclaim`] brought back, for the next [`Chunk::map`] of the same length.
-static SPARE: Mutex<Vec<Chunk>> = Mutex::new(Vec::new());
-
 /// Touched memory that nobody uses yet.
 pub struct Chunk {
-    memory: &'static mut [u8],
+    mapping: Mapping,
+}
+
+/// Pages of this process, given back when dropped. Whoever uses their memory keeps it.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    /// An address and no pointer, because its memory is reached through the blocks alone; exposed.
+    address: usize,
+    bytes: usize,
 }
 
 /// Where the blocks of one chunk are: what a ring needs to find them by name.
@@ -40,9 +46,7 @@ pub struct Region {
     first: BlockId,
     blocks: u32,
     block_bytes: usize,
-    /// Exposed, because the blocks that own this memory were cut from it afterwards.
-    address: usize,
-    chunk_bytes: usize,
+    mapping: Arc<Mapping>,
 }
 
 /// Gives the blocks of one shard their names, densely from 0.
@@ -78,28 +82,27 @@ impl Chunk {
     /// When `bytes` is 0 or more than [`MAX_CHUNK_BYTES`].
     pub fn map(bytes: usize) -> Result<Self, ArenaError> {
         assert!(bytes > 0 && bytes <= MAX_CHUNK_BYTES, "a chunk is one registered buffer");
-        let bytes = round_up(bytes, CHUNK_ALIGN);
-        let mut spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = spare.iter().position(|chunk| chunk.memory.len() == bytes) {
-            return Ok(spare.swap_remove(found));
-        }
-        drop(spare);
-        let chunk = map_aligned(bytes)?;
-        chunk.touch()?;
-        Ok(chunk)
+        let mapping = map_aligned(round_up(bytes, CHUNK_ALIGN))?;
+        mapping.touch()?;
+        Ok(Self { mapping })
     }
 
     /// Length in bytes.
-    pub fn bytes(&self) -> usize {
-        self.memory.len()
+    pub const fn bytes(&self) -> usize {
+        self.mapping.bytes
+    }
+}
+
+impl Mapping {
+    const fn start(&self) -> *mut u8 {
+        ptr::with_exposed_provenance_mut(self.address)
     }
 
-    #[expect(unsafe_code, reason = "advice about the chunk's own pages")]
+    #[expect(unsafe_code, reason = "advice about the mapping's own pages")]
     fn touch(&self) -> Result<(), ArenaError> {
-        let bytes = self.memory.len();
-        let address = self.memory.as_ptr().cast_mut().cast();
+        let (address, bytes) = (self.start().cast(), self.bytes);
         // A refusal means ordinary pages, which only cost speed.
-        // SAFETY: the range is this chunk's own mapping; the advice does not change what it holds.
+        // SAFETY: the range is this mapping's own; the advice does not change what it holds.
         let _ = unsafe { mm::madvise(address, bytes, Advice::LinuxHugepage) };
         // SAFETY: as above; populating gives pages to addresses that are ours, and reports instead of killing.
         unsafe { mm::madvise(address, bytes, Advice::LinuxPopulateWrite) }
@@ -107,9 +110,19 @@ impl Chunk {
     }
 }
 
+impl Drop for Mapping {
+    #[expect(unsafe_code, reason = "gives the pages back")]
+    fn drop(&mut self) {
+        // A refusal costs memory and nothing else.
+        // SAFETY: the range is this mapping's own, and every block and region of it, and every ring that was told
+        // of it, kept it until now.
+        let _ = unsafe { mm::munmap(self.start().cast(), self.bytes) };
+    }
+}
+
 /// Maps more than asked for and gives back what is outside the alignment.
-#[expect(unsafe_code, reason = "the one mapping, its trimming and the slice over it")]
-fn map_aligned(bytes: usize) -> Result<Chunk, ArenaError> {
+#[expect(unsafe_code, reason = "the one mapping and its trimming")]
+fn map_aligned(bytes: usize) -> Result<Mapping, ArenaError> {
     let mapped_bytes = bytes + CHUNK_ALIGN;
     let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
     // SAFETY: without an address hint and MAP_FIXED, a new mapping overlaps nothing that exists.
@@ -126,10 +139,7 @@ fn map_aligned(bytes: usize) -> Result<Chunk, ArenaError> {
     }
     // SAFETY: the range is the tail of the mapping made above, which nobody else knows of.
     let _ = unsafe { mm::munmap(end.cast(), mapped_bytes - before - bytes) };
-    // SAFETY: `start..end` lies in the mapping, is readable, writable and zeroed, is never unmapped, and this is
-    // the only reference to it.
-    let memory = unsafe { slice::from_raw_parts_mut(start, bytes) };
-    Ok(Chunk { memory })
+    Ok(Mapping { address: start.expose_provenance(), bytes })
 }
 
 impl Arena {
@@ -142,33 +152,28 @@ impl Arena {
     ///
     /// # Panics
     /// When `block_bytes` is 0, no multiple of [`FRAME_ALIGN`], or longer than the chunk.
+    #[expect(unsafe_code, reason = "the one slice over a mapping")]
     pub fn carve(&mut self, chunk: Chunk, block_bytes: usize) -> (Region, Vec<Block>) {
         assert!(block_bytes > 0 && block_bytes.is_multiple_of(FRAME_ALIGN), "a block is whole sectors");
-        assert!(block_bytes <= chunk.memory.len(), "a block fits its chunk");
+        assert!(block_bytes <= chunk.bytes(), "a block fits its chunk");
+        let mapping = Arc::new(chunk.mapping);
+        let (start, bytes) = (mapping.start(), mapping.bytes);
+        // SAFETY: the mapping is readable, writable and zeroed, and the chunk that was consumed was its only user.
+        // It outlives the slice, because each part of it lies in a block that keeps the mapping and lends its
+        // bytes only while it is borrowed itself.
+        let memory: &'static mut [u8] = unsafe { slice::from_raw_parts_mut(start, bytes) };
         let first = BlockId(self.next);
-        let chunk_bytes = chunk.memory.len();
-        let address = chunk.memory.as_mut_ptr().expose_provenance();
-        let mut blocks = Vec::with_capacity(chunk_bytes / block_bytes);
-        for memory in chunk.memory.chunks_exact_mut(block_bytes) {
-            blocks.push(Block::mapped(BlockId(self.next), memory));
+        let mut blocks = Vec::with_capacity(bytes / block_bytes);
+        for memory in memory.chunks_exact_mut(block_bytes) {
+            let owner: Arc<dyn Owner> = Arc::<Mapping>::clone(&mapping);
+            blocks.push(Block::mapped(BlockId(self.next), memory, owner));
             self.next += 1;
         }
-        let region = Region { first, blocks: self.next - first.0, block_bytes, address, chunk_bytes };
-        (region, blocks)
-    }
-
-    /// Takes a region's memory back for a later chunk of the same length: brokers that start and stop within one
-    /// process (tests) do not grow it. Gives the blocks back when they are not exactly the region's.
-    pub fn reclaim(region: Region, blocks: Vec<Block>) -> Result<(), Vec<Block>> {
-        if !region.is_whole(&blocks) {
-            return Err(blocks);
-        }
-        drop(blocks);
-        let chunk = region.into_chunk();
-        SPARE.lock().unwrap_or_else(PoisonError::into_inner).push(chunk);
-        Ok(())
+        (Region { first, blocks: self.next - first.0, block_bytes, mapping }, blocks)
     }
 }
+
+impl Owner for Mapping {}
 
 impl Region {
     /// The first block's name; the others follow without a gap.
@@ -187,31 +192,18 @@ impl Region {
     }
 
     /// Address of the first byte.
-    pub(crate) const fn address(&self) -> usize {
-        self.address
+    pub(crate) fn address(&self) -> usize {
+        self.mapping.address
+    }
+
+    /// Keeps the memory for whoever was told the address.
+    pub(crate) const fn mapping(&self) -> &Arc<Mapping> {
+        &self.mapping
     }
 
     /// Length of all blocks together in bytes.
     pub(crate) const fn bytes(&self) -> usize {
         self.block_bytes * self.blocks as usize
-    }
-
-    /// Whether `blocks` are all blocks of this region, each once.
-    fn is_whole(&self, blocks: &[Block]) -> bool {
-        let mut found: Vec<usize> = blocks.iter().map(|block| block.bytes().as_ptr().addr()).collect();
-        found.sort_unstable();
-        let expected = (0..self.blocks as usize).map(|index| self.address + index * self.block_bytes);
-        found.into_iter().eq(expected) && blocks.iter().all(|block| block.len() == self.block_bytes)
-    }
-
-    #[expect(unsafe_code, reason = "joins the region's blocks again")]
-    fn into_chunk(self) -> Chunk {
-        let start = ptr::with_exposed_provenance_mut(self.address);
-        // SAFETY: `reclaim` consumed every block that was cut from this memory and the region itself, so no other
-        // reference to it exists; the mapping is never unmapped. A kernel that still reads from it (a send whose
-        // ring is alive) may see new bytes, but only rings write, and only to blocks they own.
-        let memory = unsafe { slice::from_raw_parts_mut(start, self.chunk_bytes) };
-        Chunk { memory }
     }
 }
 
@@ -224,12 +216,14 @@ pub struct Grower {
 }
 
 impl Grower {
-    /// Starts mapping chunks of these lengths in bytes, one after the other, and wakes the shard after each. It
-    /// ends after the last one, after a refusal, or when the `Grower` is dropped.
+    /// Starts mapping chunks of these lengths in bytes, one after the other, on any core of the process, and wakes
+    /// the shard after each. It ends after the last one, after a refusal, or when the `Grower` is dropped.
     pub fn start(lengths: Vec<usize>, waker: Waker) -> std::io::Result<Self> {
         let (sender, chunks) = mpsc::sync_channel(1);
         let left = lengths.len();
         thread::Builder::new().name("corelog-grower".to_owned()).spawn(move || {
+            // A thread starts on the core of the one that started it, which has better things to do.
+            affinity::unpin();
             for bytes in lengths {
                 let chunk = Chunk::map(bytes);
                 let refused = chunk.is_err();
@@ -280,7 +274,7 @@ pub enum Grown {
 
 impl fmt::Debug for Chunk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Chunk").field("bytes", &self.memory.len()).finish()
+        f.debug_struct("Chunk").field("bytes", &self.bytes()).finish()
     }
 }
 
@@ -318,18 +312,29 @@ mod tests {
     }
 
     #[test]
-    fn a_region_comes_back_only_whole() {
-        // A length that no other test uses, so that the spare chunk found below is this one.
-        let bytes = 7 * CHUNK_ALIGN;
-        let mut arena = Arena::new();
-        let (region, mut blocks) = arena.carve(Chunk::map(bytes).expect("memory"), CHUNK_ALIGN);
+    fn memory_is_given_back_with_the_last_block_and_the_region() {
+        // A length that no other test uses, so that the mapping looked for is this one.
+        const BYTES: usize = 37 * CHUNK_ALIGN;
+        let (region, mut blocks) = Arena::new().carve(Chunk::map(BYTES).expect("memory"), CHUNK_ALIGN);
         let address = region.address();
-        let (_, foreign) = arena.carve(Chunk::map(CHUNK_ALIGN).expect("memory"), CHUNK_ALIGN);
-        let own = std::mem::replace(&mut blocks[3], foreign.into_iter().next().expect("one"));
-        assert!(!region.is_whole(&blocks), "a foreign block in the place of an own one");
-        blocks[3] = own;
-        Arena::reclaim(region, blocks).expect("all blocks are back");
-        assert_eq!(Chunk::map(bytes).expect("memory").memory.as_ptr().addr(), address, "used again");
+        assert!(is_mapped(address));
+        let last = blocks.pop().expect("one of 37");
+        drop(blocks);
+        drop(region);
+        assert!(last.bytes().iter().all(|&byte| byte == 0), "a block keeps its memory");
+        drop(last);
+        assert!(!is_mapped(address));
+    }
+
+    /// Whether an address belongs to the process. Nobody else maps so much at once in these tests, so an address
+    /// that was given back is not taken again at once.
+    fn is_mapped(address: usize) -> bool {
+        let maps = std::fs::read_to_string("/proc/self/maps").expect("procfs");
+        let hex = |text: &str| usize::from_str_radix(text, 16).expect("hexadecimal");
+        maps.lines().any(|line| {
+            let (from, to) = line.split(' ').next().and_then(|range| range.split_once('-')).expect("a range");
+            (hex(from)..hex(to)).contains(&address)
+        })
     }
 
     #[test]

@@ -82,6 +82,11 @@ impl Scratch {
         file::allocate(&scratch.fd, &scratch.path, bytes)?;
         Ok(scratch)
     }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
 }
 
 impl Drop for Scratch {

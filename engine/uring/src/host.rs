@@ -1,8 +1,8 @@
 //! What runs a reactor on its core: glommio, named in this file and nowhere else.
 //!
 //! The reactor is one task of the executor and does its I/O on its own ring. The host gives it a pinned thread, a
-//! way to park, and background work on `DmaFile` in a task queue with fewer shares, so that preparing extents
-//! never takes the core from serving.
+//! way to park, and background work on `DmaFile` (`BufferedFile` where the file system has no O_DIRECT) in a task
+//! queue with fewer shares, so that preparing extents never takes the core from serving.
 //!
 //! Parking: an executor cannot wait for a foreign ring, but it can read a file. A task of its own keeps one read
 //! of the ring's eventfd outstanding across all parks; whatever adds to the eventfd completes that read.
@@ -24,13 +24,13 @@ use std::sync::Once;
 use std::task::{Poll, Waker as TaskWaker};
 use std::time::{Duration, Instant};
 
-use glommio::io::{BufferedFile, DmaFile, OpenOptions};
+use glommio::io::{BufferedFile, DmaBuffer, DmaFile, OpenOptions};
 use glommio::timer::Timer;
 use glommio::{GlommioError, Latency, LocalExecutorBuilder, Placement, Shares, TaskQueueHandle};
 use rustix::process::{Resource, getrlimit};
 
 use crate::affinity;
-use crate::file::{self, FileError, FileOperation};
+use crate::file::{self, Access, FileError, FileOperation};
 use crate::op::Errno;
 use crate::ring::{RingError, RingOperation};
 use crate::waker::Waker;
@@ -247,11 +247,12 @@ impl Host {
     }
 
     /// Starts file work; [`Host::finished`] has the end of it under the same key, and a park ends with it.
-    pub fn background(&self, key: u64, op: BackgroundOp) {
+    /// `access` says whether the files are written past the page cache.
+    pub fn background(&self, key: u64, access: Access, op: BackgroundOp) {
         let inner = Rc::clone(&self.0);
         inner.running.set(inner.running.get() + 1);
         self.spawn_into_queue(async move {
-            let result = execute(op).await;
+            let result = execute(access, op).await;
             inner.running.set(inner.running.get() - 1);
             inner.finished.borrow_mut().push(BackgroundDone { key, result });
             inner.wake();
@@ -340,13 +341,19 @@ fn throwaway_executor() -> Result<(), HostError> {
     made
 }
 
-async fn execute(op: BackgroundOp) -> Result<u64, FileError> {
+async fn execute(access: Access, op: BackgroundOp) -> Result<u64, FileError> {
     match op {
         BackgroundOp::CreateExtent { directory, name, bytes } => {
-            create_extent(&directory, &name, bytes).await
+            create_extent(access, &directory, &name, bytes).await
         }
-        BackgroundOp::Zero { path, position, bytes } => zero(&path, position, bytes).await,
-        BackgroundOp::WriteCopy { path, position, bytes } => write_copy(&path, position, &bytes).await,
+        BackgroundOp::Zero { path, position, bytes } => {
+            let file = Target::open(access, &path, OpenOptions::new().read(true).write(true)).await?;
+            file.write_zeros(&path, position, bytes).await?;
+            file.flush(&path).await?;
+            file.close(&path).await?;
+            Ok(bytes)
+        }
+        BackgroundOp::WriteCopy { path, position, bytes } => write_copy(access, &path, position, bytes).await,
         BackgroundOp::Remove { path } => {
             glommio::io::remove(&path).await.map_err(failed(FileOperation::Remove, &path))?;
             sync_parent(&path).await?;
@@ -355,81 +362,157 @@ async fn execute(op: BackgroundOp) -> Result<u64, FileError> {
     }
 }
 
-async fn create_extent(directory: &Path, name: &str, bytes: u64) -> Result<u64, FileError> {
+async fn create_extent(access: Access, directory: &Path, name: &str, bytes: u64) -> Result<u64, FileError> {
     let path = directory.join(name);
     let temporary = directory.join(format!("{name}.tmp"));
-    let file =
-        open(&temporary, OpenOptions::new().read(true).write(true).create(true).truncate(true)).await?;
-    file.pre_allocate(bytes, false).await.map_err(failed(FileOperation::Allocate, &temporary))?;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(true);
+    let mut file = Target::open(access, &temporary, &options).await?;
+    match file.allocate(bytes).await {
+        // A file system that cannot allocate is made to: the commit path never does.
+        Err(error) if errno(&error) == Errno(libc::EOPNOTSUPP) => {
+            file.write_zeros(&temporary, 0, bytes).await?;
+        }
+        allocated => allocated.map_err(failed(FileOperation::Allocate, &temporary))?,
+    }
     // Flushes size and allocation too: without them the data could not be read back.
-    file.fdatasync().await.map_err(failed(FileOperation::Flush, &temporary))?;
-    file.rename(&path).await.map_err(failed(FileOperation::Rename, &path))?;
-    close(file, &path).await?;
+    file.flush(&temporary).await?;
+    file.rename(&path).await?;
+    file.close(&path).await?;
     sync_parent(&path).await?;
     Ok(bytes)
 }
 
-async fn zero(path: &Path, position: u64, bytes: u64) -> Result<u64, FileError> {
-    let file = open(path, OpenOptions::new().read(true).write(true)).await?;
-    let mut zeros = file.alloc_dma_buffer(ZERO_BYTES);
-    zeros.as_bytes_mut().fill(0);
-    let zeros = Rc::new(zeros);
-    let end = position + bytes;
-    let mut at = position;
-    while at < end {
-        if end - at >= ZERO_BYTES as u64 {
-            write_all(&file, path, Rc::clone(&zeros), at).await?;
-            at += ZERO_BYTES as u64;
-        } else {
-            let mut rest = file.alloc_dma_buffer((end - at) as usize);
-            rest.as_bytes_mut().fill(0);
-            write_all(&file, path, Rc::new(rest), at).await?;
-            at = end;
-        }
-    }
-    file.fdatasync().await.map_err(failed(FileOperation::Flush, path))?;
-    close(file, path).await?;
-    Ok(bytes)
-}
-
-async fn write_copy(path: &Path, position: u64, bytes: &[u8]) -> Result<u64, FileError> {
-    let existing = open(path, OpenOptions::new().read(true).write(true)).await;
+async fn write_copy(access: Access, path: &Path, position: u64, bytes: Box<[u8]>) -> Result<u64, FileError> {
+    let existing = Target::open(access, path, OpenOptions::new().read(true).write(true)).await;
     let (file, created) = match existing {
         Ok(file) => (file, false),
         Err(error) if error.errno() == Errno(libc::ENOENT) => {
-            (open(path, OpenOptions::new().read(true).write(true).create(true)).await?, true)
+            let mut options = OpenOptions::new();
+            (Target::open(access, path, options.read(true).write(true).create(true)).await?, true)
         }
         Err(error) => return Err(error),
     };
-    let mut buffer = file.alloc_dma_buffer(bytes.len());
-    buffer.as_bytes_mut().copy_from_slice(bytes);
-    write_all(&file, path, Rc::new(buffer), position).await?;
-    file.fdatasync().await.map_err(failed(FileOperation::Flush, path))?;
-    close(file, path).await?;
+    let length = bytes.len() as u64;
+    file.write(path, position, bytes).await?;
+    file.flush(path).await?;
+    file.close(path).await?;
     if created {
         sync_parent(path).await?;
     }
-    Ok(bytes.len() as u64)
+    Ok(length)
 }
 
-async fn open(path: &Path, options: &OpenOptions) -> Result<DmaFile, FileError> {
-    options.dma_open(path).await.map_err(failed(FileOperation::Open, path))
+/// A file past the page cache or, where the file system has no O_DIRECT, through it.
+enum Target {
+    Direct(DmaFile),
+    Buffered(BufferedFile),
 }
 
-async fn close(file: DmaFile, path: &Path) -> Result<(), FileError> {
-    file.close().await.map_err(failed(FileOperation::Write, path))
+impl Target {
+    async fn open(access: Access, path: &Path, options: &OpenOptions) -> Result<Self, FileError> {
+        let opened = match access {
+            Access::Direct | Access::DirectCreate => options.dma_open(path).await.map(Self::Direct),
+            Access::Buffered => options.buffered_open(path).await.map(Self::Buffered),
+        };
+        opened.map_err(failed(FileOperation::Open, path))
+    }
+
+    /// Gives the file this size in unwritten space.
+    async fn allocate(&self, bytes: u64) -> Result<(), GlommioError<()>> {
+        match self {
+            Self::Direct(file) => file.pre_allocate(bytes, false).await,
+            Self::Buffered(file) => file.pre_allocate(bytes, false).await,
+        }
+    }
+
+    async fn write(&self, path: &Path, position: u64, bytes: Box<[u8]>) -> Result<(), FileError> {
+        match self {
+            Self::Direct(file) => {
+                let mut buffer = file.alloc_dma_buffer(bytes.len());
+                buffer.as_bytes_mut().copy_from_slice(&bytes);
+                write_direct(file, path, Rc::new(buffer), position).await
+            }
+            Self::Buffered(file) => write_buffered(file, path, bytes.into_vec(), position).await,
+        }
+    }
+
+    async fn write_zeros(&self, path: &Path, position: u64, bytes: u64) -> Result<(), FileError> {
+        let end = position + bytes;
+        let mut zeros: Option<Rc<DmaBuffer>> = None;
+        for at in (position..end).step_by(ZERO_BYTES) {
+            let length = ZERO_BYTES.min(usize::try_from(end - at).unwrap_or(ZERO_BYTES));
+            match self {
+                Self::Direct(file) => {
+                    let kept = zeros.take().filter(|zeros| zeros.len() == length);
+                    let piece = kept.unwrap_or_else(|| {
+                        let mut fresh = file.alloc_dma_buffer(length);
+                        fresh.as_bytes_mut().fill(0);
+                        Rc::new(fresh)
+                    });
+                    zeros = Some(Rc::clone(&piece));
+                    write_direct(file, path, piece, at).await?;
+                }
+                Self::Buffered(file) => write_buffered(file, path, vec![0; length], at).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn flush(&self, path: &Path) -> Result<(), FileError> {
+        let flushed = match self {
+            Self::Direct(file) => file.fdatasync().await,
+            Self::Buffered(file) => file.fdatasync().await,
+        };
+        flushed.map_err(failed(FileOperation::Flush, path))
+    }
+
+    async fn rename(&mut self, path: &Path) -> Result<(), FileError> {
+        let renamed = match self {
+            Self::Direct(file) => file.rename(path).await,
+            Self::Buffered(file) => file.rename(path).await,
+        };
+        renamed.map_err(failed(FileOperation::Rename, path))
+    }
+
+    async fn close(self, path: &Path) -> Result<(), FileError> {
+        let closed = match self {
+            Self::Direct(file) => file.close().await,
+            Self::Buffered(file) => file.close().await,
+        };
+        closed.map_err(failed(FileOperation::Write, path))
+    }
 }
 
-/// A write that is cut short within the file means that the disk gave up.
-async fn write_all(
+/// A write past the page cache that is cut short within the file means that the disk gave up.
+async fn write_direct(
     file: &DmaFile,
     path: &Path,
-    buffer: Rc<glommio::io::DmaBuffer>,
+    buffer: Rc<DmaBuffer>,
     position: u64,
 ) -> Result<(), FileError> {
     let bytes = buffer.len();
     let written = file.write_rc_at(buffer, position).await.map_err(failed(FileOperation::Write, path))?;
     if written == bytes { Ok(()) } else { Err(FileError::new(FileOperation::Write, path, Errno::IO)) }
+}
+
+/// A write through the page cache may stop where the memory or the disk does; what is left says why.
+async fn write_buffered(
+    file: &BufferedFile,
+    path: &Path,
+    mut bytes: Vec<u8>,
+    mut position: u64,
+) -> Result<(), FileError> {
+    while !bytes.is_empty() {
+        let rest = bytes.clone();
+        let written = file.write_at(rest, position).await.map_err(failed(FileOperation::Write, path))?;
+        if written == 0 {
+            return Err(FileError::new(FileOperation::Write, path, Errno::IO));
+        }
+        position += written as u64;
+        bytes.drain(..written);
+    }
+    Ok(())
 }
 
 /// On glommio's blocking thread, because its `Directory::sync` is an fdatasync, which need not flush names.

@@ -2,7 +2,7 @@
 //!
 //! **Invariants:** this is the only crate with `unsafe`; each site says why it is sound, and what it exports is
 //! safe. Memory the kernel may write to is owned by the [`ring::Ring`] until the completion; memory it may read
-//! from is the arena's and is never unmapped. No decisions about logs, protocols or connections here.
+//! from is the arena's and stays mapped as long as a ring knows it. No decisions about logs, protocols or connections here.
 #![deny(unsafe_code)]
 
 pub mod affinity;

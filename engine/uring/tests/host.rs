@@ -1,7 +1,9 @@
 //! The host against the real kernel: parks that end for the right reason, and background work on real files.
 
 use std::cell::Cell;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use corelog_model::{Block, BlockId};
+use corelog_uring::file::Access;
 use corelog_uring::host::{BackgroundDone, BackgroundOp, Host, HostConfig, HostError};
 use corelog_uring::{Errno, Key, Ring, RingConfig, Submission, file, socket};
 
@@ -25,11 +28,11 @@ fn directory() -> tempfile::TempDir {
 }
 
 /// Runs background operations one after the other and returns their results.
-fn in_order(ops: Vec<BackgroundOp>) -> Vec<BackgroundDone> {
+fn in_order(access: Access, ops: Vec<BackgroundOp>) -> Vec<BackgroundDone> {
     let run = |host: Host| async move {
         let mut done = Vec::new();
         for (key, op) in (0_u64..).zip(ops) {
-            host.background(key, op);
+            host.background(key, access, op);
             assert_eq!(host.running(), 1);
             let before = done.len();
             while done.len() == before {
@@ -148,23 +151,63 @@ fn a_busy_reactor_is_told_to_yield_and_others_then_run() {
     assert_eq!(others, Ok(true));
 }
 
+/// Past the page cache and through it.
+const BOTH: [Access; 2] = [Access::Direct, Access::Buffered];
+
+/// A file system in memory that has neither O_DIRECT nor fallocate; unmounted when dropped.
+struct Ramfs(tempfile::TempDir);
+
+impl Ramfs {
+    fn mount() -> Option<Self> {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let mut mount = Command::new("mount");
+        let mounted = mount.args(["-t", "ramfs", "ramfs"]).arg(place.path()).stderr(Stdio::null()).status();
+        mounted.is_ok_and(|status| status.success()).then_some(Self(place))
+    }
+}
+
+impl Drop for Ramfs {
+    fn drop(&mut self) {
+        Command::new("umount").arg("-l").arg(self.0.path()).status().ok();
+    }
+}
+
 #[test]
 fn an_extent_appears_whole_under_its_name_and_goes_again() {
-    let directory = directory();
-    let at = |name: &str| directory.path().join(name);
-    let create = BackgroundOp::CreateExtent {
-        directory: directory.path().to_owned(),
-        name: "extent".to_owned(),
-        bytes: 8 << 20,
+    for access in BOTH {
+        let directory = directory();
+        extent_comes_and_goes(access, directory.path());
+    }
+}
+
+#[test]
+fn where_nothing_can_be_allocated_an_extent_is_written_whole() {
+    let Some(ramfs) = Ramfs::mount() else {
+        println!("skipped: only root mounts a file system without fallocate");
+        return;
     };
-    assert_eq!(in_order(vec![create]), [done(0, 8 << 20)]);
-    assert_eq!(
-        file::list(directory.path()),
-        Ok(vec![("extent".to_owned(), 8 << 20)]),
-        "no temporary name left"
-    );
-    let remove = BackgroundOp::Remove { path: at("extent") };
-    let results = in_order(vec![remove.clone(), remove]);
+    let refused = file::open(&ramfs.0.path().join("direct"), Access::DirectCreate).expect_err("no O_DIRECT");
+    assert!(matches!(refused, file::FileError::DirectRefused { .. }), "{refused:?}");
+    std::fs::remove_file(ramfs.0.path().join("direct")).ok();
+    extent_comes_and_goes(Access::Buffered, ramfs.0.path());
+}
+
+fn extent_comes_and_goes(access: Access, directory: &Path) {
+    // No multiple of what is zeroed at a time.
+    const BYTES: u64 = (1 << 20) + 4096;
+    let path = directory.join("extent");
+    let create = BackgroundOp::CreateExtent {
+        directory: directory.to_owned(),
+        name: "extent".to_owned(),
+        bytes: BYTES,
+    };
+    assert_eq!(in_order(access, vec![create]), [done(0, BYTES)]);
+    assert_eq!(file::list(directory), Ok(vec![("extent".to_owned(), BYTES)]), "no temporary name left");
+    assert!(std::fs::read(&path).expect("read").iter().all(|&byte| byte == 0));
+    let status = std::fs::metadata(&path).expect("it is there");
+    assert!(status.blocks() * 512 >= BYTES, "allocated, not a hole: {} blocks", status.blocks());
+    let remove = BackgroundOp::Remove { path };
+    let results = in_order(access, vec![remove.clone(), remove]);
     assert_eq!(results[0], done(0, 0));
     let error = results[1].result.as_ref().expect_err("it is gone");
     assert_eq!(error.errno(), Errno(libc::ENOENT));
@@ -173,43 +216,52 @@ fn an_extent_appears_whole_under_its_name_and_goes_again() {
 
 #[test]
 fn zeroing_touches_its_range_and_nothing_else() {
-    let directory = directory();
-    let path = directory.path().join("extent");
-    std::fs::write(&path, vec![0xff; 1 << 20]).expect("written");
-    let op = BackgroundOp::Zero { path: path.clone(), position: 4096, bytes: (512 << 10) + 4096 };
-    assert_eq!(in_order(vec![op]), [done(0, (512 << 10) + 4096)]);
-    let bytes = std::fs::read(&path).expect("read");
-    let end = 4096 + (512 << 10) + 4096;
-    assert!(bytes[..4096].iter().all(|&byte| byte == 0xff), "before");
-    assert!(bytes[4096..end].iter().all(|&byte| byte == 0), "the range");
-    assert!(bytes[end..].iter().all(|&byte| byte == 0xff), "after");
-    assert_eq!(bytes.len(), 1 << 20);
+    for access in BOTH {
+        let directory = directory();
+        let path = directory.path().join("extent");
+        std::fs::write(&path, vec![0xff; 1 << 20]).expect("written");
+        let op = BackgroundOp::Zero { path: path.clone(), position: 4096, bytes: (512 << 10) + 4096 };
+        assert_eq!(in_order(access, vec![op]), [done(0, (512 << 10) + 4096)]);
+        let bytes = std::fs::read(&path).expect("read");
+        let end = 4096 + (512 << 10) + 4096;
+        assert!(bytes[..4096].iter().all(|&byte| byte == 0xff), "before");
+        assert!(bytes[4096..end].iter().all(|&byte| byte == 0), "the range");
+        assert!(bytes[end..].iter().all(|&byte| byte == 0xff), "after");
+        assert_eq!(bytes.len(), 1 << 20);
+    }
 }
 
 #[test]
 fn copies_are_written_to_their_places_whether_the_file_is_there_or_not() {
-    let directory = directory();
-    let path = directory.path().join("superblock");
-    let copy = |index: u8| BackgroundOp::WriteCopy {
-        path: path.clone(),
-        position: u64::from(index) * 4096,
-        bytes: vec![index + 1; 4096].into_boxed_slice(),
-    };
-    assert_eq!(in_order(vec![copy(2), copy(0), copy(1)]), [done(0, 4096), done(1, 4096), done(2, 4096)]);
-    let bytes = std::fs::read(&path).expect("read");
-    assert_eq!(bytes.len(), 3 * 4096);
-    assert!(bytes.chunks(4096).zip(1_u8..).all(|(chunk, value)| chunk.iter().all(|&byte| byte == value)));
+    for access in BOTH {
+        let directory = directory();
+        let path = directory.path().join("superblock");
+        let copy = |index: u8| BackgroundOp::WriteCopy {
+            path: path.clone(),
+            position: u64::from(index) * 4096,
+            bytes: vec![index + 1; 4096].into_boxed_slice(),
+        };
+        let results = in_order(access, vec![copy(2), copy(0), copy(1)]);
+        assert_eq!(results, [done(0, 4096), done(1, 4096), done(2, 4096)]);
+        let bytes = std::fs::read(&path).expect("read");
+        assert_eq!(bytes.len(), 3 * 4096);
+        let mut chunks = bytes.chunks(4096).zip(1_u8..);
+        assert!(chunks.all(|(chunk, value)| chunk.iter().all(|&byte| byte == value)));
+    }
 }
 
 #[test]
 fn a_directory_that_is_not_there_is_named_in_the_error() {
-    let results = in_order(vec![BackgroundOp::CreateExtent {
-        directory: Path::new("/nonexistent/store").to_owned(),
-        name: "extent".to_owned(),
-        bytes: 4096,
-    }]);
-    let error = results[0].result.as_ref().expect_err("no such directory");
-    assert!(error.to_string().contains("/nonexistent/store/extent"), "{error}");
+    for access in BOTH {
+        let create = BackgroundOp::CreateExtent {
+            directory: Path::new("/nonexistent/store").to_owned(),
+            name: "extent".to_owned(),
+            bytes: 4096,
+        };
+        let results = in_order(access, vec![create]);
+        let error = results[0].result.as_ref().expect_err("no such directory");
+        assert!(error.to_string().contains("/nonexistent/store/extent"), "{error}");
+    }
 }
 
 #[test]

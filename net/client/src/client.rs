@@ -1,16 +1,19 @@
 //! The client: connecting, asking, administering.
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use corelog_model::Durability;
-use corelog_wire::{At, Status};
+use corelog_wire::{At, ErrorCode, Status};
 use tokio::runtime::Handle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::config::{ClientConfig, ConsumerConfig, Partitions, Position, ProducerConfig};
 use crate::consumer::Consumer;
+use crate::core::backoff::{pause_us, to_us};
 use crate::core::buffers::Pool;
 use crate::core::control::{Question, Token, Told};
 use crate::core::rng::Rng;
@@ -37,6 +40,8 @@ pub struct Client {
 struct Inner {
     config: ClientConfig,
     questions: Arc<Questions>,
+    /// Of broker cores that serve partitions which the one behind `questions` does not, by address.
+    elsewhere: Mutex<HashMap<String, Arc<Questions>>>,
     clock: Clock,
     runtime: Handle,
     seed: u64,
@@ -46,6 +51,8 @@ struct Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.questions.drop_client();
+        let elsewhere = self.elsewhere.get_mut().unwrap_or_else(PoisonError::into_inner);
+        elsewhere.values().for_each(|questions| questions.drop_client());
     }
 }
 
@@ -62,16 +69,16 @@ impl Client {
         for attempt in 0..dialer.addresses.len() {
             match dialer.dial(attempt, Token::Whole(0)).await {
                 Ok(dialed) => {
-                    let questions = Arc::<Questions>::default();
+                    let questions = Questions::new(config.backoff, Rng::new(rng.next_u64()));
                     let role = ControlRole::new(Arc::clone(&questions));
                     let setting =
                         Setting { dialer, backoff: config.backoff, clock, rng: Rng::new(rng.next_u64()) };
                     let runtime = Handle::current();
                     runtime.spawn(run(role, setting, Some(dialed)));
                     let (seed, children) = (rng.next_u64(), AtomicU64::new(0));
-                    return Ok(Self {
-                        inner: Arc::new(Inner { config, questions, clock, runtime, seed, children }),
-                    });
+                    let elsewhere = Mutex::default();
+                    let inner = Inner { config, questions, elsewhere, clock, runtime, seed, children };
+                    return Ok(Self { inner: Arc::new(inner) });
                 }
                 Err(cause) => {
                     let server = dialer.address(attempt).to_owned();
@@ -83,11 +90,27 @@ impl Client {
     }
 
     async fn ask(&self, question: Question) -> Result<Told, ClientError> {
-        let asking = self.inner.questions.ask(question);
-        match timeout(self.inner.config.request_timeout, asking.answer()).await {
+        self.ask_at(&self.inner.questions, question, self.deadline_us()).await
+    }
+
+    /// When a request that begins now must be answered.
+    fn deadline_us(&self) -> u64 {
+        let Inner { config, clock, .. } = &*self.inner;
+        clock.now_us().saturating_add(to_us(config.request_timeout))
+    }
+
+    async fn ask_at(
+        &self,
+        questions: &Arc<Questions>,
+        question: Question,
+        deadline_us: u64,
+    ) -> Result<Told, ClientError> {
+        let asking = questions.ask(question, deadline_us);
+        let left = Duration::from_micros(deadline_us.saturating_sub(self.inner.clock.now_us()));
+        match timeout(left, asking.answer()).await {
             Ok(answer) => answer,
             Err(_) => {
-                self.inner.questions.distrust();
+                questions.distrust();
                 Err(ClientError::Timeout)
             }
         }
@@ -142,10 +165,64 @@ impl Client {
             Position::End => At::End,
             Position::Time(us) => At::Time(us),
         };
-        match self.ask(Question::Offset { topic: topic.id(), partition, at }).await? {
+        let question = Question::Offset { topic: topic.id(), partition, at };
+        match self.ask_owner(topic, partition, question).await? {
             Told::Offset(offset) => Ok(offset),
             _ => Err(self.unexpected()),
         }
+    }
+
+    /// Asks about a partition: whoever answers first, and if that one does not serve it, the core that the metadata name,
+    /// again and again until the deadline, since metadata may be behind.
+    async fn ask_owner(
+        &self,
+        topic: &Topic,
+        partition: u32,
+        question: Question,
+    ) -> Result<Told, ClientError> {
+        let deadline_us = self.deadline_us();
+        let Inner { config, clock, questions, .. } = &*self.inner;
+        let mut rng = Rng::new(self.child_seed());
+        let mut owner = Arc::clone(questions);
+        let mut attempt = 0;
+        loop {
+            let refused = match self.ask_at(&owner, question.clone(), deadline_us).await {
+                Err(ClientError::Refused(refused)) if refused.code == ErrorCode::NotHere => refused,
+                answer => return answer,
+            };
+            let fresh =
+                match self.ask_at(questions, Question::Topic(topic.name().to_owned()), deadline_us).await? {
+                    Told::Topics(topics) => topics.into_iter().find(|fresh| fresh.id() == topic.id()),
+                    _ => return Err(self.unexpected()),
+                };
+            let fresh = fresh.ok_or(ClientError::UnknownTopic)?;
+            let place = fresh.partitions().get(partition as usize).ok_or(ClientError::UnknownPartition)?;
+            owner = self.questions_at(&place.address);
+            if attempt > 0 {
+                let pause_us = pause_us(config.backoff, attempt, &mut rng);
+                if clock.now_us().saturating_add(pause_us) >= deadline_us {
+                    return Err(ClientError::Refused(refused));
+                }
+                sleep(Duration::from_micros(pause_us)).await;
+            }
+            attempt += 1;
+        }
+    }
+
+    /// The connection for questions to the broker core at this address.
+    fn questions_at(&self, address: &str) -> Arc<Questions> {
+        let Inner { config, clock, runtime, elsewhere, .. } = &*self.inner;
+        let mut elsewhere = elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = elsewhere.get(address) {
+            return Arc::clone(known);
+        }
+        let mut rng = Rng::new(self.child_seed());
+        let questions = Questions::new(config.backoff, Rng::new(rng.next_u64()));
+        let dialer = Dialer::new(config, vec![address.to_owned()], CHUNK_BYTES, Pool::new(2 * CHUNK_BYTES));
+        let setting = Setting { dialer, backoff: config.backoff, clock: *clock, rng };
+        runtime.spawn(run(ControlRole::new(Arc::clone(&questions)), setting, None));
+        elsewhere.insert(address.to_owned(), Arc::clone(&questions));
+        questions
     }
 
     /// What the broker core behind the connection says of itself: CPU, frames, bytes, memory.

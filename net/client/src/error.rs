@@ -28,6 +28,13 @@ pub enum LinkError {
     Timeout,
     /// The broker closed the connection.
     Closed,
+    /// The broker said why it ends the connection.
+    Ended {
+        /// Why.
+        code: ErrorCode,
+        /// Two numbers whose meaning depends on the code (PROTOCOL.md).
+        details: [u64; 2],
+    },
     /// What the broker sent is not corelog's protocol.
     Protocol(WireError),
     /// The broker answered something that was not asked.
@@ -90,6 +97,15 @@ pub enum ProduceError {
     UnknownTopic,
     /// The batch could not be sealed.
     Seal(BatchError),
+    /// A conditional append found the partition at another end: read on to `actual`, decide anew.
+    OffsetMismatch {
+        /// Where the partition was expected to end.
+        expected: u64,
+        /// Where it ends.
+        actual: u64,
+        /// Whether an earlier attempt may have been what moved the end. Never with an idempotent producer.
+        maybe_appended: bool,
+    },
     /// The broker said no, for good.
     Refused {
         /// Its answer.
@@ -180,6 +196,11 @@ impl fmt::Display for LinkError {
             Self::NoAddress => f.write_str("the name has no address"),
             Self::Timeout => f.write_str("no answer in time"),
             Self::Closed => f.write_str("the broker closed the connection"),
+            Self::Ended { code, details } => {
+                write!(f, "the broker ended the connection: {code}")?;
+                let numbers = code.detail_names().iter().zip(details);
+                numbers.into_iter().try_for_each(|(name, number)| write!(f, ", {name} {number}"))
+            }
             Self::Protocol(error) => write!(f, "not corelog's protocol: {error}"),
             Self::Unexpected => f.write_str("the broker answered something that was not asked"),
             Self::Version => f.write_str("no common version of the protocol"),
@@ -224,6 +245,10 @@ impl fmt::Display for ProduceError {
             Self::UnknownPartition => f.write_str("unknown partition"),
             Self::UnknownTopic => f.write_str("unknown topic"),
             Self::Seal(error) => write!(f, "the batch cannot be sealed: {error}"),
+            Self::OffsetMismatch { expected, actual, maybe_appended } => {
+                write!(f, "the partition ends at offset {actual}, not at {expected}")?;
+                f.write_str(if *maybe_appended { " (it may have been appended)" } else { "" })
+            }
             Self::Refused { refused, maybe_appended: false } => write!(f, "{refused}"),
             Self::Refused { refused, maybe_appended: true } => {
                 write!(f, "{refused} (it may have been appended)")

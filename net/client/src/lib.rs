@@ -31,4 +31,4 @@ pub use corelog_wire::{ErrorCode, Status, WireError};
 pub use driver::clock::wall_us;
 pub use error::{ClientError, ConsumeError, LinkError, ProduceError, Refused, TrySendError};
 pub use producer::{Acked, BatchAck, Fill, Lane, Partition, Producer, Pushed, Receipt};
-pub use topic::{PartitionInfo, Topic};
+pub use topic::{Damage, PartitionInfo, Topic};

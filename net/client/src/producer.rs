@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use corelog_model::batch::RecordRef;
+use corelog_model::batch::{BatchError, RecordRef};
 use tokio::runtime::Handle;
 
 use crate::config::{ClientConfig, ProducerConfig};
 use crate::core::effects::Effects;
 use crate::core::outcome::{Answer, Outcome, Seat};
-use crate::core::producer::{self as core, record_bytes};
+use crate::core::producer::{self as core, record_bytes, records_bytes};
 use crate::core::waiters::Place;
 use crate::driver::clock::Clock;
 use crate::driver::produce::Shared;
@@ -120,6 +120,40 @@ impl Producer {
             match receipt {
                 Some(receipt) => return receipt,
                 None => shared.know(topic),
+            }
+        }
+    }
+
+    /// Takes all the records as one batch that is appended only if the partition then ends at `expected_offset`, as soon as
+    /// there is room for them; whoever lost the race learns the end in [`ProduceError::OffsetMismatch`]. The receipt is the
+    /// first record's; the others follow it. `RecordTooLarge` says that they are more than a batch holds.
+    ///
+    /// It is sent without lingering, after all that was accepted for the partition before it is answered, and nothing
+    /// behind it before it is answered itself. Dropped before it is done, the records are not accepted.
+    pub async fn send_at(
+        &self,
+        topic: &Topic,
+        partition: u32,
+        expected_offset: u64,
+        records: &[RecordRef<'_>],
+    ) -> Result<Receipt, ProduceError> {
+        if records.is_empty() {
+            return Err(ProduceError::Seal(BatchError::Empty));
+        }
+        let shared = self.shared();
+        shared.know(topic);
+        let bytes = records_bytes(records);
+        loop {
+            let taken = shared.with(|core, effects| {
+                let lane = core.lane_for(topic.id(), Some(partition), None)?;
+                core.push_at(lane, expected_offset, records, shared.clock.now_us(), effects)
+            });
+            match taken {
+                Ok(batch) => return Ok(Receipt { batch, index: 0, seat: Seat::default() }),
+                Err(TrySendError::Full) => Room { shared, bytes, place: None }.await,
+                Err(TrySendError::RecordTooLarge) => return Err(ProduceError::RecordTooLarge),
+                Err(TrySendError::UnknownPartition) => return Err(ProduceError::UnknownPartition),
+                Err(TrySendError::LaneTaken | TrySendError::Closed) => return Err(ProduceError::Closed),
             }
         }
     }
@@ -326,6 +360,21 @@ impl Fill<'_> {
     pub fn push(&mut self, record: RecordRef<'_>) -> Result<Pushed, TrySendError> {
         let clock = self.clock;
         let taken = self.core.push(self.lane, record, || clock.now_us(), self.effects)?;
+        Ok(Pushed { batch: taken.batch, index: taken.index })
+    }
+
+    /// Takes a record whose value of `value_bytes` bytes `write` makes where it stays, now or not at all: for values
+    /// that need not exist anywhere else before. `write` must set every byte and may be called once at most;
+    /// `record.value` is not looked at.
+    pub fn push_with(
+        &mut self,
+        record: RecordRef<'_>,
+        value_bytes: usize,
+        write: impl FnMut(&mut [u8]),
+    ) -> Result<Pushed, TrySendError> {
+        let clock = self.clock;
+        let taken =
+            self.core.push_with(self.lane, record, value_bytes, write, || clock.now_us(), self.effects)?;
         Ok(Pushed { batch: taken.batch, index: taken.index })
     }
 }

@@ -15,6 +15,18 @@ struct Description {
     id: TopicId,
     durability: Durability,
     partitions: Vec<PartitionInfo>,
+    damage: Vec<Damage>,
+}
+
+/// Offsets of a partition whose records were acknowledged and cannot be read any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The partition.
+    pub partition: u32,
+    /// The first damaged offset.
+    pub first: u64,
+    /// The last damaged offset.
+    pub last: u64,
 }
 
 /// One partition of a topic.
@@ -30,8 +42,9 @@ impl Topic {
         id: TopicId,
         durability: Durability,
         partitions: Vec<PartitionInfo>,
+        damage: Vec<Damage>,
     ) -> Self {
-        Self(Arc::new(Description { name, id, durability, partitions }))
+        Self(Arc::new(Description { name, id, durability, partitions, damage }))
     }
 
     /// Its name.
@@ -52,6 +65,11 @@ impl Topic {
     /// Number of partitions; they are numbered from 0.
     pub fn partition_count(&self) -> u32 {
         u32::try_from(self.0.partitions.len()).expect("a topic has at most 100,000 partitions")
+    }
+
+    /// What the broker knew to be damaged, by partition and offset.
+    pub fn damage(&self) -> &[Damage] {
+        &self.0.damage
     }
 
     /// Each partition, in order.

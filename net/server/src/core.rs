@@ -270,6 +270,11 @@ impl Core {
         self.shard.on(now, Event::Disk(ended));
     }
 
+    /// More memory for the live window; what waited for room goes on at the next turn.
+    pub fn grow(&mut self, now: Now, window: Vec<Block>) {
+        self.shard.on(now, Event::Memory(window));
+    }
+
     /// The file is about to be removed or replaced; gives what the ring is to forget.
     pub fn forget_file(&mut self, file: FileName) -> Option<FileId> {
         self.disk.removed(file)

@@ -47,6 +47,11 @@ impl Files {
         Self { directory, access, working: Vec::new() }
     }
 
+    /// How the files are opened: past or through the page cache.
+    pub(crate) const fn access(&self) -> Access {
+        self.access
+    }
+
     /// What the directory holds. Names that are not a log's are left alone; what an unfinished creation left
     /// behind is removed.
     pub(crate) fn list(&self) -> Result<Listing, FileError> {
@@ -94,11 +99,11 @@ impl Files {
                 bytes,
             },
             DiskOp::Zero { position, bytes, .. } => BackgroundOp::Zero { path, position, bytes },
-            DiskOp::WriteSuperblock { copy, bytes, .. } => {
-                BackgroundOp::WriteCopy { path, position: u64::from(copy) * SUPERBLOCK_COPY_BYTES, bytes }
-            }
             DiskOp::Remove { .. } => BackgroundOp::Remove { path },
-            DiskOp::WriteFrame { .. } | DiskOp::Sync { .. } | DiskOp::Read { .. } => {
+            DiskOp::WriteFrame { .. }
+            | DiskOp::Sync { .. }
+            | DiskOp::WriteSuperblock { .. }
+            | DiskOp::Read { .. } => {
                 unreachable!("commit and cold operations go to the ring")
             }
         };
@@ -128,8 +133,6 @@ impl Files {
 
 /// What the host puts behind the name of a file that is not finished.
 const UNFINISHED: &str = ".tmp";
-/// Distance of two superblock copies in bytes.
-const SUPERBLOCK_COPY_BYTES: u64 = 4096;
 
 fn refused(error: &FileError) -> DiskError {
     use corelog_uring::Errno;

@@ -14,6 +14,7 @@ use corelog_uring::{Completion, status};
 use crate::config::Mode;
 use crate::core::{Core, Opening, Output, Turn};
 use crate::files::Files;
+use crate::memory::{Growth, Next};
 use crate::metrics::Metrics;
 use crate::server::ServerError;
 use crate::status::Machine;
@@ -46,6 +47,8 @@ pub(crate) struct Manners {
 pub(crate) struct Reactor {
     shell: Shell,
     core: Core,
+    /// The rest of the live window's memory, until all of it is there.
+    growth: Option<Growth>,
     manners: Manners,
     stop: Stop,
     metrics: Metrics,
@@ -89,7 +92,7 @@ impl Shell {
                 ring.release_file(id)?;
             }
             let (key, op) = files.begin(op);
-            host.background(key, op);
+            host.background(key, files.access(), op);
         }
         ring.submit()
     }
@@ -120,10 +123,17 @@ impl Shell {
 
 impl Reactor {
     /// A reactor that is ready now.
-    pub(crate) fn new(shell: Shell, core: Core, manners: Manners, stop: Stop) -> Self {
+    pub(crate) fn new(
+        shell: Shell,
+        core: Core,
+        growth: Option<Growth>,
+        manners: Manners,
+        stop: Stop,
+    ) -> Self {
         Self {
             shell,
             core,
+            growth,
             manners,
             stop,
             metrics: Metrics::new(),
@@ -167,7 +177,8 @@ impl Reactor {
 
     /// One turn; whether there was anything to do.
     fn turn(&mut self, now: Now) -> Result<bool, RingError> {
-        let happened = self.shell.collect();
+        let grown = self.grow(now);
+        let happened = self.shell.collect() || grown;
         let due = self.core.next_deadline().is_some_and(|at_us| at_us <= now.mono_us);
         if !happened && !due && !self.again && self.stop.wanted() == Wanted::Run {
             // The kernel may have work of ours to finish; a turn that let it do so was not idle.
@@ -193,6 +204,9 @@ impl Reactor {
             busy_us: metrics.busy_us(),
             polling_us: metrics.polling_us(),
             enters: ring.counters().enters,
+            registrations: ring.counters().registrations,
+            turns: metrics.turns(),
+            idle_turns: metrics.idle_turns(),
             resident_bytes: status::resident_bytes(),
             hiccups: metrics.hiccups(),
         };
@@ -200,6 +214,28 @@ impl Reactor {
         let acted = !shell.out.is_empty();
         shell.perform(|file| core.forget_file(file))?;
         Ok(happened || acted)
+    }
+
+    /// Takes in the next part of the window's memory, if there is one; at most one a turn.
+    fn grow(&mut self, now: Now) -> bool {
+        let Some(growth) = &mut self.growth else { return false };
+        match growth.next() {
+            Next::Part(region, blocks) => {
+                let before = self.shell.ring.registration();
+                self.shell.ring.register_region(&region);
+                let after = self.shell.ring.registration();
+                if after != before {
+                    tracing::warn!("{after}, from now on");
+                }
+                self.core.grow(now, blocks);
+                true
+            }
+            Next::NotYet => false,
+            Next::Done => {
+                self.growth = None;
+                false
+            }
+        }
     }
 
     async fn sleep(&mut self, now: Now) -> Result<(), RingError> {

@@ -274,14 +274,14 @@ async fn start(
     stop: &Stop,
 ) -> Result<Started, ServerError> {
     let log = log_config(config, directory, tuning);
-    let Mapped { log: log_memory, core: memory, regions } = Plan::new(config, &log).map()?;
+    let Mapped { log: log_memory, core: memory, regions, later } = Plan::new(config, &log).map()?;
     log.check(&log_memory)?;
     let connections = config.limits.connections;
     let ring_config = RingConfig {
         operations: core::operations(connections),
         sockets: connections + 1,
         files: tuning::file_places(connections),
-        regions: regions.len() as u32,
+        regions: (regions.len() + later.regions()) as u32,
         register_buffers: true,
     };
     let mut ring = Ring::new(&ring_config)?;
@@ -310,13 +310,15 @@ async fn start(
     let store = directory.store();
     let core =
         opening.into_core(|shard| Parts { shard, store, place, bounds: bounds(config), memory, listener });
+    let growth = later.start(&shell.ring.waker()).map_err(|_| ServerError::Thread)?;
     let (registration, term) = (shell.ring.registration(), core.shard().term().0);
     let manners = Manners {
         mode: config.server.mode,
         spin_us: config.server.spin_us,
         buffered: access == Access::Buffered,
     };
-    Ok(Started { reactor: Reactor::new(shell, core, manners, stop.clone()), address, registration, term })
+    let reactor = Reactor::new(shell, core, growth, manners, stop.clone());
+    Ok(Started { reactor, address, registration, term })
 }
 
 fn log_config(config: &Config, directory: &DataDir, tuning: Tuning) -> LogConfig {

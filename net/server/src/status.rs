@@ -45,9 +45,15 @@ pub struct Machine {
     pub polling_us: u64,
     /// Ring enters.
     pub enters: u64,
+    /// System calls of the ring beside its enters.
+    pub registrations: u64,
+    /// Turns that found work.
+    pub turns: u64,
+    /// Turns that found none.
+    pub idle_turns: u64,
     /// Resident memory of the process, in bytes.
     pub resident_bytes: u64,
-    /// Turns that took longer than a millisecond.
+    /// How long turns took.
     pub hiccups: Hiccups,
 }
 
@@ -64,6 +70,9 @@ pub struct Hiccups {
     pub p999_us: u64,
     /// The longest.
     pub max_us: u64,
+    /// How many took 100 us or longer, 1 ms or longer, 10 ms or longer. Unlike the quantiles they can be
+    /// subtracted: a window of a run has its own.
+    pub over: [u64; 3],
 }
 
 /// All counters as they stand on the wire.
@@ -82,7 +91,7 @@ pub(crate) fn wire_status(shard: &ShardStatus, reactor: &Reactor, machine: Machi
         cpu_us: machine.cpu_us,
         busy_us: machine.busy_us,
         polling_us: machine.polling_us,
-        system_calls: machine.enters,
+        system_calls: machine.enters + machine.registrations,
         enters: machine.enters,
         resident_bytes: machine.resident_bytes,
         bytes_accepted: counters.produced_bytes,
@@ -108,5 +117,10 @@ pub(crate) fn wire_status(shard: &ShardStatus, reactor: &Reactor, machine: Machi
         hiccup_p99_us: machine.hiccups.p99_us,
         hiccup_p999_us: machine.hiccups.p999_us,
         hiccup_max_us: machine.hiccups.max_us,
+        turns: machine.turns,
+        idle_turns: machine.idle_turns,
+        turns_over_100us: machine.hiccups.over[0],
+        turns_over_1ms: machine.hiccups.over[1],
+        turns_over_10ms: machine.hiccups.over[2],
     }
 }

@@ -2,11 +2,16 @@
 //!
 //! **Must not** decide anything: every arm renames fields.
 
+use std::borrow::Cow;
+
 use corelog_shard::{At, Bounded, MetadataView, Part, Refusal, Request, Response};
+use corelog_wire::error::{bound, part};
 use corelog_wire::frame::FRAME_OVERHEAD_BYTES;
+use corelog_wire::metadata::DAMAGED_RANGES_MAX;
 use corelog_wire::response::HOT_RESPONSE_BYTES;
 use corelog_wire::{
-    Endpoint, ErrorBody, ErrorCode, MetadataReply, PartitionPlace, ReplyTo, TopicView, encode_response_head,
+    DamagedRange, Endpoint, ErrorBody, ErrorCode, MetadataReply, PartitionPlace, ReplyTo, TopicView,
+    encode_response_head,
 };
 
 use crate::status::wire_status;
@@ -98,7 +103,9 @@ pub(crate) fn response(
         Response::Status(ref shard) => {
             Wire::Status(Box::new(wire_status(shard, around.reactor, around.machine)))
         }
-        Response::Refused(ref refusal) => Wire::Error(error_body(refusal)),
+        Response::Refused(ref refusal) => {
+            return append(&Wire::Error(error_body(refusal, &words(refusal))), to, payload_bytes, out);
+        }
     };
     append(&wire, to, payload_bytes, out);
 }
@@ -132,11 +139,16 @@ fn metadata(view: &MetadataView, to: ReplyTo, place: &Place, out: &mut Vec<u8>) 
             topic.partitions.iter().map(|at| PartitionPlace::new(0, at.log, at.leader_epoch)).collect()
         })
         .collect();
-    let topics = view.topics.iter().zip(&places).map(|(topic, partitions)| TopicView {
-        name: &topic.name,
-        topic: topic.topic,
-        durability: topic.durability,
-        partitions,
+    let damage: Vec<Vec<DamagedRange>> = view
+        .topics
+        .iter()
+        .map(|topic| {
+            let known = topic.damage.iter().take(DAMAGED_RANGES_MAX);
+            known.map(|range| DamagedRange::new(range.partition, range.first, range.last)).collect()
+        })
+        .collect();
+    let topics = view.topics.iter().zip(&places).zip(&damage).map(|((topic, partitions), damage)| {
+        TopicView { name: &topic.name, topic: topic.topic, durability: topic.durability, partitions, damage }
     });
     let reply = MetadataReply {
         version: view.version,
@@ -147,79 +159,138 @@ fn metadata(view: &MetadataView, to: ReplyTo, place: &Place, out: &mut Vec<u8>) 
     append(&corelog_wire::Response::Metadata(reply), to, 0, out);
 }
 
-/// What a refusal is on the wire: code, details, advice.
-pub(crate) fn error_body(refusal: &Refusal) -> ErrorBody<'static> {
+/// What a refusal is on the wire: code, details, advice; `message` is [`words`].
+pub(crate) fn error_body<'m>(refusal: &Refusal, message: &'m str) -> ErrorBody<'m> {
     use ErrorCode as Code;
     /// How long a client waits for room on a disk that retention or an operator has to free.
     const FULL_RETRY_US: u32 = 100_000;
     /// How long a client waits for a topic that is being created.
     const SOON_US: u32 = 5_000;
-    let (code, details, retry_after_us, message) = match *refusal {
-        Refusal::UnknownConnection => (Code::HelloRequired, [0; 2], 0, "say Hello first"),
-        Refusal::UnknownTopic => (Code::UnknownTopic, [0; 2], 0, "no topic has this name"),
-        Refusal::UnknownTopicId => (Code::UnknownTopicId, [0; 2], 0, "no topic has this id any more"),
-        Refusal::UnknownPartition => (Code::UnknownPartition, [0; 2], 0, "the topic has fewer partitions"),
-        Refusal::NotHere => (Code::NotHere, [0; 2], 0, "another shard serves this partition"),
-        Refusal::UnknownHandle => (Code::UnknownHandle, [0; 2], 0, "this connection did not open the handle"),
-        Refusal::NotReady => (Code::NotReady, [0; 2], SOON_US, "the topic is being created or deleted"),
-        Refusal::TopicExists => (Code::TopicExists, [0; 2], 0, "the name is taken"),
-        Refusal::InvalidTopicName => (Code::InvalidTopicName, [0; 2], 0, "1 to 249 of a-z A-Z 0-9 . _ -"),
-        Refusal::InvalidPartitions => (Code::InvalidPartitions, [0; 2], 0, "zero partitions, or too many"),
-        Refusal::Corrupt(part) => {
-            let (number, message) = match part {
-                Part::Layout => (0, "a batch is cut short or has impossible fields"),
-                Part::Header => (1, "the CRC of a batch header does not match"),
-                Part::Body => (2, "the CRC of a batch body does not match"),
-            };
-            (Code::CorruptBatch, [number, 0], 0, message)
+    /// How long a client waits where a bound is reached.
+    const BOUND_RETRY_US: u32 = 1_000;
+    let (code, details, retry_after_us) = match *refusal {
+        Refusal::UnknownConnection => (Code::HelloRequired, [0; 2], 0),
+        Refusal::UnknownTopic => (Code::UnknownTopic, [0; 2], 0),
+        Refusal::UnknownTopicId => (Code::UnknownTopicId, [0; 2], 0),
+        Refusal::UnknownPartition => (Code::UnknownPartition, [0; 2], 0),
+        Refusal::NotHere => (Code::NotHere, [0; 2], 0),
+        Refusal::UnknownHandle => (Code::UnknownHandle, [0; 2], 0),
+        Refusal::NotReady => (Code::NotReady, [0; 2], SOON_US),
+        Refusal::TopicExists => (Code::TopicExists, [0; 2], 0),
+        Refusal::InvalidTopicName => (Code::InvalidTopicName, [0; 2], 0),
+        Refusal::InvalidPartitions { partitions, max } => {
+            (Code::InvalidPartitions, [partitions.into(), max.into()], 0)
         }
-        Refusal::BatchTooLarge { max } => (Code::BatchTooLarge, [0, max.into()], 0, "a batch is too large"),
-        Refusal::OutOfOrderSequence { expected } => {
-            (Code::OutOfOrderSequence, [expected.into(), 0], 0, "an earlier batch of the producer is missing")
+        Refusal::Corrupt(part) => (Code::CorruptBatch, [part_number(part), 0], 0),
+        Refusal::BatchTooLarge { bytes, max } => (Code::BatchTooLarge, [bytes, max.into()], 0),
+        Refusal::OutOfOrderSequence { expected, actual } => {
+            (Code::OutOfOrderSequence, [expected.into(), actual.into()], 0)
         }
-        Refusal::UnknownProducerId => {
-            (Code::UnknownProducerId, [0; 2], 0, "the producer's state has expired")
+        Refusal::UnknownProducerId => (Code::UnknownProducerId, [0; 2], 0),
+        Refusal::FencedProducerEpoch { current } => (Code::FencedProducerEpoch, [current.into(), 0], 0),
+        Refusal::OffsetMismatch { expected, actual } => (Code::OffsetMismatch, [expected, actual], 0),
+        Refusal::OffsetOutOfRange { log_start, high_watermark, .. } => {
+            (Code::OffsetOutOfRange, [log_start, high_watermark], 0)
         }
-        Refusal::FencedProducerEpoch => (Code::FencedProducerEpoch, [0; 2], 0, "a newer instance took over"),
-        Refusal::OffsetMismatch { expected, actual } => {
-            (Code::OffsetMismatch, [expected, actual], 0, "the log ends elsewhere")
-        }
-        Refusal::OffsetOutOfRange { log_start, high_watermark } => (
-            Code::OffsetOutOfRange,
-            [log_start, high_watermark],
-            0,
-            "the offset is not kept, or not visible yet",
-        ),
-        Refusal::LogTruncated { offset } => (Code::LogTruncated, [offset, 0], 0, "the log fell back"),
-        Refusal::UnknownEpoch { current } => {
-            (Code::UnknownEpoch, [current.0.into(), 0], 0, "the epoch is newer than the broker's")
-        }
-        Refusal::StorageFull => {
-            (Code::StorageFull, [0; 2], FULL_RETRY_US, "the disk or the log's cap is full")
-        }
-        Refusal::ReadOnly => (Code::ReadOnly, [0; 2], 0, "a disk failed, the log takes no more writes"),
-        Refusal::Damaged { first, last } => {
-            (Code::Damaged, [first, last], 0, "these records were acknowledged and then damaged on disk")
-        }
-        Refusal::ReadFailed => (Code::ReadFailed, [0; 2], FULL_RETRY_US, "the disk did not answer this read"),
-        Refusal::NotAuthorised => (Code::NotAuthorised, [0; 2], 0, "the principal may not do this"),
-        Refusal::TooMany { what, max } => too_many(what, max),
-        Refusal::InvalidRequest => (Code::MalformedRequest, [0; 2], 0, "a field has an impossible value"),
+        Refusal::LogTruncated { offset } => (Code::LogTruncated, [offset, 0], 0),
+        Refusal::UnknownEpoch { current } => (Code::UnknownEpoch, [current.0.into(), 0], 0),
+        Refusal::StorageFull => (Code::StorageFull, [0; 2], FULL_RETRY_US),
+        Refusal::ReadOnly => (Code::ReadOnly, [0; 2], 0),
+        Refusal::Damaged { first, last } => (Code::Damaged, [first, last], 0),
+        Refusal::ReadFailed => (Code::ReadFailed, [0; 2], FULL_RETRY_US),
+        Refusal::NotAuthorised => (Code::NotAuthorised, [0; 2], 0),
+        Refusal::TooMany { what, max } => (Code::TooMany, [bound(what).0, max.into()], BOUND_RETRY_US),
+        Refusal::InvalidRequest => (Code::MalformedRequest, [0; 2], 0),
     };
     ErrorBody { code, retry_after_us, details, message, served: &[] }
 }
 
-fn too_many(what: Bounded, max: u32) -> (ErrorCode, [u64; 2], u32, &'static str) {
-    let (number, message) = match what {
-        Bounded::Handles => (0, "too many handles"),
-        Bounded::Waits => (1, "too many fetches wait for data"),
-        Bounded::Reads => (2, "too many fetches wait for the disk"),
-        Bounded::Producers => (3, "too many producers"),
-        Bounded::Topics => (4, "too many topics"),
-        Bounded::Partitions => (5, "too many partitions"),
-        Bounded::Changes => (6, "too many changes in progress"),
-    };
-    (ErrorCode::TooMany, [number, max.into()], 1_000, message)
+/// A refusal for people, with its numbers.
+fn words(refusal: &Refusal) -> Cow<'static, str> {
+    Cow::Borrowed(match *refusal {
+        Refusal::UnknownConnection => "say Hello first",
+        Refusal::UnknownTopic => "no topic has this name",
+        Refusal::UnknownTopicId => "no topic has this id any more",
+        Refusal::UnknownPartition => "the topic has fewer partitions",
+        Refusal::NotHere => "another shard serves this partition",
+        Refusal::UnknownHandle => "this connection did not open the handle",
+        Refusal::NotReady => "the topic is being created or deleted",
+        Refusal::TopicExists => "the name is taken",
+        Refusal::InvalidTopicName => "1 to 249 of a-z A-Z 0-9 . _ -",
+        Refusal::Corrupt(Part::Layout) => "a batch is cut short or has impossible fields",
+        Refusal::Corrupt(Part::Header) => "the CRC of a batch header does not match",
+        Refusal::Corrupt(Part::Body) => "the CRC of a batch body does not match",
+        Refusal::UnknownProducerId => "the producer's state has expired",
+        Refusal::StorageFull => "the disk or the log's cap is full",
+        Refusal::ReadOnly => "a disk failed, the log takes no more writes",
+        Refusal::ReadFailed => "the disk did not answer this read",
+        Refusal::NotAuthorised => "the principal may not do this",
+        Refusal::InvalidRequest => "a field has an impossible value",
+        Refusal::InvalidPartitions { .. }
+        | Refusal::BatchTooLarge { .. }
+        | Refusal::OutOfOrderSequence { .. }
+        | Refusal::FencedProducerEpoch { .. }
+        | Refusal::OffsetMismatch { .. }
+        | Refusal::OffsetOutOfRange { .. }
+        | Refusal::LogTruncated { .. }
+        | Refusal::UnknownEpoch { .. }
+        | Refusal::Damaged { .. }
+        | Refusal::TooMany { .. } => return Cow::Owned(numbered_words(refusal)),
+    })
+}
+
+fn numbered_words(refusal: &Refusal) -> String {
+    match *refusal {
+        Refusal::InvalidPartitions { partitions, max: 0 } => {
+            format!("{partitions} partitions are more than the log's largest batch can list")
+        }
+        Refusal::InvalidPartitions { partitions, max } => {
+            format!("{partitions} partitions, 1 to {max} are possible")
+        }
+        Refusal::BatchTooLarge { bytes, max } => format!("a batch of {bytes} bytes, the log takes {max}"),
+        Refusal::OutOfOrderSequence { expected, actual } => {
+            format!("sequence {actual} where {expected} is next: an earlier batch of the producer is missing")
+        }
+        Refusal::FencedProducerEpoch { current } => {
+            format!("a newer instance took over, under epoch {current}")
+        }
+        Refusal::OffsetMismatch { expected, actual } => {
+            format!("the partition ends at offset {actual}, not at {expected}")
+        }
+        Refusal::OffsetOutOfRange { offset, log_start, high_watermark } if offset < log_start => {
+            format!("offset {offset} is not kept any more, the partition has {log_start} to {high_watermark}")
+        }
+        Refusal::OffsetOutOfRange { offset, log_start, high_watermark } => {
+            format!("offset {offset} is not visible yet, the partition has {log_start} to {high_watermark}")
+        }
+        Refusal::LogTruncated { offset } => format!("the log fell back to offset {offset}"),
+        Refusal::UnknownEpoch { current } => format!("the epoch is newer than the broker's, {}", current.0),
+        Refusal::Damaged { first, last } => {
+            format!("offsets {first} to {last} were acknowledged and then damaged on disk")
+        }
+        Refusal::TooMany { what, max } => format!("{}, {max} are allowed", bound(what).1),
+        _ => unreachable!("the others have no numbers"),
+    }
+}
+
+const fn part_number(part: Part) -> u64 {
+    match part {
+        Part::Layout => part::LAYOUT,
+        Part::Header => part::HEADER_CRC,
+        Part::Body => part::BODY_CRC,
+    }
+}
+
+const fn bound(what: Bounded) -> (u64, &'static str) {
+    match what {
+        Bounded::Handles => (bound::HANDLES, "too many handles"),
+        Bounded::Waits => (bound::WAITS, "too many fetches wait for data"),
+        Bounded::Reads => (bound::READS, "too many fetches wait for the disk"),
+        Bounded::Producers => (bound::PRODUCERS, "too many producers"),
+        Bounded::Topics => (bound::TOPICS, "too many topics"),
+        Bounded::Partitions => (bound::PARTITIONS, "too many partitions"),
+        Bounded::Changes => (bound::CHANGES, "too many changes in progress"),
+    }
 }
 
 #[cfg(test)]
@@ -231,24 +302,89 @@ mod tests {
 
     const TO: ReplyTo = ReplyTo { api: 8, version: 1, handle: 3, correlation: 77 };
 
+    type Row = (Refusal, ErrorCode, [u64; 2], &'static str);
+
+    const NUMBERED: [Row; 12] = [
+        (
+            Refusal::OffsetOutOfRange { offset: 3, log_start: 5, high_watermark: 9 },
+            ErrorCode::OffsetOutOfRange,
+            [5, 9],
+            "offset 3 is not kept any more, the partition has 5 to 9",
+        ),
+        (
+            Refusal::OffsetOutOfRange { offset: 13, log_start: 5, high_watermark: 9 },
+            ErrorCode::OffsetOutOfRange,
+            [5, 9],
+            "offset 13 is not visible yet, the partition has 5 to 9",
+        ),
+        (
+            Refusal::OffsetMismatch { expected: 7, actual: 8 },
+            ErrorCode::OffsetMismatch,
+            [7, 8],
+            "the partition ends at offset 8, not at 7",
+        ),
+        (
+            Refusal::LogTruncated { offset: 7 },
+            ErrorCode::LogTruncated,
+            [7, 0],
+            "the log fell back to offset 7",
+        ),
+        (
+            Refusal::Corrupt(Part::Body),
+            ErrorCode::CorruptBatch,
+            [2, 0],
+            "the CRC of a batch body does not match",
+        ),
+        (
+            Refusal::BatchTooLarge { bytes: 12, max: 11 },
+            ErrorCode::BatchTooLarge,
+            [12, 11],
+            "a batch of 12 bytes, the log takes 11",
+        ),
+        (
+            Refusal::OutOfOrderSequence { expected: 4, actual: 6 },
+            ErrorCode::OutOfOrderSequence,
+            [4, 6],
+            "sequence 6 where 4 is next: an earlier batch of the producer is missing",
+        ),
+        (
+            Refusal::FencedProducerEpoch { current: 2 },
+            ErrorCode::FencedProducerEpoch,
+            [2, 0],
+            "a newer instance took over, under epoch 2",
+        ),
+        (
+            Refusal::InvalidPartitions { partitions: 0, max: 10 },
+            ErrorCode::InvalidPartitions,
+            [0, 10],
+            "0 partitions, 1 to 10 are possible",
+        ),
+        (
+            Refusal::UnknownEpoch { current: Term(3) },
+            ErrorCode::UnknownEpoch,
+            [3, 0],
+            "the epoch is newer than the broker's, 3",
+        ),
+        (
+            Refusal::Damaged { first: 3, last: 4 },
+            ErrorCode::Damaged,
+            [3, 4],
+            "offsets 3 to 4 were acknowledged and then damaged on disk",
+        ),
+        (
+            Refusal::TooMany { what: Bounded::Topics, max: 2 },
+            ErrorCode::TooMany,
+            [4, 2],
+            "too many topics, 2 are allowed",
+        ),
+    ];
+
     #[test]
     fn a_refusal_keeps_its_numbers_on_the_wire() {
-        let rows = [
-            (
-                Refusal::OffsetOutOfRange { log_start: 5, high_watermark: 9 },
-                ErrorCode::OffsetOutOfRange,
-                [5, 9],
-            ),
-            (Refusal::LogTruncated { offset: 7 }, ErrorCode::LogTruncated, [7, 0]),
-            (Refusal::Corrupt(Part::Body), ErrorCode::CorruptBatch, [2, 0]),
-            (Refusal::BatchTooLarge { max: 11 }, ErrorCode::BatchTooLarge, [0, 11]),
-            (Refusal::OutOfOrderSequence { expected: 4 }, ErrorCode::OutOfOrderSequence, [4, 0]),
-            (Refusal::UnknownEpoch { current: Term(3) }, ErrorCode::UnknownEpoch, [3, 0]),
-            (Refusal::TooMany { what: Bounded::Topics, max: 2 }, ErrorCode::TooMany, [4, 2]),
-        ];
-        for (refusal, code, details) in rows {
-            let body = error_body(&refusal);
-            assert_eq!((body.code, body.details), (code, details), "{refusal:?}");
+        for (refusal, code, details, message) in NUMBERED {
+            let said = words(&refusal);
+            let body = error_body(&refusal, &said);
+            assert_eq!((body.code, body.details, body.message), (code, details, message), "{refusal:?}");
             let mut out = vec![1, 2, 3];
             append(&corelog_wire::Response::Error(body), TO, 0, &mut out);
             let (header, rest) = out[3..].split_first_chunk().expect("a header");

@@ -94,7 +94,7 @@ error_codes! {
     /// The broker is stopping.
     7 ShuttingDown "SHUTTING_DOWN" Later [],
     /// Replies were read so slowly that the memory they hold is needed elsewhere. The connection closes.
-    8 SlowConsumer "SLOW_CONSUMER" Later [],
+    8 SlowConsumer "SLOW_CONSUMER" Later ["bytes", "max"],
     /// A bound of the broker is reached.
     9 TooMany "TOO_MANY" Later ["what", "max"],
 
@@ -122,7 +122,7 @@ error_codes! {
     /// A batch is larger than the log takes.
     41 BatchTooLarge "BATCH_TOO_LARGE" Never ["bytes", "max"],
     /// Not the producer's next sequence: an earlier batch is missing or was refused, and comes first.
-    42 OutOfOrderSequence "OUT_OF_ORDER_SEQUENCE" Never ["expected"],
+    42 OutOfOrderSequence "OUT_OF_ORDER_SEQUENCE" Never ["expected", "actual"],
     /// The producer's state has expired or never was: a new producer id is needed.
     43 UnknownProducerId "UNKNOWN_PRODUCER_ID" Never [],
     /// A newer instance of this producer has taken over.

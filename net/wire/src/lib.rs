@@ -31,7 +31,7 @@ pub use error::{ErrorBody, ErrorCode};
 pub use fault::{Field, NoRoom, WireError};
 pub use frame::{Frame, FrameHeader, Split, split};
 pub use hello::{Hello, HelloReply};
-pub use metadata::{Endpoint, MetadataReply, PartitionPlace, TopicView};
+pub use metadata::{DamagedRange, Endpoint, MetadataReply, PartitionPlace, TopicView};
 pub use request::{At, Call, Request, decode_request, encode_request, encode_request_head};
 pub use response::{ReplyTo, Response, decode_response, encode_response, encode_response_head};
 pub use status::Status;

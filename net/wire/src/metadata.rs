@@ -3,7 +3,7 @@
 //! Addresses stand once, in a table that partitions point into: 10,000 partitions take 80 KB, not a megabyte.
 
 use corelog_model::{Durability, LogId, Term, TopicId};
-use zerocopy::little_endian::{U16, U32};
+use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::fault::WireError;
@@ -48,6 +48,48 @@ pub struct TopicView<'a> {
     pub durability: Durability,
     /// By number, from 0.
     pub partitions: &'a [PartitionPlace],
+    /// What is known to be damaged, by partition and offset; the first so many where there is much.
+    pub damage: &'a [DamagedRange],
+}
+
+/// Offsets whose records were acknowledged and cannot be read any more: 20 bytes, read in place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct DamagedRange {
+    partition: U32,
+    first: U64,
+    last: U64,
+}
+
+/// Ranges that fit the tagged field of a topic.
+pub const DAMAGED_RANGES_MAX: usize = 3_000;
+
+/// Tags of a topic.
+mod tag {
+    /// A list of damaged ranges.
+    pub(super) const DAMAGE: u16 = 1;
+}
+
+impl DamagedRange {
+    /// Offsets `first` to `last` of a partition.
+    pub const fn new(partition: u32, first: u64, last: u64) -> Self {
+        Self { partition: U32::new(partition), first: U64::new(first), last: U64::new(last) }
+    }
+
+    /// The partition.
+    pub const fn partition(self) -> u32 {
+        self.partition.get()
+    }
+
+    /// The first damaged offset.
+    pub const fn first(self) -> u64 {
+        self.first.get()
+    }
+
+    /// The last damaged offset.
+    pub const fn last(self) -> u64 {
+        self.last.get()
+    }
 }
 
 /// Where one partition is: 8 bytes, read in place.
@@ -114,6 +156,9 @@ impl<'a> MetadataReply<'a> {
                 item.u8(topic.durability as u8);
                 item.text(topic.name);
                 item.list(topic.partitions);
+                if !topic.damage.is_empty() {
+                    item.tagged(tag::DAMAGE, |field| field.list(topic.damage));
+                }
             });
         }
     }
@@ -136,7 +181,13 @@ impl<'a> TopicView<'a> {
         let durability = item.durability()?;
         let name = item.text("name")?;
         let partitions = item.list("partitions")?;
-        item.end()?;
-        Ok(Self { name, topic, durability, partitions })
+        let mut topic = Self { name, topic, durability, partitions, damage: &[] };
+        let mut tagged = item.tagged();
+        while let Some((tag, mut field)) = tagged.next()? {
+            if tag == tag::DAMAGE {
+                topic.damage = field.list("damage")?;
+            }
+        }
+        Ok(topic)
     }
 }

@@ -45,7 +45,7 @@ status! {
     5 busy_us,
     /// Part of it in which the reactors looked for work and found none.
     6 polling_us,
-    /// System calls of the reactors' own making, ring enters included.
+    /// System calls of the reactors' rings: enters, and files and sockets taken over or given back.
     7 system_calls,
     /// Ring enters.
     8 enters,
@@ -97,6 +97,16 @@ status! {
     31 hiccup_p999_us,
     /// The latest.
     32 hiccup_max_us,
+    /// Turns of the reactors that found work; each enters its ring at most once.
+    33 turns,
+    /// Turns of the reactors that found none.
+    34 idle_turns,
+    /// Turns, with or without work, that took 100 us or longer.
+    35 turns_over_100us,
+    /// Turns that took 1 ms or longer.
+    36 turns_over_1ms,
+    /// Turns that took 10 ms or longer.
+    37 turns_over_10ms,
 }
 
 /// [`Status::refused`]: no registered buffers or files, plain ones are used.

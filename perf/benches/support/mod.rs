@@ -30,7 +30,8 @@ pub(crate) fn memory(config: &LogConfig) -> Memory {
     let blocks = (WINDOW_BYTES / WINDOW_BLOCK_BYTES) as u32;
     let window = (0..blocks).map(|id| Block::heap(BlockId(id), WINDOW_BLOCK_BYTES)).collect();
     let cold = vec![Block::heap(BlockId(blocks), config.max_frame_bytes() + 8192)];
-    let mut memory = Memory { window, cold };
+    let page = Block::heap(BlockId(blocks + 1), 4096);
+    let mut memory = Memory { window, cold, page };
     // Touched, so that no page is faulted in while it is measured.
     memory.window.iter_mut().for_each(|block| block.bytes_mut().fill(1));
     memory
@@ -40,7 +41,7 @@ pub(crate) fn memory(config: &LogConfig) -> Memory {
 pub(crate) fn done(op: DiskOp) -> DiskCompletion {
     let id = op.id();
     let (result, block) = match op {
-        DiskOp::WriteFrame { source, .. } => (source.length, None),
+        DiskOp::WriteFrame { source, .. } | DiskOp::WriteSuperblock { source, .. } => (source.length, None),
         DiskOp::Read { length, into, .. } => (length, Some(into)),
         _ => (0, None),
     };

@@ -7,9 +7,8 @@ use std::thread;
 
 use corelog_model::TopicId;
 use corelog_model::batch::{AlignedVec, BatchBuilder, BatchHeader, Codec, RecordRef, Seal};
+use corelog_perf::peer::Peer;
 use corelog_wire::{Request, Response};
-
-use super::peer::Peer;
 
 /// Requests that a producer keeps under way.
 const DEPTH: usize = 64;
@@ -47,12 +46,12 @@ struct Consumer {
 
 impl Load {
     pub(crate) fn start(address: SocketAddr, producers: usize, partitions: u32) -> Self {
-        let mut peer = Peer::connect(address);
-        let topic = peer.create_topic("load", partitions);
-        peer.open_all(topic, partitions);
+        let mut peer = Peer::connect(address).expect("the broker listens");
+        let topic = peer.create_topic("load", partitions).expect("a topic");
+        peer.open_all(topic, partitions).expect("its partitions");
         let mut consumer = Consumer { peer, offsets: vec![0; partitions as usize], records: 0 };
         (0..partitions).for_each(|partition| consumer.fetch(partition));
-        consumer.peer.flush();
+        consumer.peer.flush().expect("the broker takes the bytes");
         let producers = (0..producers).map(|at| Producer::start(address, topic, partitions, at)).collect();
         Self { producers, consumer }
     }
@@ -71,9 +70,9 @@ impl Load {
 
 impl Producer {
     fn start(address: SocketAddr, topic: TopicId, partitions: u32, at: usize) -> Self {
-        let mut peer = Peer::connect(address);
-        peer.open_all(topic, partitions);
-        let (producer_id, producer_epoch) = peer.producer_id();
+        let mut peer = Peer::connect(address).expect("the broker listens");
+        peer.open_all(topic, partitions).expect("its partitions");
+        let (producer_id, producer_epoch) = peer.producer_id().expect("an id");
         let mut builder = BatchBuilder::new(1 << 20);
         for _ in 0..RECORDS {
             let value = [at as u8; VALUE_BYTES];
@@ -95,12 +94,13 @@ impl Producer {
                 self.send();
                 sent += 1;
             }
-            self.peer.flush();
+            self.peer.flush().expect("the broker takes the bytes");
             // A half of them, so that the other half is under way while the next ones are written.
             for _ in 0..(sent - answered).div_ceil(2) {
-                self.peer.receive(|_, response| {
+                let answer = self.peer.receive(|_, response| {
                     assert!(matches!(response, Response::Produced { batches: 1, .. }), "{response:?}");
                 });
+                answer.expect("the broker answers");
                 answered += 1;
             }
         }
@@ -136,18 +136,19 @@ impl Consumer {
         let end = self.records + records;
         while self.records < end {
             if !self.peer.has_answer() {
-                self.peer.flush();
+                self.peer.flush().expect("the broker takes the bytes");
             }
-            let (partition, next) = self.peer.receive(|header, response| {
+            let answer = self.peer.receive(|header, response| {
                 let Response::Fetched { batches, .. } = response else { panic!("{response:?}") };
                 let partition = header.handle - 1;
                 (partition, follow(batches, self.offsets[partition as usize]))
             });
+            let (partition, next) = answer.expect("the broker answers");
             self.records += next - self.offsets[partition as usize];
             self.offsets[partition as usize] = next;
             self.fetch(partition);
         }
-        self.peer.flush();
+        self.peer.flush().expect("the broker takes the bytes");
         assert_eq!(self.records, end, "nothing comes twice");
     }
 }

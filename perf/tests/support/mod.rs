@@ -1,6 +1,4 @@
-//! What the checks of a running broker share: peers that speak the protocol with nothing but the codec, and the
-//! load they make.
+//! What the checks of a running broker share: the load they make, and where the shard's thread is.
 
 pub(crate) mod load;
-pub(crate) mod peer;
 pub(crate) mod task;

@@ -68,6 +68,7 @@ fn workload(arguments: &Bench) -> Workload {
         partitions: arguments.partitions,
         batch_bytes,
         buffer_bytes: default.buffer_bytes.max(batch_bytes.saturating_mul(4)),
+        in_flight: arguments.in_flight.into(),
         codec: arguments.codec.into(),
         durability: arguments.durability.into(),
         ..default
@@ -86,7 +87,7 @@ fn which(arguments: &Bench) -> Result<Which, Failure> {
         mode: arguments.mode.unwrap_or(Mode::Adaptive).name().to_owned(),
         growing: arguments.growing,
         set: arguments.set.clone(),
-        baselines: !arguments.no_baselines,
+        baseline: (!arguments.no_baselines).then_some(arguments.baseline),
     }))
 }
 

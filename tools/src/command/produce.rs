@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use corelog_client::{Linger, Partition, Producer, ProducerConfig, Receipt, RecordRef, Topic};
+use corelog_client::{Linger, Partition, ProduceError, Producer, ProducerConfig, Receipt, RecordRef, Topic};
 use serde_json::{Value, json};
 
 use super::connect;
@@ -83,7 +83,17 @@ impl Sender<'_> {
         let record = RecordRef { key, value: Some(value), timestamp_us, headers: &self.headers };
         let partition = self.arguments.partition.map_or(Partition::Auto, Partition::Index);
         let number = self.lines;
-        let failed = |error| Failure::produce(format!("line {number} was not sent"), &error);
+        let bytes = key.map_or(0, <[u8]>::len) + value.len();
+        let most = self.arguments.batch_bytes;
+        let failed = |error| {
+            let failure = Failure::produce(format!("line {number} was not sent"), &error);
+            match error {
+                ProduceError::RecordTooLarge => {
+                    failure.cause(format!("a record of {bytes} bytes does not fit a batch of {most}"))
+                }
+                _ => failure,
+            }
+        };
         let receipt = self.producer.send(&self.topic, partition, record).await.map_err(failed)?;
         self.unacknowledged.push_back(receipt);
         self.count()

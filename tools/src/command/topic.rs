@@ -1,6 +1,6 @@
 //! `corelog topic`: create, list, describe, delete.
 
-use corelog_client::{Client, Position, Topic as Known};
+use corelog_client::{Client, Damage, Position, Topic as Known};
 use serde_json::{Value, json};
 
 use super::connect;
@@ -90,6 +90,13 @@ async fn describe(
                     json!({ "partition": number, "address": address, "log_start": first, "high_watermark": next })
                 })
                 .collect();
+            document["damage"] = topic
+                .damage()
+                .iter()
+                .map(
+                    |range| json!({ "partition": range.partition, "first": range.first, "last": range.last }),
+                )
+                .collect();
             output.json(&document)
         }
         Format::Text => {
@@ -100,6 +107,9 @@ async fn describe(
             ))?;
             partitions.iter().try_for_each(|(number, address, first, next)| {
                 output.line(&format!("{number:>9} {first:>20} {next:>20}  {address}"))
+            })?;
+            topic.damage().iter().try_for_each(|Damage { partition, first, last }| {
+                output.line(&format!("damaged: partition {partition}, offsets {first} to {last}"))
             })
         }
     }

@@ -1,4 +1,5 @@
-//! Building a batch: records are collected as columns, [`BatchBuilder::seal`] turns them into bytes once.
+//! Building a batch: keys and values are written where they stay, the other columns beside them;
+//! [`BatchBuilder::seal`] puts everything together once.
 //!
 //! **Invariants:** a record is taken whole or not at all; the sealed batch is never larger than
 //! [`BatchBuilder::estimated_bytes`] said; after warm-up neither pushing nor sealing allocates (with a codec,
@@ -15,9 +16,11 @@ use super::codec::{Codec, Compressor};
 use super::columns::Columns;
 use super::error::BatchError;
 use super::header::{BATCH_HEADER_BYTES, BatchHeader, BodyFormat, FLAG_WIDE_TIMESTAMPS, SCHEMA_VERSION};
+use super::open::OpenBuffer;
+use super::timestamps::Timestamps;
 use crate::crc::crc32c;
 use crate::id::{ProducerId, Term, TopicId};
-use crate::limits::{BATCH_ALIGN, MAX_BATCH_BYTES_LIMIT, MAX_RECORDS_PER_BATCH};
+use crate::limits::{MAX_BATCH_BYTES_LIMIT, MAX_RECORDS_PER_BATCH};
 
 /// Header, archive root, and what aligning the columns and padding the end can cost at most.
 const FIXED_BYTES: usize = BATCH_HEADER_BYTES + Columns::ROOT_BYTES + 32;
@@ -83,26 +86,22 @@ pub struct Seal {
 #[derive(Debug)]
 pub struct BatchBuilder {
     max_bytes: usize,
+    open: OpenBuffer,
     columns: Columns,
-    timestamps_us: Vec<u64>,
-    min_timestamp_us: u64,
-    max_timestamp_us: u64,
-    /// The body before compression; stays empty without a codec.
-    plain: AlignedVec<16>,
+    timestamps: Timestamps,
+    count: usize,
     compressor: Compressor,
 }
 
 impl BatchBuilder {
     /// A builder of batches of at most `max_bytes`, header and padding included.
     pub fn new(max_bytes: usize) -> Self {
-        let max_bytes = max_bytes.min(MAX_BATCH_BYTES_LIMIT);
         Self {
-            max_bytes,
-            columns: Columns { bytes: Vec::with_capacity(max_bytes), ..Columns::default() },
-            timestamps_us: Vec::new(),
-            min_timestamp_us: u64::MAX,
-            max_timestamp_us: 0,
-            plain: AlignedVec::new(),
+            max_bytes: max_bytes.min(MAX_BATCH_BYTES_LIMIT),
+            open: OpenBuffer::default(),
+            columns: Columns::default(),
+            timestamps: Timestamps::default(),
+            count: 0,
             compressor: Compressor::default(),
         }
     }
@@ -110,25 +109,50 @@ impl BatchBuilder {
     /// Takes a copy of the record, or says why not.
     #[inline]
     pub fn push(&mut self, record: RecordRef<'_>) -> Result<(), Full> {
-        let count = self.timestamps_us.len() + 1;
-        if !self.columns.fit_surely(count, &record, self.max_bytes.saturating_sub(FIXED_BYTES)) {
-            self.fit(&record)?;
+        let value = record.value.unwrap_or_default();
+        let length = record.value.map(<[u8]>::len);
+        self.take(&record, length, |place| place.copy_from_slice(value))
+    }
+
+    /// Takes the record with a value of `value_bytes` bytes that `write` makes where it stays, every byte of it: what
+    /// was there before is anything. `record.value` is not looked at; `write` runs only if there is room.
+    #[inline]
+    pub fn push_with(
+        &mut self,
+        record: RecordRef<'_>,
+        value_bytes: usize,
+        write: impl FnOnce(&mut [u8]),
+    ) -> Result<(), Full> {
+        self.take(&record, Some(value_bytes), write)
+    }
+
+    #[inline]
+    fn take(
+        &mut self,
+        record: &RecordRef<'_>,
+        value: Option<usize>,
+        write: impl FnOnce(&mut [u8]),
+    ) -> Result<(), Full> {
+        let (count, bytes) = (self.count + 1, value.unwrap_or(0));
+        if !self.columns.fit_surely(count, record, bytes, self.max_bytes.saturating_sub(FIXED_BYTES)) {
+            self.fit(record, bytes)?;
         }
-        self.columns.push(self.timestamps_us.len(), &record);
-        self.timestamps_us.push(record.timestamp_us);
-        self.min_timestamp_us = self.min_timestamp_us.min(record.timestamp_us);
-        self.max_timestamp_us = self.max_timestamp_us.max(record.timestamp_us);
+        self.columns.push(self.count, record, value, write, &mut self.open);
+        self.timestamps.push(record.timestamp_us);
+        self.count = count;
         Ok(())
     }
 
     /// Whether the record fits, to the byte; asked only where a rough bound does not decide.
     #[cold]
-    fn fit(&self, record: &RecordRef<'_>) -> Result<(), Full> {
-        let bytes = self.estimate_with(record);
-        if bytes <= self.max_bytes && self.timestamps_us.len() < MAX_RECORDS_PER_BATCH {
+    fn fit(&self, record: &RecordRef<'_>, value_bytes: usize) -> Result<(), Full> {
+        let wide = self.timestamps.is_wide_with(record.timestamp_us);
+        let columns = self.columns.estimate_with(self.count + 1, wide, record, value_bytes);
+        let bytes = columns.saturating_add(FIXED_BYTES);
+        if bytes <= self.max_bytes && self.count < MAX_RECORDS_PER_BATCH {
             return Ok(());
         }
-        if self.timestamps_us.is_empty() {
+        if self.count == 0 {
             Err(Full::Record { bytes, max_bytes: self.max_bytes })
         } else {
             Err(Full::Batch)
@@ -137,122 +161,84 @@ impl BatchBuilder {
 
     /// Records taken since the last seal.
     pub fn record_count(&self) -> usize {
-        self.timestamps_us.len()
+        self.count
     }
 
     /// Whether nothing was taken since the last seal.
     pub fn is_empty(&self) -> bool {
-        self.timestamps_us.is_empty()
+        self.count == 0
     }
 
-    /// An upper bound, close by, of what sealing now would append, in bytes.
+    /// An upper bound, close by, of what sealing now would make, in bytes.
     pub fn estimated_bytes(&self) -> usize {
-        let wide = self.is_wide(self.min_timestamp_us, self.max_timestamp_us);
-        self.columns.estimate(self.timestamps_us.len(), wide) + FIXED_BYTES
+        self.columns.estimate(self.count, self.timestamps.is_wide()) + FIXED_BYTES
     }
 
     /// Forgets the records, keeps the memory.
     pub fn clear(&mut self) {
         self.columns.clear();
-        self.timestamps_us.clear();
-        self.min_timestamp_us = u64::MAX;
-        self.max_timestamp_us = 0;
+        self.timestamps.clear();
+        self.count = 0;
     }
 
-    /// Appends the batch, padded, to `out` and empties the builder. Offsets, append time and leader epoch are
-    /// the broker's to patch and zero until then. On an error `out` and the builder are as before.
-    ///
-    /// # Panics
-    /// When `out` does not end on a 16-byte boundary.
+    /// Makes the batch, padded, and empties the builder. `out` is replaced by it, and its memory is what the builder
+    /// collects the next records in: nothing is copied. Offsets, append time and leader epoch are the broker's to
+    /// patch and zero until then. On an error the builder is as before, and `out` anything.
     pub fn seal(&mut self, seal: &Seal, out: &mut AlignedVec<16>) -> Result<BatchHeader, BatchError> {
-        let start = out.len();
-        assert_eq!(start % BATCH_ALIGN, 0, "a batch starts aligned");
         if self.is_empty() {
             return Err(BatchError::Empty);
         }
         let bound = self.estimated_bytes();
-        let wide = self.fill_timestamp_deltas();
-        self.columns.finish(self.timestamps_us.len());
-        out.reserve(bound);
-        out.resize(start + BATCH_HEADER_BYTES, 0);
-        let sealed = self.write_body(seal.codec, out);
-        let body = match sealed {
-            Ok(body) => body,
-            Err(error) => {
-                out.resize(start, 0);
-                return Err(error);
-            }
-        };
-        let body_start = start + BATCH_HEADER_BYTES;
-        let count = u32::try_from(self.timestamps_us.len()).expect("the count is limited");
+        let wide = self.timestamps.finish(&mut self.columns);
+        self.columns.finish(self.count);
+        let body = self.write_body(seal.codec, bound, out)?;
+        let count = u32::try_from(self.count).expect("the count is limited");
         let header = BatchHeader {
             format: BodyFormat::Columns,
             codec: body.codec,
             flags: if wide { FLAG_WIDE_TIMESTAMPS } else { 0 },
             schema_version: SCHEMA_VERSION,
-            body_crc: crc32c(0, &out[body_start..]),
-            body_bytes: to_u32(out.len() - body_start),
+            body_crc: crc32c(0, &out[BATCH_HEADER_BYTES..]),
+            body_bytes: to_u32(out.len() - BATCH_HEADER_BYTES),
             uncompressed_bytes: body.uncompressed_bytes,
             record_count: count,
             last_offset_delta: count - 1,
             root_position: body.root_position,
             base_offset: 0,
-            base_timestamp_us: self.min_timestamp_us,
-            max_timestamp_us: self.max_timestamp_us,
+            base_timestamp_us: self.timestamps.min_us(),
+            max_timestamp_us: self.timestamps.max_us(),
             append_timestamp_us: 0,
             producer_id: seal.producer_id,
             producer_epoch: seal.producer_epoch,
             base_sequence: seal.base_sequence,
             leader_epoch: Term(0),
         };
-        out.resize(start + header.padded_bytes(), 0);
-        assert!(out.len() - start <= bound, "the estimate is an upper bound");
-        header.write(&mut out[start..], seal.topic, seal.partition);
+        out.resize(header.padded_bytes(), 0);
+        assert!(out.len() <= bound, "the estimate is an upper bound");
+        header.write(out, seal.topic, seal.partition);
         self.clear();
         Ok(header)
     }
 
-    fn is_wide(&self, min_us: u64, max_us: u64) -> bool {
-        max_us.saturating_sub(min_us) > u64::from(u32::MAX)
-    }
-
-    /// What sealing would take if `record` were in as well.
-    fn estimate_with(&self, record: &RecordRef<'_>) -> usize {
-        let min_us = self.min_timestamp_us.min(record.timestamp_us);
-        let max_us = self.max_timestamp_us.max(record.timestamp_us);
-        let wide = self.is_wide(min_us, max_us);
-        self.columns.estimate_with(self.timestamps_us.len() + 1, wide, record).saturating_add(FIXED_BYTES)
-    }
-
-    /// The minimum is known only now, so the deltas are taken here, in one pass. Whether they are wide.
-    fn fill_timestamp_deltas(&mut self) -> bool {
-        let base_us = self.min_timestamp_us;
-        let deltas = self.timestamps_us.iter().map(|us| us - base_us);
-        let wide = self.is_wide(base_us, self.max_timestamp_us);
-        // A seal that failed has left its deltas behind.
-        self.columns.wide_timestamp_delta.clear();
-        self.columns.timestamp_delta.clear();
-        if wide {
-            self.columns.wide_timestamp_delta.extend(deltas);
-        } else {
-            // The range is at most `u32::MAX`, so nothing is cut off.
-            self.columns.timestamp_delta.extend(deltas.map(|delta| delta as u32));
-        }
-        wide
-    }
-
-    /// Appends the body behind the header that `out` ends with.
-    fn write_body(&mut self, codec: Codec, out: &mut AlignedVec<16>) -> Result<Body, BatchError> {
-        let start = out.len();
+    /// Replaces `out` by room for the header and the body, not padded; at most `bound` bytes.
+    fn write_body(
+        &mut self,
+        codec: Codec,
+        bound: usize,
+        out: &mut AlignedVec<16>,
+    ) -> Result<Body, BatchError> {
+        let open = self.open.cut(self.columns.bytes.bytes, bound);
+        let root = serialize(&self.columns, open)?;
+        let uncompressed_bytes = to_u32(open.len() - OpenBuffer::BODY);
+        let root_position = to_u32(root - OpenBuffer::BODY);
+        let mut stored = Codec::None;
         if codec == Codec::None {
-            let root = serialize(&self.columns, out)?;
-            let uncompressed_bytes = to_u32(out.len() - start);
-            return Ok(Body { codec, uncompressed_bytes, root_position: to_u32(root - start) });
+            self.open.hand_over(out);
+        } else {
+            out.resize(BATCH_HEADER_BYTES, 0);
+            stored = self.compressor.compress(codec, &open[OpenBuffer::BODY..], out)?;
         }
-        self.plain.clear();
-        let root = serialize(&self.columns, &mut self.plain)?;
-        let codec = self.compressor.compress(codec, &self.plain, out)?;
-        Ok(Body { codec, uncompressed_bytes: to_u32(self.plain.len()), root_position: to_u32(root) })
+        Ok(Body { codec: stored, uncompressed_bytes, root_position })
     }
 }
 
@@ -263,7 +249,7 @@ struct Body {
     root_position: u32,
 }
 
-/// Appends the archive to `out`, which must end on a 16-byte boundary; the position of the root in `out`. Nothing
+/// Appends the columns but the bytes, which are there, and the root; the position of the root in `out`. Nothing
 /// needs rkyv's allocator: every column is copied as it is.
 fn serialize(columns: &Columns, out: &mut AlignedVec<16>) -> Result<usize, BatchError> {
     let mut serializer = Serializer::new(out, SubAllocator::empty(), ());
@@ -279,18 +265,15 @@ mod tests {
     use super::*;
 
     /// Where every buffer of the builder and of its output lies: a buffer that grows moves.
-    fn addresses(builder: &BatchBuilder, out: &AlignedVec<16>) -> [usize; 9] {
+    fn addresses(builder: &BatchBuilder) -> [usize; 6] {
         let columns = &builder.columns;
         [
-            builder.timestamps_us.as_ptr().addr(),
             columns.timestamp_delta.as_ptr().addr(),
             columns.wide_timestamp_delta.as_ptr().addr(),
             columns.key_end.as_ptr().addr(),
             columns.value_end.as_ptr().addr(),
             columns.header_end.as_ptr().addr(),
             columns.key_null.as_ptr().addr(),
-            columns.bytes.as_ptr().addr(),
-            out.as_ptr().addr(),
         ]
     }
 
@@ -300,7 +283,6 @@ mod tests {
         let mut out = AlignedVec::new();
         let mut warm = None;
         for round in 0..20_u64 {
-            out.clear();
             for i in 0..50 {
                 let key = (i % 3 > 0).then_some(&b"key"[..]);
                 let headers: &[(&str, &[u8])] = if i % 10 == 0 { &[("name", b"value")] } else { &[] };
@@ -311,7 +293,7 @@ mod tests {
                 builder.push(record).expect("10 kB are enough");
             }
             builder.seal(&Seal::default(), &mut out).expect("there are records");
-            let now = addresses(&builder, &out);
+            let now = (addresses(&builder), out.capacity());
             if round >= 2 {
                 assert_eq!(*warm.get_or_insert(now), now, "round {round}");
             }

@@ -2,16 +2,21 @@
 
 use std::mem::size_of;
 
-use rkyv::{Archive, Serialize};
+use rkyv::rancor::Fallible;
+use rkyv::vec::{ArchivedVec, VecResolver};
+use rkyv::{Archive, Place, Serialize};
 
 use super::build::RecordRef;
+use super::open::OpenBuffer;
 use crate::limits::MAX_RECORDS_PER_BATCH;
 
-/// The columns in the order in which they lie in the body, widest first so that alignment costs nothing.
-/// An empty column is an absent one.
+/// The columns in the order in which they lie in the body: the bytes, because they are written there as records
+/// come, then the rest, widest first so that alignment costs nothing. An empty column is an absent one.
 #[derive(Archive, Debug, Default, Serialize)]
 #[rkyv(derive(Debug))]
 pub(super) struct Columns {
+    /// Keys and values: key 0, value 0, key 1, value 1, ...
+    pub(super) bytes: InPlace,
     /// Microseconds after the base timestamp, when the flag says wide; else empty.
     pub(super) wide_timestamp_delta: Vec<u64>,
     /// Microseconds after the base timestamp, unless the flag says wide.
@@ -36,8 +41,27 @@ pub(super) struct Columns {
     pub(super) header_names: Vec<u8>,
     /// The values of all headers.
     pub(super) header_values: Vec<u8>,
-    /// Keys and values: key 0, value 0, key 1, value 1, ...
-    pub(super) bytes: Vec<u8>,
+}
+
+/// Bytes that lie at the start of the body before the archive around them is written: only their number is kept.
+#[derive(Debug, Default)]
+pub(super) struct InPlace {
+    pub(super) bytes: usize,
+}
+
+impl Archive for InPlace {
+    type Archived = ArchivedVec<u8>;
+    type Resolver = VecResolver;
+
+    fn resolve(&self, resolver: VecResolver, out: Place<Self::Archived>) {
+        ArchivedVec::resolve_from_len(self.bytes, resolver, out);
+    }
+}
+
+impl<S: Fallible + ?Sized> Serialize<S> for InPlace {
+    fn serialize(&self, _: &mut S) -> Result<VecResolver, S::Error> {
+        Ok(VecResolver::from_pos(OpenBuffer::BODY))
+    }
 }
 
 /// What a record without headers takes beside its bytes: a wide timestamp, two ends, two bits rounded up.
@@ -52,24 +76,31 @@ impl Columns {
     /// Bytes of the archive's root: a relative pointer and a length per column.
     pub(super) const ROOT_BYTES: usize = size_of::<ArchivedColumns>();
 
-    /// Appends the record with this index to every column but the timestamps.
+    /// Appends the record with this index to every column but the timestamps; `write` makes the value in place.
     #[inline]
-    pub(super) fn push(&mut self, index: usize, record: &RecordRef<'_>) {
+    pub(super) fn push(
+        &mut self,
+        index: usize,
+        record: &RecordRef<'_>,
+        value: Option<usize>,
+        write: impl FnOnce(&mut [u8]),
+        open: &mut OpenBuffer,
+    ) {
         if let Some(key) = record.key {
             if self.key_end.is_empty() && index > 0 {
                 self.add_null_keys(index);
             }
-            self.bytes.extend_from_slice(key);
-            self.key_end.push(end(&self.bytes));
+            open.append(&mut self.bytes.bytes, key.len(), |place| place.copy_from_slice(key));
+            self.key_end.push(self.bytes.end());
         } else if !self.key_end.is_empty() {
             set_bit(&mut self.key_null, index);
-            self.key_end.push(end(&self.bytes));
+            self.key_end.push(self.bytes.end());
         }
-        match record.value {
-            Some(value) => self.bytes.extend_from_slice(value),
+        match value {
+            Some(length) => open.append(&mut self.bytes.bytes, length, write),
             None => set_bit(&mut self.value_null, index),
         }
-        self.value_end.push(end(&self.bytes));
+        self.value_end.push(self.bytes.end());
         if !record.headers.is_empty() || !self.header_end.is_empty() {
             self.push_headers(index, record.headers);
         }
@@ -103,28 +134,40 @@ impl Columns {
         self.header_end.push(end(&self.header_name_end));
     }
 
-    /// Whether `record`, the last of `count`, fits into `max_bytes` however its timestamp and key turn out. Rough
-    /// and quick: false may be wrong, true is not.
+    /// Whether `record` with a value of so many bytes, the last of `count`, fits into `max_bytes` however its
+    /// timestamp and key turn out. Rough and quick: false may be wrong, true is not.
     #[inline]
-    pub(super) fn fit_surely(&self, count: usize, record: &RecordRef<'_>, max_bytes: usize) -> bool {
-        let (key, value) = (record.key.map_or(0, <[u8]>::len), record.value.map_or(0, <[u8]>::len));
-        let columns = count * MAX_BYTES_PER_RECORD + self.bytes.len();
+    pub(super) fn fit_surely(
+        &self,
+        count: usize,
+        record: &RecordRef<'_>,
+        value_bytes: usize,
+        max_bytes: usize,
+    ) -> bool {
+        let key = record.key.map_or(0, <[u8]>::len);
+        let columns = count * MAX_BYTES_PER_RECORD + self.bytes.bytes;
         let plain = record.headers.is_empty() && self.header_end.is_empty() && count <= MAX_RECORDS_PER_BATCH;
-        plain && columns.saturating_add(key).saturating_add(value) <= max_bytes
+        plain && columns.saturating_add(key).saturating_add(value_bytes) <= max_bytes
     }
 
     /// Bytes that the columns of `count` records take, alignment and root aside. Not less than the truth.
     pub(super) fn estimate(&self, count: usize, wide: bool) -> usize {
-        self.estimate_with(count, wide, &RecordRef::default())
+        self.estimate_with(count, wide, &RecordRef::default(), 0)
     }
 
     /// The same after `record` is added, which `count` includes. Saturates: a record may be of any size.
-    pub(super) fn estimate_with(&self, count: usize, wide: bool, record: &RecordRef<'_>) -> usize {
+    pub(super) fn estimate_with(
+        &self,
+        count: usize,
+        wide: bool,
+        record: &RecordRef<'_>,
+        value_bytes: usize,
+    ) -> usize {
         let has_keys = record.key.is_some() || !self.key_end.is_empty();
         let per_record = if wide { 8 } else { 4 } + 4 + if has_keys { 4 } else { 0 };
-        let mut bytes = count * per_record + bitmap_bytes(count) + self.bytes.len();
+        let mut bytes = count * per_record + bitmap_bytes(count) + self.bytes.bytes;
         bytes = bytes.saturating_add(record.key.map_or(0, <[u8]>::len));
-        bytes = bytes.saturating_add(record.value.map_or(0, <[u8]>::len));
+        bytes = bytes.saturating_add(value_bytes);
         if record.headers.is_empty() && self.header_end.is_empty() {
             return bytes;
         }
@@ -137,6 +180,7 @@ impl Columns {
     /// Empties every column, keeps the memory.
     pub(super) fn clear(&mut self) {
         let Self {
+            bytes,
             wide_timestamp_delta,
             timestamp_delta,
             offset_delta,
@@ -149,17 +193,24 @@ impl Columns {
             value_null,
             header_names,
             header_values,
-            bytes,
         } = self;
+        bytes.bytes = 0;
         wide_timestamp_delta.clear();
         for column in
             [timestamp_delta, offset_delta, key_end, value_end, header_end, header_name_end, header_value_end]
         {
             column.clear();
         }
-        for column in [key_null, value_null, header_names, header_values, bytes] {
+        for column in [key_null, value_null, header_names, header_values] {
             column.clear();
         }
+    }
+}
+
+impl InPlace {
+    #[inline]
+    fn end(&self) -> u32 {
+        self.bytes as u32
     }
 }
 

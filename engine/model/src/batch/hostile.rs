@@ -6,9 +6,11 @@ use rkyv::rancor::Failure;
 use rkyv::ser::Serializer;
 use rkyv::ser::allocator::SubAllocator;
 
-use super::columns::Columns;
+use super::columns::{Columns, InPlace};
 use super::*;
 use crate::id::{ProducerId, Term, TopicId};
+
+const BYTES: &[u8] = b"abcde";
 
 /// Three records: ("a", "bcd"), (null, ""), ("e", null), the first with two headers.
 fn columns() -> Columns {
@@ -23,7 +25,7 @@ fn columns() -> Columns {
         value_null: vec![0b100],
         header_names: "éx".into(),
         header_values: b"yz".into(),
-        bytes: b"abcde".into(),
+        bytes: InPlace { bytes: BYTES.len() },
         ..Columns::default()
     }
 }
@@ -53,17 +55,17 @@ fn header() -> BatchHeader {
 
 /// The batch of these columns under this header, lengths and root filled in.
 fn assemble(mut header: BatchHeader, columns: &Columns) -> AlignedVec<16> {
-    let mut body = AlignedVec::<16>::new();
-    let mut serializer = Serializer::new(&mut body, SubAllocator::empty(), ());
-    let root = rkyv::api::serialize_using::<_, Failure>(columns, &mut serializer).expect("memory is enough");
-    header.root_position = root as u32;
-    header.body_bytes = body.len() as u32;
-    header.uncompressed_bytes = body.len() as u32;
-    header.body_crc = crate::crc::crc32c(0, &body);
     let mut batch = AlignedVec::new();
     batch.resize(BATCH_HEADER_BYTES, 0);
+    batch.extend_from_slice(BYTES);
+    batch.resize(BATCH_HEADER_BYTES + columns.bytes.bytes, 0);
+    let mut serializer = Serializer::new(&mut batch, SubAllocator::empty(), ());
+    let root = rkyv::api::serialize_using::<_, Failure>(columns, &mut serializer).expect("memory is enough");
+    header.root_position = (root - BATCH_HEADER_BYTES) as u32;
+    header.body_bytes = (batch.len() - BATCH_HEADER_BYTES) as u32;
+    header.uncompressed_bytes = header.body_bytes;
+    header.body_crc = crate::crc::crc32c(0, &batch[BATCH_HEADER_BYTES..]);
     header.write(&mut batch, TopicId(7), 3);
-    batch.extend_from_slice(&body);
     batch
 }
 
@@ -91,7 +93,7 @@ const LIES: &[Lie] = &[
     ("too few value ends", |_, c| c.value_end = vec![4, 5], BatchError::Columns),
     ("values that fall", |_, c| c.value_end = vec![4, 3, 5], BatchError::Columns),
     ("values beyond the bytes", |_, c| c.value_end[2] = 6, BatchError::Columns),
-    ("bytes that nobody owns", |_, c| c.bytes.push(0), BatchError::Columns),
+    ("bytes that nobody owns", |_, c| c.bytes.bytes += 1, BatchError::Columns),
     ("too few key ends", |_, c| c.key_end.truncate(2), BatchError::Columns),
     ("a key that ends behind its value", |_, c| c.key_end[0] = 5, BatchError::Columns),
     ("a key that ends before it starts", |_, c| c.key_end[1] = 3, BatchError::Columns),

@@ -11,6 +11,8 @@ mod codec;
 mod columns;
 mod error;
 mod header;
+mod open;
+mod timestamps;
 mod view;
 
 #[cfg(test)]

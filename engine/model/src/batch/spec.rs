@@ -49,8 +49,8 @@ fn the_header_table_is_the_header() {
 #[test]
 fn the_column_table_is_the_root() {
     let columns: Vec<Row> = fields!(ArchivedColumns:
-        wide_timestamp_delta 8, timestamp_delta 4, offset_delta 4, key_end 4, value_end 4, header_end 4,
-        header_name_end 4, header_value_end 4, key_null 1, value_null 1, header_names 1, header_values 1, bytes 1,
+        bytes 1, wide_timestamp_delta 8, timestamp_delta 4, offset_delta 4, key_end 4, value_end 4, header_end 4,
+        header_name_end 4, header_value_end 4, key_null 1, value_null 1, header_names 1, header_values 1,
     );
     assert_eq!(table("offset in root"), columns);
     assert_eq!(columns.len() * 8, Columns::ROOT_BYTES);

@@ -85,14 +85,14 @@ pub(crate) fn records(batch: &[u8]) -> Vec<PlainRecord> {
     let bytes_of = |offset_in_root| column(&body, root, offset_in_root, 1);
 
     let deltas: Vec<u64> = if wide {
-        column(&body, root, 0, 8).chunks_exact(8).map(|item| u64_at(item, 0)).collect()
+        column(&body, root, 8, 8).chunks_exact(8).map(|item| u64_at(item, 0)).collect()
     } else {
-        ends(8).into_iter().map(|delta| delta as u64).collect()
+        ends(16).into_iter().map(|delta| delta as u64).collect()
     };
-    let (offset_delta, key_end, value_end) = (ends(16), ends(24), ends(32));
-    let (header_end, name_end, header_value_end) = (ends(40), ends(48), ends(56));
-    let (key_null, value_null) = (bytes_of(64), bytes_of(72));
-    let (names, values, bytes) = (bytes_of(80), bytes_of(88), bytes_of(96));
+    let (offset_delta, key_end, value_end) = (ends(24), ends(32), ends(40));
+    let (header_end, name_end, header_value_end) = (ends(48), ends(56), ends(64));
+    let (key_null, value_null) = (bytes_of(72), bytes_of(80));
+    let (names, values, bytes) = (bytes_of(88), bytes_of(96), bytes_of(0));
 
     let start = |ends: &[usize], index: usize| if index == 0 { 0 } else { ends[index - 1] };
     let header = |index: usize| {

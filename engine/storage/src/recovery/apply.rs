@@ -36,7 +36,7 @@ pub(crate) struct Applied {
     full: bool,
     /// Groups of which records may be lost.
     pub(crate) uncertain: u64,
-    /// The checkpoint whose end starts the replay; `None` once it was passed.
+    /// The checkpoint whose first part starts the replay; `None` once it was passed.
     awaited: Option<u64>,
     /// Frames that are lost, and what is known of their records.
     lost: Lost,
@@ -52,8 +52,8 @@ impl Applied {
             seed,
             extents: Extents::new(config.extent_bytes),
             groups: Groups::default(),
-            runs: OpenRuns::new((config.extent_bytes / 4096) as usize),
-            footers: Footers::new(config.max_batch_bytes),
+            runs: OpenRuns::new(config.extent_bytes),
+            footers: Footers::new(config.max_batch_bytes, config.extent_bytes),
             damage: Damages::default(),
             listed: 0,
             replayed_bytes: 0,
@@ -88,16 +88,7 @@ impl Applied {
     }
 
     pub(crate) fn begin_extent(&mut self, planned: &Planned) {
-        self.current = Some(Live {
-            extent: planned.extent,
-            generation: planned.generation,
-            first_sequence: 0,
-            last_sequence: 0,
-            end: 0,
-            prepared: 0,
-            worthy: false,
-            footers: Vec::new(),
-        });
+        self.current = Some(Live::begun(planned.extent, planned.generation, 0, 0));
     }
 
     /// Takes a frame that verifies, or what is sound of a damaged one.
@@ -147,10 +138,10 @@ impl Applied {
         match entry.kind {
             EntryKind::Batch => self.batch(frame, entry, payload, at, replay),
             EntryKind::Checkpoint => {
+                // The state is that of the first part: what lies between the others comes on top of it.
                 let part = PartHeader::decode(payload);
-                let ends =
-                    |awaited| part.is_some_and(|(part, _)| part.id == awaited && part.part + 1 == part.parts);
-                if self.awaited.is_some_and(ends) {
+                let begins = |awaited| part.is_some_and(|(part, _)| part.id == awaited && part.part == 0);
+                if self.awaited.is_some_and(begins) {
                     self.awaited = None;
                     self.lost.passed_checkpoint(self.full);
                 }
@@ -164,12 +155,14 @@ impl Applied {
                         position: at as u32,
                         length: entry.length,
                     };
+                    // One that was written once more counts from its first part on, and only in one piece.
                     let parts = self.met.entry(footer.generation).or_default();
-                    if footer.part == 0 {
-                        // Written once more: what came before was found damaged.
+                    if footer.part as usize != parts.len() {
                         parts.clear();
                     }
-                    parts.push((footer, at));
+                    if footer.part as usize == parts.len() {
+                        parts.push((footer, at));
+                    }
                     let whole = parts.len() == footer.parts as usize;
                     self.footer(&footer, payload, whole, replay);
                 }
@@ -292,9 +285,15 @@ impl Applied {
         live.end = end;
         live.last_sequence = last.max(live.first_sequence);
         let generation = live.generation;
+        let (_, runs) = self.runs.close(&mut self.groups, self.footers.buffer());
+        live.groups = runs.groups(&self.groups);
+        live.indexed = runs.sorted.is_empty();
+        if live.indexed {
+            self.footers.take_back(runs.sorted);
+        } else {
+            self.footers.closed(generation, runs);
+        }
         self.extents.live.push_back(live);
-        let (_, runs) = self.runs.close(&mut self.groups);
-        self.footers.closed(generation, runs);
     }
 
     /// Takes extents that hold nothing out of the log, and settles which footers are already written. What is
@@ -307,11 +306,16 @@ impl Applied {
             .live
             .iter()
             .flat_map(|live| live.footers.iter().map(|footer| footer.generation))
-            .chain(checkpoints.iter().map(|place| place.generation))
             .collect();
+        let needed = |generation: u64| {
+            // What a checkpoint lists must be there until another one leaves it out.
+            generation <= self.listed
+                || needed.contains(&generation)
+                || checkpoints.iter().any(|place| place.is_in(generation))
+        };
         let mut gone = Vec::new();
         self.extents.live.retain(|live| {
-            let stays = live.worthy || needed.contains(&live.generation) || !live.footers.is_empty();
+            let stays = live.worthy || needed(live.generation);
             if !stays {
                 retired.push(live.extent);
                 gone.push(live.generation);
@@ -324,11 +328,10 @@ impl Applied {
         for live in &mut self.extents.live {
             let Some(mut parts) = met.remove(&live.generation) else { continue };
             parts.retain(|(_, at)| !gone.contains(&at.generation));
-            parts.sort_unstable_by_key(|(footer, _)| footer.part);
-            parts.dedup_by_key(|(footer, _)| footer.part);
             let whole = parts.first().is_some_and(|(footer, _)| footer.parts as usize == parts.len());
-            if whole {
+            if whole && (!live.indexed || !live.footers.is_empty()) {
                 live.footers = parts.into_iter().map(|(_, at)| at).collect();
+                live.indexed = true;
                 self.footers.written(live.generation);
             }
         }

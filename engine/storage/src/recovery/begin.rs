@@ -10,7 +10,7 @@ use crate::checkpoint::Checkpoints;
 use crate::cold::Cold;
 use crate::commit::Commit;
 use crate::error::OpenError;
-use crate::extent::{GENERATIONS_SKIPPED, Spare};
+use crate::extent::{GENERATIONS_SKIPPED, RESERVE, Spare};
 use crate::frame::FLAG_START;
 use crate::log::Log;
 use crate::op::{DiskCompletion, DiskOp, FileName};
@@ -46,11 +46,12 @@ impl Opening {
         let scanned = extents.live.iter().map(|live| live.generation).max().unwrap_or(0);
         extents.next_generation = self.generation.max(scanned) + GENERATIONS_SKIPPED;
         // Sequences of frames that were cut are used again, in another generation.
-        let next_id = self.superblock.checkpoints.iter().map(|place| place.id + 1).max().unwrap_or(1);
-        let listed = applied.listed;
+        let (listed, term) = (applied.listed, Term(self.term.0 + 1));
+        let fresh = extents.live.is_empty();
+        let page = self.page.take().expect("a log begins once");
         let mut log = Box::new(Log {
             seed: self.seed,
-            term: Term(self.term.0 + 1),
+            term,
             target: config.frame_target_bytes,
             arena: Arena::new(std::mem::take(&mut self.window)),
             window: Window::new(config.entries_in_window),
@@ -60,8 +61,8 @@ impl Opening {
             extents: applied.extents,
             runs: applied.runs,
             footers: applied.footers,
-            checkpoints: Checkpoints::new(config.checkpoint_bytes, next_id, listed),
-            superblock: SuperblockWriter::new(self.superblock.clone(), self.newest_copy),
+            checkpoints: Checkpoints::new(config.checkpoint_bytes, term, listed, config.max_batch_bytes),
+            superblock: SuperblockWriter::new(self.superblock.clone(), self.newest_copy, page),
             cold: Cold::new(std::mem::take(&mut self.pool)),
             damage: applied.damage,
             uncertain_groups: applied.uncertain,
@@ -73,7 +74,7 @@ impl Opening {
         log.open_frame(0, FLAG_START);
         log.close_frame();
         log.cut(self.now, out);
-        self.stage = Stage::Starting { log, first: self.last_sequence + 1 };
+        self.stage = Stage::Starting { log, first: self.last_sequence + 1, fresh };
         Ok(())
     }
 
@@ -84,28 +85,27 @@ impl Opening {
         out: &mut Vec<DiskOp>,
     ) -> Result<Option<Log>, OpenError> {
         let now = self.now;
-        let Stage::Starting { log, first } = &mut self.stage else { return Ok(None) };
+        let Stage::Starting { log, first, fresh } = &mut self.stage else { return Ok(None) };
         let failed = completion.result.err();
         log.on(completion, now);
         log.cut(now, out);
-        if log.durable_frame() >= *first {
+        let extents = &log.extents;
+        let durable = log.durable_frame() >= *first;
+        let stuck = log.commit.submitted < *first && extents.spare.is_empty() && extents.creating.is_none();
+        if *fresh && extents.refused && (stuck || (durable && extents.spare.len() < RESERVE)) {
+            let extents = RESERVE as u64 + 1;
+            return Err(OpenError::NoRoom { extents, extent_bytes: self.config.extent_bytes });
+        }
+        if durable && (!*fresh || extents.spare.len() >= RESERVE) {
             let Stage::Starting { log, .. } = std::mem::replace(&mut self.stage, Stage::Done) else {
                 return Ok(None);
             };
             return Ok(Some(*log));
         }
-        let placed = log.commit.submitted >= *first;
-        let stuck = !placed && log.extents.spare.is_empty() && log.extents.creating.is_none();
         match failed {
-            Some(error) if log.is_read_only() || (stuck && log.extents.retiring.is_empty()) => {
-                let file = FileName::Extent(log.extents.next_number);
+            Some(error) if log.is_read_only() || stuck => {
+                let file = FileName::Extent(extents.next_number);
                 Err(OpenError::Disk { file, position: 0, error })
-            }
-            // On a full disk the extent of the last start, which holds nothing, is used again at once.
-            Some(_) if stuck => {
-                log.extents.release_retired();
-                log.cut(now, out);
-                Ok(None)
             }
             _ => Ok(None),
         }

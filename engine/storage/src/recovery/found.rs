@@ -3,16 +3,19 @@
 use super::{Opening, Replay, Stage};
 use crate::error::OpenError;
 use crate::op::{DiskCompletion, DiskOp, FileName, Purpose};
-use crate::superblock::{SUPERBLOCK_BYTES, SUPERBLOCK_COPIES};
+use crate::superblock::{SUPERBLOCK_BYTES, SUPERBLOCK_COPIES, slice_of};
 
 impl Opening {
-    pub(super) fn found(&mut self, copy: u8, out: &mut Vec<DiskOp>) {
+    pub(super) fn found(&mut self, out: &mut Vec<DiskOp>) {
         self.superblock.version = 1;
-        self.stage = Stage::Found { copy };
-        let id = Purpose::Superblock { copy }.id();
-        out.push(DiskOp::WriteSuperblock { id, copy, bytes: self.superblock.encode() });
+        self.superblock.encode(self.page.as_mut().expect("the log does not have it yet").bytes_mut());
+        self.stage = Stage::Found { copy: 0 };
+        let (id, file) = (Purpose::Create { extent: 0 }.id(), FileName::Superblock);
+        let bytes = u64::from(SUPERBLOCK_COPIES) * SUPERBLOCK_BYTES as u64;
+        out.push(DiskOp::CreateExtent { id, file, bytes });
     }
 
+    /// The file was made, or the copy before this one was written.
     pub(super) fn on_found(
         &mut self,
         copy: u8,
@@ -21,14 +24,15 @@ impl Opening {
         out: &mut Vec<DiskOp>,
     ) -> Result<(), OpenError> {
         if let Err(error) = completion.result {
-            let position = u64::from(copy) * SUPERBLOCK_BYTES as u64;
-            return Err(OpenError::Disk { file: FileName::Superblock, position, error });
+            return Err(OpenError::Disk { file: FileName::Superblock, position: 0, error });
         }
-        if copy + 1 < SUPERBLOCK_COPIES {
-            self.found(copy + 1, out);
-            return Ok(());
+        if copy == SUPERBLOCK_COPIES {
+            return self.provision(0, replay, out);
         }
-        self.provision(0, replay, out)
+        self.stage = Stage::Found { copy: copy + 1 };
+        let source = slice_of(self.page.as_ref().expect("the log does not have it yet"));
+        out.push(DiskOp::WriteSuperblock { id: Purpose::Superblock { copy }.id(), copy, source });
+        Ok(())
     }
 
     fn provision(

@@ -23,7 +23,7 @@ use corelog_model::time::Now;
 use corelog_model::{Block, GroupId, Slice, Term};
 
 use crate::checkpoint::CheckpointKind;
-use crate::config::{LogConfig, Memory};
+use crate::config::{ConfigError, LogConfig, Memory};
 use crate::error::OpenError;
 use crate::frame::{EntryHeader, FrameSeed};
 use crate::log::Log;
@@ -87,7 +87,7 @@ enum Stage {
         copy: u8,
         file: Vec<u8>,
     },
-    /// Writing the first superblock of a new log, copy by copy.
+    /// Making the superblock of a new log and writing its copies, one by one: the next one.
     Found {
         copy: u8,
     },
@@ -116,6 +116,8 @@ enum Stage {
     Starting {
         log: Box<Log>,
         first: u64,
+        /// It holds nothing yet: it is taken into use only with its whole reserve.
+        fresh: bool,
     },
     Done,
 }
@@ -123,11 +125,15 @@ enum Stage {
 /// A log on its way to be open.
 pub struct Opening {
     config: LogConfig,
+    /// Whether configuration and memory can work.
+    checked: Result<(), ConfigError>,
     seed: FrameSeed,
     window: Vec<Block>,
     /// Blocks for reads that are not away, and how many there are in all.
     pool: Vec<Block>,
     blocks: usize,
+    /// Of the superblock; the log's once it starts.
+    page: Option<Block>,
     listing: Listing,
     now: Now,
     stage: Stage,
@@ -161,6 +167,7 @@ impl Opening {
             window: memory.window,
             blocks: memory.cold.len(),
             pool: memory.cold,
+            page: Some(memory.page),
             listing,
             now,
             stage: Stage::Idle,
@@ -176,8 +183,9 @@ impl Opening {
             term: Term(0),
             generation: 0,
             config,
+            checked,
         };
-        if checked.is_err() {
+        if opening.checked.is_err() {
             opening.stage = Stage::Done;
         }
         opening
@@ -185,17 +193,13 @@ impl Opening {
 
     /// Asks for the first reads (or, in an empty directory, the first writes). Says at once what cannot work.
     pub fn start(&mut self, out: &mut Vec<DiskOp>) -> Result<(), OpenError> {
-        let memory =
-            Memory { window: std::mem::take(&mut self.window), cold: std::mem::take(&mut self.pool) };
-        let checked = self.config.check(&memory);
-        (self.window, self.pool) = (memory.window, memory.cold);
-        checked.map_err(OpenError::Config)?;
+        self.checked.map_err(OpenError::Config)?;
         let has = |wanted: fn(FileName) -> bool| self.listing.files.iter().any(|(file, _)| wanted(*file));
         let superblock = has(|file| file == FileName::Superblock);
         match (superblock, has(|file| matches!(file, FileName::Extent(_)))) {
             (false, true) => Err(OpenError::NoSuperblock),
             (false, false) => {
-                self.found(0, out);
+                self.found(out);
                 Ok(())
             }
             (true, _) => {
@@ -248,8 +252,9 @@ impl Opening {
     /// # Panics
     /// When the slice is not of a write that this opening asked for.
     pub fn bytes(&self, slice: Slice) -> &[u8] {
-        match &self.stage {
-            Stage::Starting { log, .. } => log.bytes(slice),
+        match (&self.stage, &self.page) {
+            (Stage::Starting { log, .. }, _) => log.bytes(slice),
+            (Stage::Found { .. }, Some(page)) => page.bytes(),
             _ => panic!("frames are written only once everything is known"),
         }
     }

@@ -42,7 +42,7 @@ impl Opening {
                 return Err(OpenError::NoSuperblock);
             }
             // The first superblock never became whole, so there is no log yet.
-            self.found(0, out);
+            self.found(out);
             return Ok(());
         };
         if (superblock.store, superblock.log) != (self.config.store, self.config.log) {

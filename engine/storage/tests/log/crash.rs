@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::disk::{Disk, Random, append, config, now, open_with, read_all};
 use corelog_model::GroupId;
-use corelog_storage::{CheckpointKind, DiskOp, DurableMethod, EntryKind, Log, LogConfig, Preparation};
+use corelog_storage::{CheckpointKind, DiskOp, DurableMethod, EntryKind, Log, LogConfig, Parts, Preparation};
 
 /// What the test knows about a group: offsets below `durable` were acknowledged.
 #[derive(Clone, Copy, Default, Debug)]
@@ -102,8 +102,10 @@ impl Run {
             }
         }
         let blob = vec![7; 100];
-        // No room now is asked for again next turn.
-        let _asked_again = log.checkpoint(kind, &[&blob, &blob]);
+        let mut parts = Parts::default();
+        parts.push(&blob);
+        parts.push(&blob);
+        log.checkpoint(kind, &mut parts);
     }
 
     fn compare(&mut self, log: &mut Log) {

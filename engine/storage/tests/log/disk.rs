@@ -11,7 +11,7 @@ use corelog_model::time::Now;
 use corelog_model::{Block, BlockId, GroupId, LogId, ProducerId, Slice, TopicId};
 use corelog_storage::{
     DiskCompletion, DiskError, DiskOp, DurableMethod, FileName, GroupSlot, Listing, Log, LogConfig, Memory,
-    OpenError, Opening, Preparation, Read, ReadRequest, Replayed,
+    OpenError, Opening, Parts, Preparation, Read, ReadRequest, Replayed,
 };
 
 pub(crate) const SECTOR: usize = 512;
@@ -74,6 +74,8 @@ pub(crate) struct Disk {
     pub(crate) fail_frame_in: Option<u32>,
     /// No further file can be made.
     pub(crate) full: bool,
+    /// No more extents than these can be made.
+    pub(crate) most_extents: Option<usize>,
 }
 
 impl Disk {
@@ -150,7 +152,9 @@ impl Disk {
                 Ok(found as u32)
             }
             DiskOp::CreateExtent { file, bytes, .. } => {
-                if self.full {
+                let extents = self.files.keys().filter(|file| matches!(file, FileName::Extent(_))).count();
+                let no_more = self.full || self.most_extents.is_some_and(|most| extents >= most);
+                if no_more && file != FileName::Superblock {
                     Err(DiskError::NoSpace)
                 } else {
                     let zeros = vec![0; bytes as usize];
@@ -165,10 +169,11 @@ impl Disk {
                 file.flush(position as usize, (position + bytes) as usize);
                 Ok(bytes as u32)
             }
-            DiskOp::WriteSuperblock { copy, bytes, .. } => {
-                let file = self.files.entry(FileName::Superblock).or_default();
+            DiskOp::WriteSuperblock { copy, source, .. } => {
+                let file = self.files.get_mut(&FileName::Superblock).expect("it was made");
+                let bytes = bytes(source);
                 let position = usize::from(copy) * bytes.len();
-                file.write(position, &bytes);
+                file.write(position, bytes);
                 file.flush(position, position + bytes.len());
                 Ok(bytes.len() as u32)
             }
@@ -199,7 +204,8 @@ pub(crate) fn config() -> LogConfig {
 
 pub(crate) fn memory() -> Memory {
     let blocks = |ids: std::ops::Range<u32>, bytes| ids.map(|id| Block::heap(BlockId(id), bytes)).collect();
-    Memory { window: blocks(10..14, 64 << 10), cold: blocks(20..23, 32 << 10) }
+    let page = Block::heap(BlockId(30), 4096);
+    Memory { window: blocks(10..14, 64 << 10), cold: blocks(20..23, 32 << 10), page }
 }
 
 /// What an opening told its owner.
@@ -259,6 +265,13 @@ pub(crate) fn open_with(
     }
 }
 
+/// The owner's state in a checkpoint, where nobody looks into it.
+pub(crate) fn state() -> Parts {
+    let mut parts = Parts::default();
+    parts.push(b"state");
+    parts
+}
+
 pub(crate) const TOPIC: TopicId = TopicId(0x7001);
 
 /// A sealed batch of `records` records with values that name group, offset and a filler.
@@ -307,6 +320,8 @@ pub(crate) fn read_all(
 ) -> Result<Vec<BatchHeader>, Read> {
     let mut found = Vec::new();
     let (mut slices, mut ops, mut tokens) = (Vec::new(), Vec::new(), Vec::new());
+    // Turns in which an index of several parts is on its way, in a row.
+    let mut waits = 0;
     let end_offset = log.log_end(slot);
     while offset < end_offset {
         let request = ReadRequest { slot, offset, end_offset, max_bytes: 10_000, token: 9 };
@@ -316,7 +331,7 @@ pub(crate) fn read_all(
             log.on(completion, now(0));
         }
         match answer {
-            Read::Ready { next_offset } => offset = next_offset,
+            Read::Ready { next_offset } => (offset, waits) = (next_offset, 0),
             Read::Pending => {
                 tokens.clear();
                 // An index takes several reads, each issued by a cut.
@@ -333,7 +348,15 @@ pub(crate) fn read_all(
                     }
                 }
             }
-            Read::Busy => panic!("nobody else reads"),
+            Read::Busy => {
+                waits += 1;
+                assert!(waits < 100, "nobody else reads");
+                log.cut(now(0), &mut ops);
+                for op in ops.drain(..) {
+                    let completion = disk.run(op, |slice| log.bytes(slice));
+                    log.on(completion, now(0));
+                }
+            }
             other => return Err(other),
         }
         for slice in slices.drain(..) {

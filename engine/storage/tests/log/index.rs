@@ -1,6 +1,6 @@
 //! Indexes of closed extents: loaded from footers, derived from frames where a footer is damaged.
 
-use crate::disk::{Disk, Random, append, config, now, open_with, read_all};
+use crate::disk::{Disk, Random, append, config, now, open_with, read_all, state};
 use crate::failures::settle;
 use corelog_model::{GroupId, LogId};
 use corelog_storage::{
@@ -22,7 +22,7 @@ fn checkpoints(log: &mut Log, disk: &mut Disk, at: u64) {
     settle(log, disk, at);
     if let Some(kind) = log.wants_checkpoint() {
         log.moved_starts(&mut Vec::new());
-        log.checkpoint(kind, &[b"state"]).expect("room");
+        log.checkpoint(kind, &mut state());
     }
     settle(log, disk, at);
 }

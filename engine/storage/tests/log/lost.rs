@@ -1,6 +1,6 @@
 //! Frames whose headers are lost: what they held is named by whatever else tells of it, or called possible.
 
-use crate::disk::{Disk, Random, Told, append, config, open_with, read_all};
+use crate::disk::{Disk, Random, Told, append, config, open_with, read_all, state};
 use crate::failures::settle;
 use corelog_model::{GroupId, LogId};
 use corelog_storage::{CheckpointKind, FileName, FrameHeader, FrameSeed, Log, LogConfig, Read};
@@ -89,7 +89,7 @@ fn a_later_full_checkpoint_tells_where_every_group_ended() {
     let always = LogConfig { checkpoint_bytes: 1, ..config() };
     let mut log = three_frames(&mut disk, always.clone());
     assert_eq!(log.wants_checkpoint(), Some(CheckpointKind::Full));
-    log.checkpoint(CheckpointKind::Full, &[b"state"]).expect("room");
+    log.checkpoint(CheckpointKind::Full, &mut state());
     settle(&mut log, &mut disk, 1);
     append(&mut log, A, 4, 100).expect("room");
     settle(&mut log, &mut disk, 1_000_000);
@@ -144,7 +144,7 @@ fn a_gap_that_an_earlier_start_named_is_never_passed_over_by_a_later_one() {
         append(&mut log, A, 4, 100).expect("room");
         settle(&mut log, &mut disk, turn);
         if let Some(kind) = log.wants_checkpoint() {
-            log.checkpoint(kind, &[b"state"]).expect("room");
+            log.checkpoint(kind, &mut state());
         }
         settle(&mut log, &mut disk, 1_000_000 + turn);
     }

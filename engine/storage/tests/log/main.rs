@@ -3,6 +3,8 @@ mod crash;
 mod disk;
 mod failures;
 mod format;
+mod full_disk;
 mod index;
 mod lost;
+mod many;
 mod under_way;

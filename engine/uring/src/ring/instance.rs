@@ -74,7 +74,7 @@ impl Instance {
     pub(super) fn register_buffer(&self, index: u32, region: &crate::arena::Region) -> io::Result<()> {
         let address = std::ptr::with_exposed_provenance_mut(region.address());
         let memory = [libc::iovec { iov_base: address, iov_len: region.bytes() }];
-        // SAFETY: the region's memory is mapped and never unmapped, so it outlives the ring.
+        // SAFETY: the ring keeps the region's mapping, and the kernel its pages, until the ring is gone.
         unsafe { self.submitter.register_buffers_update(index, &memory, None) }
     }
 

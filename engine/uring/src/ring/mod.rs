@@ -2,7 +2,7 @@
 //!
 //! The ring owns what the kernel may touch: a block that is received or read into moves in with the submission
 //! and comes back with the completion, message headers live in storage of the ring's own, and slices point into
-//! the arena, which is never unmapped. Dropping the ring first ends and collects everything in flight.
+//! the arena, whose mappings the ring keeps. Dropping the ring first ends and collects everything in flight.
 //!
 //! **Invariants:** a slot has at most one operation in flight; both queues have room for all slots, so that
 //! pushing cannot fail and completions cannot overflow; after warm-up nothing is allocated. Created, used and
@@ -63,6 +63,8 @@ pub struct RingConfig {
 pub struct Counters {
     /// System calls to submit and collect.
     pub enters: u64,
+    /// System calls that take files and sockets over or give them back.
+    pub registrations: u64,
     /// Operations pushed.
     pub submissions: u64,
     /// Operations completed.
@@ -152,12 +154,14 @@ impl Ring {
     /// Takes a file over; the ring keeps it open until [`Ring::release_file`].
     pub fn register_file(&mut self, file: OwnedFd) -> Result<FileId, RingError> {
         let id = self.tables.take_file().ok_or_else(table_full)?;
+        self.counters.registrations += 1;
         self.instance.register_file(id.0, file.as_fd()).inspect_err(|_| self.tables.give_file(id))?;
         Ok(id)
     }
 
     /// Closes a file, after the operations in flight on it.
     pub fn release_file(&mut self, file: FileId) -> Result<(), RingError> {
+        self.counters.registrations += 1;
         self.instance.release_file(file.0)?;
         self.tables.give_file(file);
         Ok(())
@@ -166,6 +170,7 @@ impl Ring {
     /// Takes a listening socket over.
     pub fn register_listener(&mut self, listener: OwnedFd) -> Result<ListenerId, RingError> {
         let id = self.tables.take_listener().ok_or_else(table_full)?;
+        self.counters.registrations += 1;
         let registered = self.instance.register_file(id.0, listener.as_fd());
         registered.inspect_err(|_| self.tables.give_file(FileId(id.0)))?;
         Ok(id)
@@ -179,6 +184,7 @@ impl Ring {
     /// Takes a connected socket over that did not come from an accept.
     pub fn adopt_socket(&mut self, socket: OwnedFd) -> Result<SocketId, RingError> {
         let id = self.tables.take_socket().ok_or_else(table_full)?;
+        self.counters.registrations += 1;
         self.instance.register_file(id.0, socket.as_fd()).inspect_err(|_| self.tables.give_socket(id))?;
         Ok(id)
     }
@@ -324,6 +330,7 @@ impl Drop for Ring {
             // The kernel may still write to these blocks: better lost than freed.
             tracing::error!(in_flight = self.in_flight, "a ring ended with operations in flight");
             mem::forget(mem::take(&mut self.slots));
+            mem::forget(mem::replace(&mut self.regions, Regions::new()));
         }
         self.instance.unregister(self.registered > 0);
     }

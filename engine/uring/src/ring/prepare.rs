@@ -126,8 +126,8 @@ impl Ring {
         slot.key = key;
         slot.held = held;
         // SAFETY: the entry points at blocks, headers and addresses that `held` owns behind stable addresses and
-        // that leave the slot only in `complete`, or at slices of the arena, which is never unmapped and which
-        // the kernel only reads. A ring that cannot drain leaks its slots instead of freeing them.
+        // that leave the slot only in `complete`, or at slices of regions, whose mappings the ring keeps and
+        // which the kernel only reads. A ring that cannot drain leaks both instead of freeing them.
         unsafe { self.instance.push(&entry.user_data(key.0)) };
     }
 }

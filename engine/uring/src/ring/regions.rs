@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::ptr;
+use std::sync::Arc;
 
 use corelog_model::{Block, BlockId, Slice};
 
-use crate::arena::Region;
+use crate::arena::{Mapping, Region};
 use crate::op::Errno;
 
 /// Whether disk operations use registered buffers. Shown in the ready line and in reports.
@@ -31,6 +32,8 @@ struct Place {
 pub(super) struct Regions {
     /// By [`BlockId`]; `None` where no region was told.
     places: Vec<Option<Place>>,
+    /// The memory of all places stays mapped as long as its addresses are known here.
+    mappings: Vec<Arc<Mapping>>,
 }
 
 /// Memory as an operation needs it.
@@ -44,7 +47,7 @@ pub(super) struct Memory {
 
 impl Regions {
     pub(super) const fn new() -> Self {
-        Self { places: Vec::new() }
+        Self { places: Vec::new(), mappings: Vec::new() }
     }
 
     /// Takes in the blocks of a region that was registered as `buffer`.
@@ -59,6 +62,7 @@ impl Regions {
             assert!(place.is_none(), "a block belongs to one region");
             *place = Some(Place { address: region.address() + index * region.block_bytes(), bytes, buffer });
         }
+        self.mappings.push(Arc::clone(region.mapping()));
     }
 
     /// The bytes a slice names.

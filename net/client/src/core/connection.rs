@@ -15,7 +15,7 @@ use corelog_wire::{
 };
 
 use crate::core::buffers::{Chunk, Pool};
-use crate::core::inbox::Inbox;
+use crate::core::inbox::{Inbox, Received};
 use crate::core::outbox::Outbox;
 use crate::error::{LinkError, Refused};
 
@@ -82,9 +82,9 @@ impl<T> Connection<T> {
     }
 
     /// Produce with one sealed batch, which is sent from where it is.
-    pub(crate) fn produce(&mut self, handle: u32, batch: Arc<Chunk>, token: T) {
+    pub(crate) fn produce(&mut self, handle: u32, expected_offset: Option<u64>, batch: Arc<Chunk>, token: T) {
         let call = self.call(Api::Produce, token);
-        let request = Request::Produce { handle, expected_offset: None, batches: &batch };
+        let request = Request::Produce { handle, expected_offset, batches: &batch };
         let mut head = [0; HOT_REQUEST_BYTES];
         let length = encode_request_head(&request, call, &mut head).expect("a hot request fits");
         self.outbox.head(head, length);
@@ -109,6 +109,9 @@ impl<T> Connection<T> {
     pub(crate) fn next(&mut self) -> Result<Option<Reply<'_, T>>, LinkError> {
         let Some(received) = self.inbox.next().map_err(LinkError::Protocol)? else { return Ok(None) };
         let header = received.header;
+        if header.correlation == 0 {
+            return Err(self.ended(&received));
+        }
         let slot = header.correlation as u32;
         let entry = self.pending.get_mut(slot as usize).ok_or(LinkError::Unexpected)?;
         if entry.generation != (header.correlation >> 32) as u32 {
@@ -124,6 +127,14 @@ impl<T> Connection<T> {
             return Err(LinkError::Unexpected);
         }
         Ok(Some(Reply { token, response, chunk, payload }))
+    }
+
+    /// What was not asked for is the broker's last word.
+    fn ended(&self, received: &Received) -> LinkError {
+        match decode_response(&received.header, &self.inbox.chunk()[received.body.clone()]) {
+            Ok(Response::Error(body)) => LinkError::Ended { code: body.code, details: body.details },
+            _ => LinkError::Unexpected,
+        }
     }
 
     /// Requests without answer.
@@ -147,7 +158,7 @@ impl From<&ErrorBody<'_>> for Refused {
 
 #[cfg(test)]
 mod tests {
-    use corelog_wire::{ReplyTo, encode_response};
+    use corelog_wire::{ErrorCode, ReplyTo, encode_response};
 
     use super::*;
 
@@ -168,6 +179,24 @@ mod tests {
 
     fn next(connection: &mut Connection<u32>) -> Result<Option<u32>, LinkError> {
         connection.next().map(|reply| reply.map(|reply| reply.token))
+    }
+
+    #[test]
+    fn the_brokers_last_word_is_why_the_connection_ends() {
+        let mut connection = connection();
+        let body = ErrorBody { details: [90_000, 65_536], ..ErrorBody::new(ErrorCode::SlowConsumer, "slow") };
+        let mut bytes = Vec::new();
+        encode_response(
+            &Response::Error(body),
+            ReplyTo { api: 0, version: 0, handle: 0, correlation: 0 },
+            &mut bytes,
+        );
+        connection.inbox.space()[..bytes.len()].copy_from_slice(&bytes);
+        connection.inbox.filled(bytes.len());
+        let ended = next(&mut connection).unwrap_err();
+        assert_eq!(ended, LinkError::Ended { code: ErrorCode::SlowConsumer, details: [90_000, 65_536] });
+        let words = "the broker ended the connection: SLOW_CONSUMER, bytes 90000, max 65536";
+        assert_eq!(ended.to_string(), words);
     }
 
     #[test]

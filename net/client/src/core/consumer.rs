@@ -37,9 +37,11 @@ pub(crate) struct RawBatch {
 
 /// What a link is to send.
 #[derive(Debug)]
-pub(crate) struct Ask {
-    pub(crate) token: Token,
-    pub(crate) request: Request<'static>,
+pub(crate) enum Ask {
+    /// For a cursor.
+    Partition { token: Token, request: Request<'static> },
+    /// Where the partitions of the topic are served now.
+    Locate,
 }
 
 /// What an answer belongs to.
@@ -92,6 +94,8 @@ struct Link {
     alive_us: u64,
     /// No answers come any more.
     stuck: bool,
+    /// The broker at the other end does not serve a partition that was thought to be there.
+    astray: bool,
 }
 
 pub(crate) struct Consumer {
@@ -101,6 +105,8 @@ pub(crate) struct Consumer {
     cursors: Vec<Cursor>,
     by_partition: HashMap<u32, usize>,
     links: Vec<Link>,
+    /// Handles given out, by link.
+    handles: Vec<u32>,
     /// How long a connection may leave requests without any answer, beyond the wait they ask for.
     patience_us: u64,
     queue: VecDeque<Queued>,
@@ -148,6 +154,7 @@ impl Consumer {
             cursors,
             by_partition,
             links: vec![Link::default(); links],
+            handles,
             patience_us: patience_us.saturating_add(wait_us),
             queue: VecDeque::new(),
             waker: None,
@@ -165,6 +172,9 @@ impl Consumer {
         }
         let waiting = self.cursors.iter().any(|cursor| cursor.link == link && cursor.asked);
         state.stuck |= waiting && state.alive_us.saturating_add(self.patience_us) <= now_us;
+        if std::mem::take(&mut state.astray) {
+            out.push(Ask::Locate);
+        }
         let topic = self.topic;
         for (at, cursor) in self.cursors.iter_mut().enumerate() {
             let full = cursor.queued_bytes >= self.config.prefetch_bytes;
@@ -187,7 +197,29 @@ impl Consumer {
             };
             cursor.asked = true;
             self.links[link].alive_us = now_us;
-            out.push(Ask { token: Token { cursor: at, generation: cursor.generation }, request });
+            let token = Token { cursor: at, generation: cursor.generation };
+            out.push(Ask::Partition { token, request });
+        }
+    }
+
+    /// A connection to another address; its number.
+    pub(crate) fn add_link(&mut self) -> usize {
+        self.links.push(Link::default());
+        self.handles.push(0);
+        self.links.len() - 1
+    }
+
+    /// The partitions are served by these links, one per partition of the topic. A cursor moves only while nothing of
+    /// it is open or on its way, so no answer can find it on another link.
+    pub(crate) fn on_located(&mut self, links: &[usize]) {
+        for cursor in &mut self.cursors {
+            let Some(&link) = links.get(cursor.partition as usize) else { continue };
+            if cursor.link == link || cursor.opened || cursor.asked {
+                continue;
+            }
+            self.handles[link] += 1;
+            (cursor.link, cursor.handle, cursor.not_before_us) = (link, self.handles[link], 0);
+            self.links[link].kick = true;
         }
     }
 
@@ -353,6 +385,7 @@ impl Consumer {
             }
             ErrorCode::UnknownPartition => self.stop(at, ConsumeError::UnknownPartition, effects),
             code if code.retryable() => {
+                self.links[cursor.link].astray |= code == ErrorCode::NotHere;
                 cursor.failures += 1;
                 let pause = pause_us(self.backoff, cursor.failures, &mut self.rng);
                 cursor.not_before_us = now_us.saturating_add(pause.max(retry_after_us));

@@ -8,7 +8,7 @@
 //! **Invariants:** batches are settled from the front, in order. With idempotence a batch keeps its sequence through all
 //! retries; it gets another one, under a fresh producer id, only once the broker has said that it was not appended. After
 //! a refusal nothing is sent until every batch that is out is answered ([`Flow::Draining`]); then they go out again in
-//! order. **Must not** decide when to send: that is the producer's.
+//! order. A conditional batch is out alone. **Must not** decide when to send: that is the producer's.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -62,6 +62,8 @@ pub(crate) struct OpenBatch {
     pub(crate) opened_us: u64,
     /// Bytes of buffer its records take.
     pub(crate) weight: usize,
+    /// Append it only if the partition ends here.
+    pub(crate) expected_offset: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +85,7 @@ struct Batch {
     sent_us: Option<u64>,
     header: BatchHeader,
     bytes: Arc<Chunk>,
+    expected_offset: Option<u64>,
     deadline_us: u64,
     stamp: Option<(Identity, u32)>,
     state: State,
@@ -133,6 +136,7 @@ pub(crate) struct Lane {
 pub(crate) struct Outgoing {
     pub(crate) number: u64,
     pub(crate) bytes: Arc<Chunk>,
+    pub(crate) expected_offset: Option<u64>,
 }
 
 impl Lane {
@@ -179,6 +183,21 @@ impl Lane {
         self.sent
     }
 
+    /// Whether the next batch may go out although others are out. A conditional one travels alone: its condition is
+    /// about what is before it, and when it fails its sequence is free for what comes after it.
+    pub(crate) fn next_may_follow(&self) -> bool {
+        let conditional =
+            |at: usize| self.batches.get(at).is_some_and(|batch| batch.expected_offset.is_some());
+        self.sent == 0 || !(conditional(self.sent - 1) || conditional(self.sent))
+    }
+
+    /// It may send again at once, if it was only waiting for a time.
+    pub(crate) fn end_pause(&mut self) {
+        if let Flow::Paused { .. } = self.flow {
+            self.flow = Flow::Running;
+        }
+    }
+
     /// The outcomes of everything accepted and not answered.
     pub(crate) fn outcomes(&self) -> impl Iterator<Item = &Arc<Outcome>> {
         self.batches.iter().map(|batch| &batch.outcome).chain(self.open.iter().map(|open| &open.outcome))
@@ -198,11 +217,10 @@ impl Lane {
         lifetime_us: u64,
         pool: &Arc<Pool>,
     ) -> Option<(BatchBuilder, Option<Done>)> {
-        let OpenBatch { mut builder, outcome, opened_us, weight } = self.open.take()?;
+        let OpenBatch { mut builder, outcome, opened_us, weight, expected_offset } = self.open.take()?;
         let seal = Seal { topic: self.topic, partition: self.partition, codec, ..Seal::default() };
         let records = u32::try_from(builder.record_count()).expect("the count is limited");
         let mut bytes = pool.take(builder.estimated_bytes());
-        bytes.clear();
         let sealed = builder.seal(&seal, &mut bytes);
         let number = self.next_number;
         self.next_number += 1;
@@ -223,6 +241,7 @@ impl Lane {
             sent_us: None,
             header,
             bytes: Arc::new(bytes),
+            expected_offset,
             deadline_us: opened_us.saturating_add(lifetime_us),
             stamp: None,
             state: State::Waiting,
@@ -245,7 +264,8 @@ impl Lane {
         batch.sent_us = Some(now_us);
         batch.first_sent_us.get_or_insert(now_us);
         batch.attempts += 1;
-        let outgoing = Outgoing { number: batch.number, bytes: Arc::clone(&batch.bytes) };
+        let (number, expected_offset) = (batch.number, batch.expected_offset);
+        let outgoing = Outgoing { number, bytes: Arc::clone(&batch.bytes), expected_offset };
         self.sent += 1;
         self.step_over();
         Some(outgoing)
@@ -299,6 +319,10 @@ impl Lane {
             Verdict::Again => pause_us = pause(batch.attempts),
             Verdict::Behind { .. } => {}
             Verdict::Afresh => self.broken = true,
+            Verdict::Never(ProduceError::OffsetMismatch { .. }) => {
+                assert!(at == 0 && self.sent == 1, "a conditional batch travels alone");
+                self.next_sequence = batch.stamp.map_or(0, |(_, sequence)| sequence);
+            }
             Verdict::Never(_) => self.broken |= batch.is_named(),
         }
         match verdict {
@@ -496,6 +520,12 @@ impl Batch {
             ErrorCode::FencedProducerEpoch => Verdict::Afresh,
             ErrorCode::UnknownHandle => Verdict::Again,
             ErrorCode::UnknownTopicId | ErrorCode::UnknownTopic => Verdict::Never(ProduceError::UnknownTopic),
+            ErrorCode::OffsetMismatch if self.expected_offset.is_some() => {
+                let [expected, actual] = refused.detail;
+                // The broker looks for a repetition first: one that it remembers by name it would have acknowledged.
+                let maybe_appended = self.ambiguous && !self.is_named();
+                Verdict::Never(ProduceError::OffsetMismatch { expected, actual, maybe_appended })
+            }
             code if code.retryable() => Verdict::Again,
             code => {
                 let maybe_appended = self.ambiguous || code == ErrorCode::ReadOnly;

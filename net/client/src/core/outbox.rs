@@ -55,12 +55,16 @@ impl Outbox {
         self.bytes
     }
 
-    /// Fills `slices` with the start of what is unsent; how many were filled.
-    pub(crate) fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+    /// Fills `slices` with the start of what is unsent, until that is `enough` bytes; how many were filled.
+    pub(crate) fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>], enough: usize) -> usize {
         let mut skip = self.sent;
-        let mut count = 0;
+        let (mut count, mut bytes) = (0, 0);
         for (slice, piece) in slices.iter_mut().zip(&self.pieces) {
+            if bytes >= enough {
+                break;
+            }
             *slice = IoSlice::new(&piece.bytes()[skip..]);
+            bytes += slice.len();
             skip = 0;
             count += 1;
         }
@@ -97,7 +101,7 @@ mod tests {
         let mut received = Vec::new();
         for step in (1..).map(|n| n * 7 % 61 + 1) {
             let mut slices = [IoSlice::new(&[]); 2];
-            let count = outbox.slices(&mut slices);
+            let count = outbox.slices(&mut slices, usize::MAX);
             let stream: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.to_vec()).collect();
             let taken = step.min(stream.len());
             received.extend_from_slice(&stream[..taken]);

@@ -7,6 +7,9 @@
 //! **Invariants:** `buffered` is the weight of everything accepted and not answered; a lane is in `ready` only if it has
 //! something closed to send and may send it.
 
+mod conditional;
+mod moving;
+
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -20,7 +23,7 @@ use crate::config::{Backoff, Linger, ProducerConfig};
 use crate::core::backoff::{pause_us, to_us};
 use crate::core::buffers::{Chunk, Pool};
 use crate::core::effects::Effects;
-use crate::core::lane::{Done, Flow, Identity, Lane, OpenBatch, Opened};
+use crate::core::lane::{Done, Flow, Identity, Lane, OpenBatch, Opened, Outgoing};
 use crate::core::outcome::{Answer, Outcome};
 use crate::core::partitioner::{Sticky, of_key};
 use crate::core::rng::Rng;
@@ -37,8 +40,23 @@ const SPARE_BUILDERS: usize = 16;
 /// What a link is to send.
 pub(crate) enum Ask {
     ProducerId,
-    Open { lane: usize, handle: u32, topic: TopicId, partition: u32 },
-    Produce { lane: usize, handle: u32, number: u64, bytes: Arc<Chunk> },
+    /// Where the partitions of the topic are served now.
+    Locate {
+        topic: TopicId,
+    },
+    Open {
+        lane: usize,
+        handle: u32,
+        topic: TopicId,
+        partition: u32,
+    },
+    Produce {
+        lane: usize,
+        handle: u32,
+        number: u64,
+        bytes: Arc<Chunk>,
+        expected_offset: Option<u64>,
+    },
 }
 
 /// A record was taken.
@@ -66,6 +84,8 @@ struct Link {
     lingering: VecDeque<usize>,
     unopened: VecDeque<usize>,
     handles: u32,
+    /// Topics with a partition that the broker at the other end does not serve.
+    astray: Vec<TopicId>,
     timers: BinaryHeap<Reverse<(u64, usize)>>,
     asked_identity: bool,
     /// Before this time no identity is asked for.
@@ -200,7 +220,32 @@ impl Producer {
         now_us: impl Fn() -> u64,
         effects: &mut Effects,
     ) -> Result<Taken<'_>, TrySendError> {
-        let weight = weight(&record);
+        self.take(at, weight(&record), |builder| builder.push(record), now_us, effects)
+    }
+
+    /// The same of a record whose value of `value_bytes` bytes `write` makes in place.
+    pub(crate) fn push_with(
+        &mut self,
+        at: usize,
+        record: RecordRef<'_>,
+        value_bytes: usize,
+        mut write: impl FnMut(&mut [u8]),
+        now_us: impl Fn() -> u64,
+        effects: &mut Effects,
+    ) -> Result<Taken<'_>, TrySendError> {
+        let weight = weight(&RecordRef { value: None, ..record }) + value_bytes;
+        let push = |builder: &mut BatchBuilder| builder.push_with(record, value_bytes, &mut write);
+        self.take(at, weight, push, now_us, effects)
+    }
+
+    fn take(
+        &mut self,
+        at: usize,
+        weight: usize,
+        mut push: impl FnMut(&mut BatchBuilder) -> Result<(), Full>,
+        now_us: impl Fn() -> u64,
+        effects: &mut Effects,
+    ) -> Result<Taken<'_>, TrySendError> {
         if self.buffered + weight > self.config.max_buffer_bytes && self.buffered > 0 {
             return Err(if self.closed.is_some() { TrySendError::Closed } else { TrySendError::Full });
         }
@@ -209,7 +254,7 @@ impl Producer {
                 self.open(at, now_us())?;
             }
             let open = self.lanes[at].open.as_mut().expect("just opened");
-            match open.builder.push(record) {
+            match push(&mut open.builder) {
                 Ok(()) => break,
                 Err(Full::Batch) => self.close_batch(at, now_us(), effects),
                 Err(Full::Record { .. }) => {
@@ -233,7 +278,8 @@ impl Producer {
         }
         let builder = self.builders.pop().unwrap_or_else(|| BatchBuilder::new(self.config.batch_bytes));
         let lane = &mut self.lanes[at];
-        lane.open = Some(OpenBatch { builder, outcome: Arc::default(), opened_us: now_us, weight: 0 });
+        let outcome = Arc::default();
+        lane.open = Some(OpenBatch { builder, outcome, opened_us: now_us, weight: 0, expected_offset: None });
         let link = &mut self.links[lane.link];
         if !lane.in_lingering {
             lane.in_lingering = true;
@@ -280,6 +326,7 @@ impl Producer {
             && lane.opened == Opened::Yes
             && lane.flow == Flow::Running
             && lane.in_flight() < self.config.max_in_flight
+            && lane.next_may_follow()
             && self.lane_identity(lane).is_some()
     }
 
@@ -329,6 +376,7 @@ impl Producer {
             self.links[link].asked_identity = true;
             out.push(Ask::ProducerId);
         }
+        self.ask_places(link, out);
         while let Some(lane) = self.links[link].unopened.pop_front() {
             let Lane { handle, topic, partition, .. } = self.lanes[lane];
             out.push(Ask::Open { lane, handle, topic, partition });
@@ -346,8 +394,8 @@ impl Producer {
             lane.identity = identity;
             if let Some(outgoing) = lane.send(now_us) {
                 left = left.saturating_sub(outgoing.bytes.len());
-                let (handle, number, bytes) = (lane.handle, outgoing.number, outgoing.bytes);
-                out.push(Ask::Produce { lane: at, handle, number, bytes });
+                let Outgoing { number, bytes, expected_offset } = outgoing;
+                out.push(Ask::Produce { lane: at, handle: lane.handle, number, bytes, expected_offset });
                 let state = &mut self.links[link];
                 state.alive_us = if state.unacked == 0 { now_us } else { state.alive_us };
                 state.unacked += 1;
@@ -415,6 +463,7 @@ impl Producer {
         state.asked_identity = false;
         state.ready.clear();
         state.unopened.clear();
+        state.astray.clear();
         for at in 0..self.lanes.len() {
             if self.lanes[at].link == link {
                 self.lanes[at].in_ready = false;
@@ -457,6 +506,9 @@ impl Producer {
         effects: &mut Effects,
     ) {
         self.lanes[at].opened = Opened::No;
+        if refused.code == ErrorCode::NotHere {
+            self.is_astray(at);
+        }
         if refused.code.retryable() {
             let until_us = now_us + pause_us(self.backoff, 3, &mut self.rng);
             self.lanes[at].flow = Flow::Paused { until_us };
@@ -721,6 +773,11 @@ impl Producer {
 fn weight(record: &RecordRef<'_>) -> usize {
     let headers: usize = record.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
     record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len) + headers + RECORD_OVERHEAD_BYTES
+}
+
+/// What records take of the buffer together, without the overhead of one, which `wait` adds.
+pub(crate) fn records_bytes(records: &[RecordRef<'_>]) -> usize {
+    records.iter().map(weight).sum::<usize>().saturating_sub(RECORD_OVERHEAD_BYTES)
 }
 
 /// The same, without the overhead that `wait` adds.

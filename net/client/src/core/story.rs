@@ -12,7 +12,7 @@ use crate::core::effects::Effects;
 use crate::core::lane::Identity;
 use crate::core::outcome::Outcome;
 use crate::core::producer::{Ask, Producer};
-use crate::error::{ProduceError, Refused};
+use crate::error::{ProduceError, Refused, TrySendError};
 
 const TOPIC: TopicId = TopicId(7);
 const PATIENCE_US: u64 = 30_000_000;
@@ -34,6 +34,7 @@ struct Sent {
     records: u32,
     sequence: u32,
     id: u64,
+    expected_offset: Option<u64>,
 }
 
 impl Stage {
@@ -65,6 +66,12 @@ impl Stage {
         self.outcomes.push(outcome);
     }
 
+    fn push_at(&mut self, expected_offset: u64, records: usize) {
+        let records = vec![RecordRef { value: Some(&[0; 10]), ..RecordRef::default() }; records];
+        let taken = self.core.push_at(0, expected_offset, &records, self.now_us, &mut self.effects);
+        self.outcomes.push(taken.unwrap());
+    }
+
     /// What leaves now. Opens and identities are granted at once.
     fn leaves(&mut self) -> Vec<Sent> {
         let mut sent = Vec::new();
@@ -83,13 +90,14 @@ impl Stage {
                         self.core.on_identity(0, Identity { id: ProducerId(self.identities), epoch: 0 });
                     }
                     Ask::Open { lane, .. } => self.core.on_opened(lane),
-                    Ask::Produce { lane, number, bytes, .. } => {
+                    Ask::Locate { .. } => unreachable!("every partition is where it was thought to be"),
+                    Ask::Produce { lane, number, bytes, expected_offset, .. } => {
                         let header = BatchHeader::parse(&bytes).unwrap();
                         assert!(BatchHeader::verify_header(&bytes, TOPIC, lane as u32));
                         assert!(header.verify_body(&bytes));
                         let (records, sequence, id) =
                             (header.record_count, header.base_sequence, header.producer_id.0);
-                        sent.push(Sent { lane, number, records, sequence, id });
+                        sent.push(Sent { lane, number, records, sequence, id, expected_offset });
                     }
                 }
             }
@@ -102,7 +110,11 @@ impl Stage {
     }
 
     fn refused(&mut self, sent: Sent, code: ErrorCode, detail: u64) {
-        let refused = Refused { code, message: "".into(), detail: [detail, 0] };
+        self.refused_with(sent, code, [detail, 0]);
+    }
+
+    fn refused_with(&mut self, sent: Sent, code: ErrorCode, detail: [u64; 2]) {
+        let refused = Refused { code, message: "".into(), detail };
         self.core.on_refused(sent.lane, sent.number, refused, 0, self.now_us, &mut self.effects);
         self.core.check();
     }
@@ -305,4 +317,67 @@ fn a_peer_that_answers_nothing_loses_its_connection() {
     stage.connect();
     assert_eq!(stage.leaves(), sent);
     assert!(!stage.core.is_stuck(0));
+}
+
+/// Its condition is about what is before it, and what comes after it would take its sequence if it failed.
+#[test]
+fn a_conditional_batch_travels_alone_and_gives_its_sequence_back() {
+    let mut stage = Stage::new(1, small_batches());
+    stage.push(0, 10);
+    stage.push_at(1, 3);
+    stage.push(0, 10);
+    let first = stage.leaves();
+    assert_eq!((first.len(), first[0].expected_offset), (1, None), "what was accepted before it goes first");
+    stage.appended(first[0]);
+    let lost = stage.leaves();
+    assert_eq!((lost.len(), lost[0].expected_offset, lost[0].records), (1, Some(1), 3), "whole, and alone");
+    assert_eq!(lost[0].sequence, 1);
+    stage.refused_with(lost[0], ErrorCode::OffsetMismatch, [1, 9]);
+    let behind = stage.leaves();
+    assert_eq!((behind.len(), behind[0].expected_offset), (1, None));
+    assert_eq!((behind[0].sequence, behind[0].id), (1, first[0].id), "no gap, so no fresh identity");
+    stage.appended(behind[0]);
+    let answers = stage.ends_empty();
+    let mismatch = ProduceError::OffsetMismatch { expected: 1, actual: 9, maybe_appended: false };
+    assert_eq!(answers, [Ok(()), Err(mismatch), Ok(())]);
+}
+
+#[test]
+fn a_conditional_batch_in_doubt_is_sent_again_under_its_name_and_without_one_stays_in_doubt() {
+    for idempotent in [true, false] {
+        let mut stage = Stage::new(1, ProducerConfig { idempotent, ..small_batches() });
+        stage.push_at(0, 1);
+        let sent = stage.leaves();
+        stage.lose();
+        stage.connect();
+        assert_eq!(stage.leaves(), sent);
+        stage.refused_with(sent[0], ErrorCode::OffsetMismatch, [0, 1]);
+        let maybe_appended = !idempotent;
+        let mismatch = ProduceError::OffsetMismatch { expected: 0, actual: 1, maybe_appended };
+        assert_eq!(stage.ends_empty(), [Err(mismatch)]);
+    }
+}
+
+/// A broker that says so of a batch without a condition is wrong, and gets no further than that batch.
+#[test]
+fn a_mismatch_that_nobody_asked_for_is_a_refusal() {
+    let mut stage = Stage::new(1, small_batches());
+    stage.push(0, 10);
+    let sent = stage.leaves();
+    stage.refused_with(sent[0], ErrorCode::OffsetMismatch, [0, 1]);
+    assert!(matches!(stage.ends_empty()[..], [Err(ProduceError::Refused { .. })]));
+}
+
+#[test]
+fn records_that_do_not_fit_one_batch_are_not_taken_and_leave_nothing_behind() {
+    let mut stage = Stage::new(1, small_batches());
+    let records = [RecordRef { value: Some(&[0; 400]), ..RecordRef::default() }; 3];
+    let taken = stage.core.push_at(0, 0, &records, 0, &mut stage.effects);
+    assert_eq!(taken.err(), Some(TrySendError::RecordTooLarge));
+    assert_eq!(stage.leaves(), []);
+    stage.push(0, 10);
+    let sent = stage.leaves();
+    assert_eq!((sent[0].records, sent[0].expected_offset), (1, None));
+    stage.appended(sent[0]);
+    assert_eq!(stage.ends_empty(), [Ok(())]);
 }

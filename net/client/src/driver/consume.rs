@@ -1,8 +1,9 @@
 //! The links that carry a consumer's fetches, and what it shares with them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use corelog_wire::{Request, Response};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
@@ -11,11 +12,13 @@ use crate::core::backoff::to_us;
 use crate::core::buffers::Pool;
 use crate::core::connection::{Connection, Reply};
 use crate::core::consumer::{Ask, Consumer, Token};
+use crate::core::control::topics_of;
 use crate::core::effects::Effects;
 use crate::core::rng::Rng;
 use crate::driver::clock::Clock;
 use crate::driver::dial::Dialer;
 use crate::driver::link::{Role, Setting, run};
+use crate::topic::Topic;
 
 /// Room in a receive chunk beside one full fetch.
 const CHUNK_EXTRA_BYTES: usize = 64 << 10;
@@ -25,8 +28,20 @@ const SPARE_CHUNKS: usize = 8;
 /// Shared by a consumer and its links.
 pub(crate) struct Shared {
     core: Mutex<Consumer>,
-    news: Vec<Notify>,
+    links: Mutex<Links>,
     dropped: AtomicBool,
+    client: ClientConfig,
+    topic: Topic,
+    chunk_bytes: usize,
+    clock: Clock,
+    runtime: Handle,
+}
+
+/// The connections, in the order of the core's numbers.
+struct Links {
+    addresses: Vec<String>,
+    news: Vec<Arc<Notify>>,
+    rng: Rng,
 }
 
 impl Shared {
@@ -37,15 +52,50 @@ impl Shared {
         let result = act(&mut core, &mut effects);
         core.take_kicks(&mut effects);
         drop(core);
-        effects.take_kicks(self.news.len()).for_each(|link| self.news[link].notify_one());
+        if effects.has_kicks() {
+            let links = self.links();
+            effects.take_kicks(links.news.len()).for_each(|link| links.news[link].notify_one());
+        }
         effects.perform();
         result
+    }
+
+    fn links(&self) -> MutexGuard<'_, Links> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The consumer is gone.
     pub(crate) fn drop_handle(&self) {
         self.dropped.store(true, Ordering::Release);
-        self.news.iter().for_each(Notify::notify_one);
+        self.links().news.iter().for_each(|news| news.notify_one());
+    }
+
+    /// The partitions are served where the topic says now.
+    fn located(self: &Arc<Self>, topic: &Topic) {
+        let mut links = self.links();
+        let mut numbers = Vec::with_capacity(topic.partitions().len());
+        for partition in topic.partitions() {
+            let known = links.addresses.iter().position(|known| *known == partition.address);
+            numbers.push(known.unwrap_or_else(|| {
+                let link = self.core.lock().unwrap_or_else(PoisonError::into_inner).add_link();
+                self.start_link(&mut links, link, partition.address.clone());
+                link
+            }));
+        }
+        drop(links);
+        self.with(|core, _| core.on_located(&numbers));
+    }
+
+    fn start_link(self: &Arc<Self>, links: &mut Links, link: usize, address: String) {
+        let news = Arc::new(Notify::new());
+        links.news.push(Arc::clone(&news));
+        links.addresses.push(address.clone());
+        let pool = Pool::new(SPARE_CHUNKS * self.chunk_bytes);
+        let dialer = Dialer::new(&self.client, vec![address], self.chunk_bytes, pool);
+        let rng = Rng::new(links.rng.next_u64());
+        let setting = Setting { dialer, backoff: self.client.backoff, clock: self.clock, rng };
+        let role = ConsumeRole { shared: Arc::clone(self), link, news, asks: Vec::new() };
+        self.runtime.spawn(run(role, setting, None));
     }
 }
 
@@ -65,6 +115,7 @@ pub(crate) fn start(
     let linked: Vec<(u32, usize)> =
         places.iter().map(|(partition, address)| (*partition, link(address))).collect();
     let chunk_bytes = config.max_bytes as usize + CHUNK_EXTRA_BYTES;
+    let topic = config.topic.clone();
     let mut rng = Rng::new(seed);
     let core = Consumer::new(
         config,
@@ -74,15 +125,21 @@ pub(crate) fn start(
         &linked,
         addresses.len(),
     );
-    let news = addresses.iter().map(|_| Notify::new()).collect();
-    let shared = Arc::new(Shared { core: Mutex::new(core), news, dropped: AtomicBool::new(false) });
+    let shared = Arc::new(Shared {
+        core: Mutex::new(core),
+        links: Mutex::new(Links { addresses: Vec::new(), news: Vec::new(), rng }),
+        dropped: AtomicBool::new(false),
+        client: client.clone(),
+        topic,
+        chunk_bytes,
+        clock,
+        runtime: runtime.clone(),
+    });
+    let mut links = shared.links();
     for (link, address) in addresses.into_iter().enumerate() {
-        let pool = Pool::new(SPARE_CHUNKS * chunk_bytes);
-        let dialer = Dialer::new(client, vec![address.clone()], chunk_bytes, pool);
-        let setting = Setting { dialer, backoff: client.backoff, clock, rng: Rng::new(rng.next_u64()) };
-        let role = ConsumeRole { shared: Arc::clone(&shared), link, asks: Vec::new() };
-        runtime.spawn(run(role, setting, None));
+        shared.start_link(&mut links, link, address.clone());
     }
+    drop(links);
     shared
 }
 
@@ -90,17 +147,22 @@ pub(crate) fn start(
 struct ConsumeRole {
     shared: Arc<Shared>,
     link: usize,
+    news: Arc<Notify>,
     asks: Vec<Ask>,
 }
 
-/// Hello, or an answer to a cursor.
-type Asked = Option<Token>;
+/// What an answer belongs to.
+pub(crate) enum Asked {
+    Hello,
+    Cursor(Token),
+    Located,
+}
 
 impl Role for ConsumeRole {
     type Token = Asked;
 
     fn greeting(&self) -> Asked {
-        None
+        Asked::Hello
     }
 
     fn connected(&mut self, _now_us: u64) {
@@ -116,12 +178,28 @@ impl Role for ConsumeRole {
     fn fill(&mut self, connection: &mut Connection<Asked>, now_us: u64) {
         self.shared.with(|core, _| core.poll(self.link, now_us, &mut self.asks));
         for ask in self.asks.drain(..) {
-            connection.ask(&ask.request, Some(ask.token));
+            match ask {
+                Ask::Partition { token, request } => connection.ask(&request, Asked::Cursor(token)),
+                Ask::Locate => {
+                    let request = Request::Metadata { topic: Some(self.shared.topic.name()) };
+                    connection.ask(&request, Asked::Located);
+                }
+            }
         }
     }
 
     fn answer(&mut self, reply: Reply<'_, Asked>, now_us: u64) {
-        let Some(token) = reply.token else { return };
+        let token = match (reply.token, &reply.response) {
+            (Asked::Cursor(token), _) => token,
+            (Asked::Located, Response::Metadata(metadata)) => {
+                let id = self.shared.topic.id();
+                let found = topics_of(metadata).into_iter().find(|found| found.id() == id);
+                found.iter().for_each(|topic| self.shared.located(topic));
+                return;
+            }
+            // A topic that nobody knows any more: the cursor is told so when it opens its partition again.
+            (Asked::Hello | Asked::Located, _) => return,
+        };
         self.shared.with(|core, effects| {
             core.on_answer(token, &reply.response, reply.chunk, reply.payload, now_us, effects);
         });
@@ -134,7 +212,7 @@ impl Role for ConsumeRole {
     }
 
     fn news(&self) -> &Notify {
-        &self.shared.news[self.link]
+        &self.news
     }
 
     fn stuck(&self) -> bool {

@@ -6,14 +6,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, oneshot};
 
+use crate::config::Backoff;
 use crate::core::connection::{Connection, Reply};
 use crate::core::control::{Answered, Control, Question, Then, Ticket, Token, Told};
+use crate::core::rng::Rng;
 use crate::driver::link::Role;
 use crate::error::ClientError;
 
 type Answer = Result<Told, ClientError>;
 
-#[derive(Default)]
 struct State {
     core: Control,
     askers: HashMap<Ticket, oneshot::Sender<Answer>>,
@@ -22,7 +23,6 @@ struct State {
 }
 
 /// Shared by the client and its link.
-#[derive(Default)]
 pub(crate) struct Questions {
     state: Mutex<State>,
     news: Notify,
@@ -42,14 +42,21 @@ impl Questions {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn ask(self: &Arc<Self>, question: Question) -> Asking {
+    pub(crate) fn new(backoff: Backoff, rng: Rng) -> Arc<Self> {
+        let core = Control::new(backoff, rng);
+        let state = State { core, askers: HashMap::new(), last_ticket: 0, closed: false };
+        let (news, dropped, stuck) = (Notify::new(), AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Self { state: Mutex::new(state), news, dropped, stuck })
+    }
+
+    pub(crate) fn ask(self: &Arc<Self>, question: Question, deadline_us: u64) -> Asking {
         let (asker, answer) = oneshot::channel();
         let mut state = self.lock();
         state.last_ticket += 1;
         let ticket = state.last_ticket;
         if !state.closed {
             state.askers.insert(ticket, asker);
-            state.core.ask(ticket, question);
+            state.core.ask(ticket, question, deadline_us);
         }
         drop(state);
         self.news.notify_one();
@@ -88,13 +95,14 @@ impl Drop for Asking {
 /// The role of the link.
 pub(crate) struct ControlRole {
     questions: Arc<Questions>,
+    connected: bool,
     then: Vec<Then>,
     done: Vec<Answered>,
 }
 
 impl ControlRole {
     pub(crate) const fn new(questions: Arc<Questions>) -> Self {
-        Self { questions, then: Vec::new(), done: Vec::new() }
+        Self { questions, connected: false, then: Vec::new(), done: Vec::new() }
     }
 }
 
@@ -106,10 +114,12 @@ impl Role for ControlRole {
     }
 
     fn connected(&mut self, _now_us: u64) {
+        self.connected = true;
         self.questions.stuck.store(false, Ordering::Release);
     }
 
     fn lost(&mut self, _now_us: u64) {
+        self.connected = false;
         self.then.clear();
         self.questions.lock().core.on_lost(&mut self.done);
         self.answered();
@@ -117,15 +127,16 @@ impl Role for ControlRole {
 
     fn tick(&mut self, _now_us: u64) {}
 
-    fn fill(&mut self, connection: &mut Connection<Token>, _now_us: u64) {
+    fn fill(&mut self, connection: &mut Connection<Token>, now_us: u64) {
         for then in self.then.drain(..) {
             then.send(connection);
         }
-        self.questions.lock().core.fill(connection);
+        self.questions.lock().core.fill(connection, now_us);
     }
 
-    fn answer(&mut self, reply: Reply<'_, Token>, _now_us: u64) {
-        let then = self.questions.lock().core.on_answer(reply.token, &reply.response, &mut self.done);
+    fn answer(&mut self, reply: Reply<'_, Token>, now_us: u64) {
+        let (token, response) = (reply.token, &reply.response);
+        let then = self.questions.lock().core.on_answer(token, response, now_us, &mut self.done);
         self.then.extend(then);
     }
 
@@ -139,8 +150,9 @@ impl Role for ControlRole {
         }
     }
 
+    /// Without a connection nothing can be asked, whatever is due.
     fn deadline_us(&self, _now_us: u64) -> Option<u64> {
-        None
+        self.questions.lock().core.next_due_us().filter(|_| self.connected)
     }
 
     fn news(&self) -> &Notify {

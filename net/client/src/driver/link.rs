@@ -28,6 +28,8 @@ use crate::error::LinkError;
 pub(crate) const OUTBOX_BYTES: usize = 1 << 20;
 /// Pieces per write.
 const SLICES: usize = 64;
+/// Bytes moved, either way, before other tasks of the runtime get their turn: some 50 us of copying.
+const FAIR_BYTES: usize = 256 << 10;
 /// A connection that did not last this long counts as a failed attempt.
 const SHORT_LIFE: Duration = Duration::from_millis(500);
 
@@ -126,6 +128,15 @@ async fn redial<R: Role>(
     }
 }
 
+/// What a round did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Moved {
+    /// Written and read.
+    bytes: usize,
+    /// Another round is due at once.
+    again: bool,
+}
+
 /// Rounds until the connection fails or the role is finished; why it ended.
 async fn serve<R: Role>(
     role: &mut R,
@@ -133,6 +144,7 @@ async fn serve<R: Role>(
     connection: &mut Connection<R::Token>,
     clock: Clock,
 ) -> LinkError {
+    let mut since_yield = 0;
     loop {
         let moved = match round(role, stream, connection, clock) {
             Ok(moved) => moved,
@@ -144,11 +156,15 @@ async fn serve<R: Role>(
         if role.stuck() {
             return LinkError::Timeout;
         }
-        if moved {
-            // Other tasks of the runtime must get their turn although there is always more to do here.
-            tokio::task::consume_budget().await;
+        since_yield += moved.bytes;
+        if moved.again {
+            if since_yield >= FAIR_BYTES {
+                since_yield = 0;
+                tokio::task::yield_now().await;
+            }
             continue;
         }
+        since_yield = 0;
         let unsent = connection.outbox.bytes() > 0;
         let interest = if unsent { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
         let deadline = role.deadline_us(clock.now_us());
@@ -164,24 +180,25 @@ async fn serve<R: Role>(
     }
 }
 
-/// One round; whether bytes came in, so that another is due.
+/// One round.
 fn round<R: Role>(
     role: &mut R,
     stream: &TcpStream,
     connection: &mut Connection<R::Token>,
     clock: Clock,
-) -> Result<bool, LinkError> {
+) -> Result<Moved, LinkError> {
     if connection.outbox.bytes() < OUTBOX_BYTES {
         role.fill(connection, clock.now_us());
     }
-    write_some(stream, &mut connection.outbox)?;
-    if !read_some(stream, &mut connection.inbox)? {
-        return Ok(false);
+    let written = write_some(stream, &mut connection.outbox)?;
+    let received = read_some(stream, &mut connection.inbox)?;
+    if received > 0 {
+        let now_us = clock.now_us();
+        let answered = hand_out(role, connection, now_us);
+        role.answered();
+        answered?;
     }
-    let now_us = clock.now_us();
-    let answered = hand_out(role, connection, now_us);
-    role.answered();
-    answered.map(|()| true)
+    Ok(Moved { bytes: written + received, again: received > 0 || written >= FAIR_BYTES })
 }
 
 fn hand_out<R: Role>(
@@ -195,30 +212,34 @@ fn hand_out<R: Role>(
     Ok(())
 }
 
-/// Writes until everything is out or the socket takes no more.
-pub(crate) fn write_some(stream: &TcpStream, outbox: &mut Outbox) -> Result<(), LinkError> {
-    while outbox.bytes() > 0 {
+/// Writes until everything is out, the socket takes no more, or it was much; how many bytes.
+pub(crate) fn write_some(stream: &TcpStream, outbox: &mut Outbox) -> Result<usize, LinkError> {
+    let mut written = 0;
+    while outbox.bytes() > 0 && written < FAIR_BYTES {
         let mut slices = [IoSlice::new(&[]); SLICES];
-        let count = outbox.slices(&mut slices);
+        let count = outbox.slices(&mut slices, FAIR_BYTES);
         match stream.try_write_vectored(&slices[..count]) {
             Ok(0) => return Err(LinkError::Closed),
-            Ok(sent) => outbox.advance(sent),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Ok(sent) => {
+                outbox.advance(sent);
+                written += sent;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
             Err(error) => return Err(LinkError::Io(error.kind())),
         }
     }
-    Ok(())
+    Ok(written)
 }
 
-/// Reads once; whether anything was there.
-pub(crate) fn read_some(stream: &TcpStream, inbox: &mut Inbox) -> Result<bool, LinkError> {
+/// Reads once; how many bytes, 0 when nothing was there.
+pub(crate) fn read_some(stream: &TcpStream, inbox: &mut Inbox) -> Result<usize, LinkError> {
     match stream.try_read(inbox.space()) {
         Ok(0) => Err(LinkError::Closed),
         Ok(received) => {
             inbox.filled(received);
-            Ok(true)
+            Ok(received)
         }
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
         Err(error) => Err(LinkError::Io(error.kind())),
     }
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use corelog_model::TopicId;
 use corelog_wire::Response;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -12,6 +13,7 @@ use crate::config::{ClientConfig, ProducerConfig};
 use crate::core::backoff::to_us;
 use crate::core::buffers::Pool;
 use crate::core::connection::{Connection, Reply};
+use crate::core::control::topics_of;
 use crate::core::effects::Effects;
 use crate::core::lane::Identity;
 use crate::core::producer::{Ask, Producer};
@@ -27,7 +29,9 @@ const CHUNK_BYTES: usize = 64 << 10;
 
 struct State {
     core: Producer,
+    /// By address.
     links: HashMap<String, usize>,
+    names: HashMap<TopicId, String>,
     rng: Rng,
 }
 
@@ -55,7 +59,7 @@ impl Shared {
         let core =
             Producer::new(config.bounded(), client.backoff, to_us(client.request_timeout), rng.next_u64());
         Arc::new(Self {
-            state: Mutex::new(State { core, links: HashMap::new(), rng }),
+            state: Mutex::new(State { core, links: HashMap::new(), names: HashMap::new(), rng }),
             news: Mutex::default(),
             first_news: OnceLock::new(),
             clock,
@@ -94,12 +98,33 @@ impl Shared {
 
     /// Makes the lanes of a topic and the links they need, once.
     pub(crate) fn know(self: &Arc<Self>, topic: &Topic) {
-        let mut spawn = Vec::new();
-        let mut guard = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let state = &mut *guard;
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.core.knows(topic.id()) {
             return;
         }
+        let (links, fresh) = self.links_of(&mut state, topic);
+        state.core.add_topic(topic.id(), &links);
+        state.names.insert(topic.id(), topic.name().to_owned());
+        drop(state);
+        self.spawn(fresh);
+    }
+
+    /// The partitions of the topic are served where it says now.
+    fn located(self: &Arc<Self>, topic: &Topic) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (links, fresh) = self.links_of(&mut state, topic);
+        drop(state);
+        self.spawn(fresh);
+        self.with(|core, _| core.on_located(topic.id(), &links));
+    }
+
+    fn name_of(&self, topic: TopicId) -> Option<String> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).names.get(&topic).cloned()
+    }
+
+    /// The link of each partition, and the links that are new.
+    fn links_of(&self, state: &mut State, topic: &Topic) -> (Vec<usize>, Vec<FreshLink>) {
+        let mut fresh = Vec::new();
         let mut links = Vec::with_capacity(topic.partitions().len());
         for partition in topic.partitions() {
             let link = match state.links.get(&partition.address) {
@@ -110,15 +135,18 @@ impl Shared {
                     let news = Arc::new(Notify::new());
                     self.first_news.get_or_init(|| Arc::clone(&news));
                     self.news.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&news));
-                    spawn.push((link, partition.address.clone(), news, Rng::new(state.rng.next_u64())));
+                    let (address, rng) = (partition.address.clone(), Rng::new(state.rng.next_u64()));
+                    fresh.push(FreshLink { link, address, news, rng });
                     link
                 }
             };
             links.push(link);
         }
-        state.core.add_topic(topic.id(), &links);
-        drop(guard);
-        for (link, address, news, rng) in spawn {
+        (links, fresh)
+    }
+
+    fn spawn(self: &Arc<Self>, fresh: Vec<FreshLink>) {
+        for FreshLink { link, address, news, rng } in fresh {
             let dialer = Dialer::new(&self.config, vec![address], CHUNK_BYTES, Pool::new(4 * CHUNK_BYTES));
             let setting = Setting { dialer, backoff: self.config.backoff, clock: self.clock, rng };
             let role = ProduceRole { shared: Arc::clone(self), link, news, asks: Vec::new() };
@@ -136,10 +164,19 @@ impl Shared {
     }
 }
 
+/// A link whose task is to be started.
+struct FreshLink {
+    link: usize,
+    address: String,
+    news: Arc<Notify>,
+    rng: Rng,
+}
+
 /// What an answer belongs to.
 pub(crate) enum Token {
     Hello,
     ProducerId,
+    Located { topic: TopicId },
     Open { lane: usize },
     Produce { lane: usize, number: u64 },
 }
@@ -177,12 +214,17 @@ impl Role for ProduceRole {
         for ask in self.asks.drain(..) {
             match ask {
                 Ask::ProducerId => connection.ask(&corelog_wire::Request::ProducerId, Token::ProducerId),
+                Ask::Locate { topic } => {
+                    let name = self.shared.name_of(topic);
+                    let request = corelog_wire::Request::Metadata { topic: name.as_deref() };
+                    connection.ask(&request, Token::Located { topic });
+                }
                 Ask::Open { lane, handle, topic, partition } => {
                     connection
                         .ask(&corelog_wire::Request::Open { handle, topic, partition }, Token::Open { lane });
                 }
-                Ask::Produce { lane, handle, number, bytes } => {
-                    connection.produce(handle, bytes, Token::Produce { lane, number });
+                Ask::Produce { lane, handle, number, bytes, expected_offset } => {
+                    connection.produce(handle, expected_offset, bytes, Token::Produce { lane, number });
                 }
             }
         }
@@ -190,6 +232,11 @@ impl Role for ProduceRole {
 
     fn answer(&mut self, reply: Reply<'_, Token>, now_us: u64) {
         let link = self.link;
+        if let (Token::Located { topic }, Response::Metadata(metadata)) = (&reply.token, &reply.response) {
+            let found = topics_of(metadata).into_iter().find(|found| found.id() == *topic);
+            found.iter().for_each(|topic| self.shared.located(topic));
+            return;
+        }
         self.shared.with(|core, effects| match (reply.token, &reply.response) {
             (Token::ProducerId, &Response::ProducerId { id, epoch }) => {
                 core.on_identity(link, Identity { id, epoch })
@@ -210,7 +257,8 @@ impl Role for ProduceRole {
                 core.on_refused(lane, number, Refused::from(body), after_us, now_us, effects);
             }
             // The connection has seen to it that the answer is of the api that was asked.
-            (Token::Hello | Token::Produce { .. }, _) => {}
+            // A topic that nobody knows any more: the lane is told so when it opens its partition again.
+            (Token::Hello | Token::Located { .. } | Token::Produce { .. }, _) => {}
         });
     }
 

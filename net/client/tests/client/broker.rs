@@ -65,6 +65,10 @@ pub(crate) struct Store {
     pub(crate) fetch_refusals: VecDeque<(ErrorCode, [u64; 2])>,
     /// Answers to the next produce requests.
     pub(crate) produce_refusals: VecDeque<(ErrorCode, [u64; 2])>,
+    /// The port of the core that serves all partitions, if not every one does.
+    pub(crate) home: Option<u16>,
+    /// Opens that were refused because another core serves the partition.
+    pub(crate) astray: usize,
     /// No produce request is answered while this is set.
     pub(crate) silent: bool,
     pub(crate) requests: usize,
@@ -75,8 +79,8 @@ pub(crate) struct Store {
 
 /// Shared by the broker's tasks.
 pub(crate) struct Shared {
-    store: Mutex<Store>,
-    news: Notify,
+    store: Arc<Mutex<Store>>,
+    news: Arc<Notify>,
     port: u16,
     connections: AtomicUsize,
 }
@@ -95,17 +99,30 @@ enum Verdict {
 
 impl Broker {
     pub(crate) async fn start(faults: Faults, seed: u64) -> Self {
+        let store = Store { term: 1, faults, seed, ..Store::default() };
+        Self::serving(Arc::new(Mutex::new(store)), Arc::default()).await
+    }
+
+    /// Another core of the same store.
+    pub(crate) async fn another_core(&self) -> Self {
+        Self::serving(Arc::clone(&self.shared.store), Arc::clone(&self.shared.news)).await
+    }
+
+    async fn serving(store: Arc<Mutex<Store>>, news: Arc<Notify>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let store = Store { term: 1, faults, seed, ..Store::default() };
-        let (news, connections) = (Notify::new(), AtomicUsize::new(0));
-        let shared = Arc::new(Shared { store: Mutex::new(store), news, port, connections });
+        let connections = AtomicUsize::new(0);
+        let shared = Arc::new(Shared { store, news, port, connections });
         let accepting = tokio::spawn(accept(Arc::clone(&shared), listener));
         Self { shared, accepting }
     }
 
     pub(crate) fn address(&self) -> String {
         format!("127.0.0.1:{}", self.shared.port)
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.shared.port
     }
 
     pub(crate) fn store(&self) -> MutexGuard<'_, Store> {
@@ -297,7 +314,11 @@ fn cold(shared: &Shared, request: Request<'_>, handles: &mut Handles, reply: imp
             store.topics.retain(|topic| topic.name != name);
             reply(&Response::TopicDeleted);
         }
-        Request::Metadata { topic } => metadata(&store, shared.port, topic, reply),
+        Request::Metadata { topic } => metadata(&store, store.home.unwrap_or(shared.port), topic, reply),
+        Request::Open { .. } if store.home.is_some_and(|home| home != shared.port) => {
+            store.astray += 1;
+            reply(&refusal(ErrorCode::NotHere, [0, 0]));
+        }
         Request::Open { handle, topic, partition } => {
             let durability = match store.log(topic, partition) {
                 Ok((_, durability)) => durability,
@@ -347,6 +368,7 @@ fn metadata(store: &Store, port: u16, wanted: Option<&str>, reply: impl Fn(&Resp
         topic: topic.id,
         durability: topic.durability,
         partitions,
+        damage: &[],
     });
     let endpoints = vec![Endpoint { host: "127.0.0.1", port }];
     reply(&Response::Metadata(MetadataReply { version: 1, logs: 1, endpoints, topics: views.collect() }));

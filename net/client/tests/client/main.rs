@@ -3,6 +3,7 @@
 mod broker;
 mod cancel;
 mod consume;
+mod places;
 mod produce;
 
 use std::time::Duration;

@@ -18,6 +18,8 @@ pub(crate) enum Phase {
     Greeting,
     /// Served.
     Open,
+    /// The peer sends no more; closed once everything it asked for is answered and sent.
+    Answering,
     /// Nothing more is read; closed once everything queued is sent.
     Draining,
     /// Shut down; waits for the operations in flight.
@@ -57,7 +59,7 @@ pub(crate) struct Connection {
     pub(crate) send_cancelled: bool,
     /// It was asked to end because it took long: if nothing of it was sent, the peer does not read.
     pub(crate) stall_checked: bool,
-    /// The shard knows it, although it is draining.
+    /// The shard knows it, although it is not open any more.
     pub(crate) was_open: bool,
     /// The socket was given up.
     pub(crate) close_sent: bool,
@@ -110,6 +112,20 @@ impl Connection {
             requested_us: now_us,
             sent_us: now_us,
         }
+    }
+
+    /// Whether answers are sent to it.
+    pub(crate) const fn is_answered(&self) -> bool {
+        matches!(self.phase, Phase::Greeting | Phase::Open | Phase::Answering)
+    }
+
+    /// Whether nothing is left that it is to be sent before it is closed.
+    pub(crate) fn is_done(&self) -> bool {
+        let answered = match self.phase {
+            Phase::Answering => self.pending.is_empty(),
+            phase => phase == Phase::Draining,
+        };
+        answered && self.outbox.is_idle()
     }
 
     /// Whether requests of it are taken.

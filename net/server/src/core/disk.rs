@@ -74,13 +74,20 @@ impl Disk {
             let commit = op.class() == OpClass::Commit;
             self.commits += usize::from(commit);
             let expected = match op {
-                DiskOp::WriteFrame { source, .. } => Some(source.length),
+                DiskOp::WriteFrame { source, .. } | DiskOp::WriteSuperblock { source, .. } => {
+                    Some(source.length)
+                }
                 _ => None,
             };
             let key = ops.insert(KIND_DISK, Op::Disk(InFlight { id: op.id(), expected, commit }));
             out.submissions.push(match op {
                 DiskOp::WriteFrame { position, source, flush, .. } => {
                     Submission::Write { key, file, position, source, flush }
+                }
+                // By the ring: the host allocates for what it does, and this one comes with every checkpoint.
+                DiskOp::WriteSuperblock { copy, source, .. } => {
+                    let position = u64::from(copy) * u64::from(source.length);
+                    Submission::Write { key, file, position, source, flush: true }
                 }
                 DiskOp::Sync { .. } => Submission::Sync { key, file },
                 DiskOp::Read { position, length, into, .. } => {

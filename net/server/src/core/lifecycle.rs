@@ -91,7 +91,7 @@ impl Core {
             _ => u64::MAX,
         };
         let waits_for_us = connection.pause != Pause::No;
-        let frame = match connection.inbox.is_partial() && !waits_for_us {
+        let frame = match connection.inbox.is_partial() && connection.is_served() && !waits_for_us {
             true => after(connection.received_us, bounds.stalled_us),
             false => u64::MAX,
         };
@@ -130,11 +130,23 @@ impl Core {
         }
     }
 
+    /// The peer sends no more, but may still read: it gets the answers to what it asked, then the connection closes. Its
+    /// fetches wait for data no longer, since a peer that is gone altogether looks the same and must not keep its place.
+    pub(super) fn answer_rest(&mut self, now: Now, slot: u32) {
+        let connection = self.connections[slot as usize].as_mut().expect("the slot is in use");
+        connection.was_open = connection.phase == Phase::Open;
+        connection.phase = Phase::Answering;
+        if connection.was_open {
+            self.shard.hurry(now, connection.id, &mut self.actions);
+        }
+        self.mark_flush(slot);
+    }
+
     /// Reads nothing more from the connection and closes it once everything queued is sent.
     pub(super) fn drain(&mut self, slot: u32) {
         let connection = self.connection(slot);
-        if connection.is_served() {
-            connection.was_open = connection.phase == Phase::Open;
+        if connection.is_answered() {
+            connection.was_open |= connection.phase == Phase::Open;
             connection.phase = Phase::Draining;
         }
         self.mark_flush(slot);

@@ -57,7 +57,10 @@ pub(crate) struct Send {
 
 /// There is more to copy aside than a connection may have.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct TooSlow;
+pub(crate) struct TooSlow {
+    /// What would have to be kept aside, in bytes.
+    pub(crate) bytes: usize,
+}
 
 impl Outbox {
     /// An outbox that owns the connection's head block and has room for the heads of `replies` hot replies.
@@ -225,8 +228,9 @@ impl Outbox {
         if moved == 0 {
             return Ok(());
         }
-        if moved + self.bytes.len() > bound {
-            return Err(TooSlow);
+        let bytes = moved + self.bytes.len();
+        if bytes > bound {
+            return Err(TooSlow { bytes });
         }
         let mut bytes = Vec::with_capacity(moved + self.bytes.len());
         let mut used = 0;

@@ -49,7 +49,7 @@ impl Core {
         };
         let connection = self.connections[reply.conn.slot as usize].as_mut();
         let connection =
-            connection.filter(|connection| connection.id == reply.conn && connection.phase == Phase::Open);
+            connection.filter(|connection| connection.id == reply.conn && connection.is_answered());
         let Some(connection) = connection else {
             for slice in slices {
                 self.shard.on(now, Event::Released { block: slice.block });
@@ -100,7 +100,7 @@ impl Core {
         }
         let first = out.slices.len() as u32;
         let Some(send) = connection.outbox.next_send(&mut out.slices) else {
-            if connection.phase == Phase::Draining && connection.outbox.is_idle() {
+            if connection.is_done() {
                 self.close(now, slot, out);
             }
             return;
@@ -180,21 +180,26 @@ impl Core {
         for _ in 0..released {
             self.shard.on(now, Event::Released { block });
         }
-        if moved == Err(TooSlow) {
-            self.close_slow(now, slot, out);
+        if let Err(slow) = moved {
+            self.close_slow(now, slot, slow, out);
         }
     }
 
     /// Closes a connection that reads too slowly. It is told why if that is possible: when no frame is cut.
-    fn close_slow(&mut self, now: Now, slot: u32, out: &mut Output) {
+    fn close_slow(&mut self, now: Now, slot: u32, slow: TooSlow, out: &mut Output) {
         let shard = &mut self.shard;
         let connection = self.connections[slot as usize].as_mut().expect("the slot is in use");
         // It may be found too slow once for what it had queued and once for what was in flight.
-        self.counters.slow_consumers += u64::from(connection.is_served());
+        self.counters.slow_consumers += u64::from(connection.is_answered());
         let told = !connection.outbox.is_cut();
         connection.outbox.discard(|block| shard.on(now, Event::Released { block }));
-        if told && connection.is_served() {
-            let body = ErrorBody::new(ErrorCode::SlowConsumer, "replies were read too slowly");
+        if told && connection.is_answered() {
+            let details = [slow.bytes as u64, self.bounds.slow_bytes as u64];
+            let message = format!(
+                "{} bytes of answers are not read and their memory is needed, {} may be kept aside",
+                details[0], details[1]
+            );
+            let body = ErrorBody { details, ..ErrorBody::new(ErrorCode::SlowConsumer, &message) };
             let to = ReplyTo { api: 0, version: 0, handle: 0, correlation: 0 };
             self.answer(slot, to, &corelog_wire::Response::Error(body));
             self.drain(slot);

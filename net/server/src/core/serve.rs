@@ -49,6 +49,7 @@ impl Core {
                 self.shrink_inbox(slot);
                 self.make_ready(slot);
             }
+            Ok(_) if connection.is_served() => self.answer_rest(now, slot),
             _ if connection.phase == Phase::Draining && !connection.outbox.is_idle() => {}
             _ => self.close(now, slot, out),
         }

@@ -65,7 +65,9 @@ impl Bed {
             next += count;
             (first..next).map(|id| Block::heap(BlockId(id), bytes)).collect()
         };
-        let log = corelog_storage::Memory { window: blocks(8, 256 << 10), cold: blocks(4, 128 << 10) };
+        let (window, cold) = (blocks(8, 256 << 10), blocks(4, 128 << 10));
+        let page = blocks(1, 4096).remove(0);
+        let log = corelog_storage::Memory { window, cold, page };
         let memory = Memory {
             connections: blocks(2 * CONNECTIONS, CONNECTION_BLOCK_BYTES),
             medium: blocks(1, 32 << 10),
@@ -311,7 +313,7 @@ fn a_peer_that_leaves_in_the_middle_gives_everything_back() {
             let cut = bed.fake.random(9_000);
             let incoming = &mut bed.fake.sockets[leaver].incoming;
             incoming.truncate(incoming.len() - cut);
-            bed.fake.sockets[leaver].ended = true;
+            bed.fake.sockets[leaver].gone = true;
             bed.settle();
             assert!(bed.fake.sockets[leaver].closed, "seed {seed}, round {round}");
         }
@@ -324,6 +326,57 @@ fn a_peer_that_leaves_in_the_middle_gives_everything_back() {
         assert_eq!(bed.core.counters().connections, 0, "seed {seed}");
         assert_eq!(bed.core.ingest.free(), 2, "seed {seed}: receive blocks are back");
     }
+}
+
+/// As `nc -N` does: all is asked, the sending side is shut down, the answers are read.
+#[test]
+fn a_peer_that_sends_no_more_gets_its_answers_and_is_closed_then() {
+    for seed in 0..60 {
+        let mut bed = Bed::new(seed);
+        let (producer, topic) = bed.producer(Durability::Durable);
+        let peer = bed.peer();
+        bed.open(peer, topic);
+        for number in 0..5 {
+            bed.produce(peer, 10 + number, topic, &[number as u8; 9_000]);
+        }
+        bed.fetch(peer, 20, 0, 0);
+        // There is no such record and never will be: what is there by then is nothing.
+        bed.fetch(peer, 21, 5, 50_000_000);
+        bed.send(peer, 22, &Request::Ping);
+        // Half a frame is no request.
+        bed.fake.sockets[peer].incoming.extend([0; 20]);
+        bed.fake.sockets[peer].ended = true;
+        bed.settle();
+        let mut answers = bed.answers(peer);
+        answers.sort_by_key(|&(correlation, _)| correlation);
+        let produced: Vec<_> = (0..5).map(|number| (10 + number, Answer::Produced(number))).collect();
+        assert_eq!(answers[..5], produced, "seed {seed}");
+        let rest: Vec<u64> = answers[5..].iter().map(|&(correlation, _)| correlation).collect();
+        // The end of the log is not visible when the last fetch comes before the records are durable.
+        assert_eq!(rest, [20, 21, 22], "seed {seed}");
+        assert_eq!(answers[7].1, Answer::Pong, "seed {seed}");
+        assert!(bed.fake.sockets[peer].closed, "seed {seed}: nothing keeps it");
+        assert_eq!(bed.core.counters().connections, 1, "seed {seed}");
+        bed.send(producer, 7, &Request::Ping);
+        bed.settle();
+        assert_eq!(bed.answers(producer), [(7, Answer::Pong)], "seed {seed}");
+    }
+}
+
+#[test]
+fn a_fetch_that_waits_is_answered_when_nobody_can_ask_again() {
+    let mut bed = Bed::new(2);
+    let (producer, topic) = bed.producer(Durability::Durable);
+    bed.produce(producer, 1, topic, &[1; 100]);
+    bed.settle();
+    bed.answers(producer);
+    bed.fetch(producer, 2, 1, 50_000_000);
+    bed.settle();
+    assert_eq!(bed.answers(producer), [], "it waits");
+    bed.fake.sockets[producer].ended = true;
+    bed.settle();
+    assert_eq!(bed.answers(producer), [(2, Answer::Fetched(Vec::new()))]);
+    assert!(bed.fake.sockets[producer].closed);
 }
 
 #[test]

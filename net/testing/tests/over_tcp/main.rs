@@ -1,6 +1,7 @@
 //! A broker as its users meet it: over TCP, with a real ring and a real disk.
 
 mod bad_input;
+mod growth;
 mod load;
 mod peer;
 mod restart;

@@ -1,7 +1,7 @@
 //! A peer that speaks the protocol with nothing but the codec and a blocking socket.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use corelog_model::batch::{BatchBuilder, BatchView, Codec, RecordRef, Seal};
@@ -56,6 +56,11 @@ impl Peer {
         let answer = peer.ask(&Request::Hello(hello));
         assert!(matches!(answer.response(), Response::Hello(_)), "{:?}", answer.response());
         peer
+    }
+
+    /// Sends nothing more, and still reads.
+    pub(crate) fn end_sending(&self) {
+        self.stream.shutdown(Shutdown::Write).expect("a socket");
     }
 
     /// Sends a request and does not wait.

@@ -2,8 +2,9 @@
 
 use corelog_model::{Durability, LogId, ProducerId, Term, TopicId};
 use corelog_wire::{
-    ApiVersions, At, Endpoint, ErrorBody, ErrorCode, Frame, Hello, HelloReply, MetadataReply, PartitionPlace,
-    Request, Response, Split, Status, TopicView, decode_request, decode_response, encode_request, split,
+    ApiVersions, At, DamagedRange, Endpoint, ErrorBody, ErrorCode, Frame, Hello, HelloReply, MetadataReply,
+    PartitionPlace, Request, Response, Split, Status, TopicView, decode_request, decode_response,
+    encode_request, split,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -124,14 +125,17 @@ proptest! {
     #[test]
     fn metadata_reply(
         version: u64, logs: u16, endpoints in vec((".{0,30}", any::<u16>()), 1..5), topics in topics(),
+        damage in vec((any::<u32>(), any::<u64>(), any::<u64>()), 0..4),
     ) {
+        let damage: Vec<DamagedRange> =
+            damage.into_iter().map(|(partition, first, last)| DamagedRange::new(partition, first, last)).collect();
         let place = |&(log, epoch): &(u16, u32)| {
             PartitionPlace::new(log % endpoints.len() as u16, LogId(log), Term(epoch))
         };
         let places: Vec<Vec<PartitionPlace>> =
             topics.iter().map(|(.., partitions)| partitions.iter().map(place).collect()).collect();
         let topics = topics.iter().zip(&places).map(|((name, topic, durability, _), partitions)| {
-            TopicView { name, topic: TopicId(*topic), durability: *durability, partitions }
+            TopicView { name, topic: TopicId(*topic), durability: *durability, partitions, damage: &damage }
         });
         let endpoints = endpoints.iter().map(|(host, port)| Endpoint { host, port: *port });
         let reply = MetadataReply { version, logs, endpoints: endpoints.collect(), topics: topics.collect() };

@@ -2,9 +2,9 @@
 
 use corelog_model::{Durability, LogId, ProducerId, Term, TopicId};
 use corelog_wire::{
-    ApiVersions, At, Call, Endpoint, ErrorBody, ErrorCode, Frame, Hello, HelloReply, MetadataReply,
-    PartitionPlace, ReplyTo, Request, Response, Split, Status, TopicView, encode_request, encode_response,
-    split,
+    ApiVersions, At, Call, DamagedRange, Endpoint, ErrorBody, ErrorCode, Frame, Hello, HelloReply,
+    MetadataReply, PartitionPlace, ReplyTo, Request, Response, Split, Status, TopicView, encode_request,
+    encode_response, split,
 };
 
 /// How the samples are called.
@@ -33,6 +33,8 @@ static PLACES: [PartitionPlace; 3] = [
     PartitionPlace::new(1, LogId(1), Term(8)),
     PartitionPlace::new(0, LogId(2), Term(9)),
 ];
+
+static DAMAGE: [DamagedRange; 2] = [DamagedRange::new(1, 1_000_001, 1_000_009), DamagedRange::new(2, 3, 3)];
 
 /// Every request, by the name of its golden file.
 pub(crate) fn requests() -> Vec<(&'static str, Request<'static>)> {
@@ -78,6 +80,7 @@ pub(crate) fn responses() -> Vec<(&'static str, Response<'static>)> {
         ("hello", Response::Hello(hello_reply())),
         ("ping", Response::Pong),
         ("metadata", Response::Metadata(metadata())),
+        ("metadata-damage", Response::Metadata(metadata_with_damage())),
         ("create-topic", Response::TopicCreated { topic: TOPIC }),
         ("delete-topic", Response::TopicDeleted),
         ("open", opened()),
@@ -110,6 +113,7 @@ fn metadata() -> MetadataReply<'static> {
         topic: TopicId(id),
         durability: Durability::Memory,
         partitions,
+        damage: &[],
     };
     MetadataReply {
         version: 42,
@@ -120,6 +124,12 @@ fn metadata() -> MetadataReply<'static> {
         ],
         topics: vec![topic("flights", TOPIC.0, &PLACES), topic("weather", 2, &PLACES[1..2])],
     }
+}
+
+fn metadata_with_damage() -> MetadataReply<'static> {
+    let mut metadata = metadata();
+    metadata.topics[0].damage = &DAMAGE;
+    metadata
 }
 
 const fn opened() -> Response<'static> {

@@ -102,7 +102,7 @@ fn who_has_too_much_to_move_is_too_slow() {
     let mut outbox = Outbox::new(Block::heap(BlockId(0), 4096), 4);
     outbox.push_slice(slice(0, 5000));
     let refused = outbox.move_away(BlockId(9), 4999, read_from(&log), |_| panic!("nothing moves"));
-    assert_eq!(refused, Err(TooSlow));
+    assert_eq!(refused, Err(TooSlow { bytes: 5000 }));
     let send = outbox.next_send(&mut Vec::new()).expect("something waits");
     assert!(outbox.is_sending_from(BlockId(9)) && !outbox.is_sending_from(BlockId(8)));
     outbox.sent(send.head, 10, |_| panic!("the rest of the slice is still to be sent"));

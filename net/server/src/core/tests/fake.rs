@@ -27,6 +27,8 @@ pub(super) struct Socket {
     pub(super) window: usize,
     /// The peer sends no more.
     pub(super) ended: bool,
+    /// The peer's process is gone: it sends no more and what is sent to it comes back.
+    pub(super) gone: bool,
     /// Shut down by the broker.
     pub(super) shut: bool,
     pub(super) closed: bool,
@@ -132,12 +134,13 @@ impl Fake {
             }
             Submission::Recv { socket: id, .. } => {
                 let socket = socket(id);
-                pending.cancelled || socket.shut || socket.ended || !socket.incoming.is_empty()
+                pending.cancelled || socket.shut || socket.ended || socket.gone || !socket.incoming.is_empty()
             }
             Submission::Send { socket: id, head_length, .. } => {
                 let bytes =
                     *head_length as usize + pending.slices.iter().map(|s| s.length as usize).sum::<usize>();
-                pending.cancelled || socket(id).shut || socket(id).window >= bytes
+                let socket = socket(id);
+                pending.cancelled || socket.shut || socket.gone || socket.window >= bytes
             }
             Submission::Write { .. } | Submission::Sync { .. } => !self.disk_stands,
             _ => true,
@@ -213,7 +216,8 @@ impl Fake {
     ) -> Completion {
         let waiting = self.sockets[id.0 as usize].incoming.len();
         let socket = &self.sockets[id.0 as usize];
-        let result = if socket.shut || waiting == 0 && socket.ended {
+        let ended = socket.ended || socket.gone;
+        let result = if socket.shut || waiting == 0 && ended {
             Ok(0)
         } else if waiting == 0 {
             assert!(cancelled, "nothing else ends an empty receive");
@@ -231,7 +235,7 @@ impl Fake {
 
     fn send(&mut self, id: SocketId, bytes: &[u8]) -> Result<u32, Errno> {
         let socket = &mut self.sockets[id.0 as usize];
-        if socket.shut {
+        if socket.shut || socket.gone {
             return Err(BROKEN_PIPE);
         }
         let taken = bytes.len().min(socket.window);
@@ -263,15 +267,13 @@ impl Fake {
                 let id = self.names[&file];
                 self.write(id, position as usize, &vec![0; bytes as usize]);
             }
-            DiskOp::WriteSuperblock { copy, bytes, .. } => {
-                let known = self.names.get(&FileName::Superblock).copied();
-                let id = known.unwrap_or_else(|| self.create(FileName::Superblock, 4 * 4096));
-                self.write(id, usize::from(copy) * 4096, &bytes);
-            }
             DiskOp::Remove { file, .. } => {
                 self.names.remove(&file);
             }
-            DiskOp::WriteFrame { .. } | DiskOp::Sync { .. } | DiskOp::Read { .. } => {
+            DiskOp::WriteFrame { .. }
+            | DiskOp::Sync { .. }
+            | DiskOp::WriteSuperblock { .. }
+            | DiskOp::Read { .. } => {
                 panic!("not background work")
             }
         }

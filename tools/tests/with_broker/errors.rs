@@ -1,0 +1,69 @@
+//! Refusals as the user of the command line meets them: the code, the numbers, and what to do.
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use crate::broker::Broker;
+
+/// Standard error of a command that fails with this exit code.
+#[track_caller]
+fn fails(broker: &Broker, exit: i32, arguments: &[&str], input: &[u8]) -> String {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_corelog"))
+        .args(arguments)
+        .args(["--server", &broker.address])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    child.stdin.take().expect("a pipe").write_all(input).expect("it reads");
+    let output = child.wait_with_output().expect("it ends");
+    let text = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(exit), "{arguments:?}: {text}");
+    text
+}
+
+#[track_caller]
+fn assert_says(text: &str, lines: [&str; 3]) {
+    let said: Vec<&str> = text.lines().collect();
+    assert!(said.len() >= 3, "{text}");
+    for (said, line) in said[said.len() - 3..].iter().zip(lines) {
+        assert!(said.starts_with(line), "`{line}` in\n{text}");
+    }
+}
+
+#[test]
+fn errors_name_their_code_their_numbers_and_what_to_do() {
+    let broker = Broker::start(&["limits.max_batch_bytes=64 KiB"]);
+    let corelog = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_corelog"))
+            .args(arguments)
+            .args(["--server", &broker.address])
+            .output()
+            .expect("the binary runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    corelog(&["topic", "create", "t", "--partitions", "1"]);
+
+    let mut long = vec![b'x'; 100_000];
+    long.push(b'\n');
+    let text = fails(&broker, 1, &["produce", "t"], &long);
+    let cause = "cause: a batch of 100";
+    assert_says(&text, ["error[BATCH_TOO_LARGE]: 1 of 1 records", cause, "help: a smaller --batch-bytes"]);
+    assert!(text.contains("the log takes 65536"), "{text}");
+
+    let text = fails(&broker, 1, &["produce", "t", "--batch-bytes", "8192"], &long);
+    let cause = "cause: a record of 100000 bytes does not fit a batch of 8192";
+    assert_says(&text, ["error[RECORD_TOO_LARGE]: line 1 was not sent", cause, "help: --batch-bytes"]);
+
+    let text = fails(&broker, 3, &["consume", "t", "--from", "1000", "--count", "1"], b"");
+    let cause = "cause: partition 0: offset 1000 is not in 0..0";
+    assert_says(&text, ["error[OFFSET_OUT_OF_RANGE]:", cause, "help: `--from start`"]);
+
+    let text = fails(&broker, 1, &["topic", "create", "a b"], b"");
+    let cause = "cause: 1 to 249 of a-z A-Z 0-9 . _ -";
+    assert_says(&text, ["error[INVALID_TOPIC_NAME]:", cause, "help: choose a name"]);
+
+    let text = fails(&broker, 3, &["topic", "describe", "nobody"], b"");
+    assert_says(&text, ["error[UNKNOWN_TOPIC]:", "cause: unknown topic", "help: `corelog topic list`"]);
+}
