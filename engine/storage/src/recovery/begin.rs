@@ -65,6 +65,7 @@ impl Opening {
             superblock: SuperblockWriter::new(self.superblock.clone(), self.newest_copy, page),
             cold: Cold::new(std::mem::take(&mut self.pool)),
             damage: applied.damage,
+            uncertain_groups: applied.uncertain,
             moved_starts: std::collections::VecDeque::new(),
             counters: crate::stats::Counters::default(),
             config,
