@@ -1,5 +1,6 @@
 //! The shard in a storm: whatever the disk forgets and whoever hangs up, every promise is kept.
 
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 
@@ -9,34 +10,73 @@ const SEEDS: u64 = 300;
 const CRASHES: u32 = 10;
 
 /// Runs one seed; a failure names it and the command that runs it again.
-fn run_seed(seed: u64) -> Outcome {
+fn run_seed(seed: u64) -> Option<Outcome> {
     let plan = Plan { seed, crashes: CRASHES, keep_trace: false };
-    catch_unwind(AssertUnwindSafe(|| run(plan))).unwrap_or_else(|cause| {
-        eprintln!("seed {seed} failed: TEST_SEED={seed} cargo test -p corelog-tests --test sim replay -- --nocapture");
-        std::panic::resume_unwind(cause);
-    })
+    let outcome = catch_unwind(AssertUnwindSafe(|| run(plan)));
+    if outcome.is_err() {
+        eprintln!(
+            "seed {seed} failed: TEST_SEED={seed} cargo test -p corelog-tests --test sim replay -- --nocapture"
+        );
+    }
+    outcome.ok()
+}
+
+/// The seeds of `TEST_SEEDS=FROM..TO`, or the first few.
+fn seeds() -> Range<u64> {
+    let Ok(text) = std::env::var("TEST_SEEDS") else { return 0..SEEDS };
+    let bounds = text.split_once("..").and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
+    bounds.unwrap_or_else(|| panic!("TEST_SEEDS is FROM..TO, not {text:?}"))
 }
 
 /// Acknowledged durable records are there exactly once, in order, byte for byte; the weaker levels may fall back, but
 /// no reader is left believing in records that are gone.
 #[test]
 fn every_promise_survives_every_storm() {
-    let half = |first: u64| {
-        let (mut acknowledged, mut truncations, mut cold_reads) = (0, 0, 0);
-        for seed in (first..SEEDS).step_by(2) {
-            let outcome = run_seed(seed);
-            acknowledged += outcome.acknowledged;
-            truncations += outcome.truncations;
-            cold_reads += outcome.cold_reads;
+    let seeds = seeds();
+    let (from, count) = (seeds.start, seeds.end.saturating_sub(seeds.start));
+    let half = move |first: u64| {
+        let mut sum = Sum::default();
+        for seed in (first..seeds.end).step_by(2) {
+            sum.add(seed, run_seed(seed));
         }
-        (acknowledged, truncations, cold_reads)
+        sum
     };
-    let other = thread::spawn(move || half(1));
-    let (a, b) = (half(0), other.join().expect("the other half of the seeds holds"));
+    let (here, there) = (half, thread::spawn(move || half(from + 1)));
+    let (a, b) = (here(from), there.join().expect("failures are collected"));
+    assert!(a.failed.is_empty() && b.failed.is_empty(), "these seeds failed: {:?} {:?}", a.failed, b.failed);
     // A storm in which nothing happens proves nothing.
-    assert!(a.0 + b.0 > 100_000, "{} records acknowledged", a.0 + b.0);
-    assert!(a.1 + b.1 > 100, "{} times a reader was told to go back", a.1 + b.1);
-    assert!(a.2 + b.2 > 1_000, "{} cold reads", a.2 + b.2);
+    let (acknowledged, truncations) = (a.acknowledged + b.acknowledged, a.truncations + b.truncations);
+    assert!(acknowledged as u64 >= 333 * count, "{acknowledged} records acknowledged by {count} seeds");
+    assert!(truncations >= count / 3, "{truncations} times a reader was told to go back");
+    assert!(a.cold_reads + b.cold_reads >= 3 * count, "{} cold reads", a.cold_reads + b.cold_reads);
+}
+
+/// What came of many seeds.
+#[derive(Default)]
+struct Sum {
+    acknowledged: usize,
+    truncations: u64,
+    cold_reads: u64,
+    failed: Vec<u64>,
+}
+
+impl Sum {
+    fn add(&mut self, seed: u64, outcome: Option<Outcome>) {
+        let Some(outcome) = outcome else { return self.failed.push(seed) };
+        self.acknowledged += outcome.acknowledged;
+        self.truncations += outcome.truncations;
+        self.cold_reads += outcome.cold_reads;
+    }
+}
+
+/// Seeds that once failed, and what they found.
+#[test]
+fn what_was_mended_stays_mended() {
+    // A flush that succeeded after two failed ones made lost frames durable: the next start was refused.
+    // A cold read ran over frames that were not written yet, and the reader was told of damage.
+    for seed in [932, 1297, 1305] {
+        assert!(run_seed(seed).is_some(), "seed {seed}");
+    }
 }
 
 #[test]
@@ -55,5 +95,5 @@ fn replay() {
     let seed = std::env::var("TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
     let outcome = run(Plan { seed, crashes: CRASHES, keep_trace: true });
     println!("{}", outcome.trace.text().unwrap_or_default());
-    assert!(outcome.acknowledged > 0);
+    assert!(outcome.trace.lines() > 0, "a run leaves a trace");
 }

@@ -338,16 +338,19 @@ impl Log {
     }
 
     /// After a failure, once nothing is under way any more: takes back the place of every frame that is not
-    /// durable and leaves the extent. The next first frame seals it behind the last durable frame.
+    /// durable and leaves the extent. The next first frame seals it behind the last durable frame; after a second
+    /// failure there is none until the next start.
     fn void_in_flight(&mut self) {
         self.commit.failed = false;
-        if self.commit.moved_to.is_some() {
-            self.commit.read_only = true;
-            return;
-        }
         let durable = self.commit.durable;
-        self.counters.moved_frames += self.commit.submitted_frames as u64;
-        self.commit.moved_to = Some(self.commit.submitted);
+        if self.commit.moved_to.is_some() {
+            // The frames lose their places here too: a later flush that succeeds proves nothing of what an
+            // earlier one lost, and must find nothing to call durable.
+            self.commit.read_only = true;
+        } else {
+            self.counters.moved_frames += self.commit.submitted_frames as u64;
+            self.commit.moved_to = Some(self.commit.submitted);
+        }
         for frame in self.queue.frames.iter_mut().take(self.commit.submitted_frames) {
             (frame.place, frame.written) = (None, false);
         }

@@ -5,3 +5,4 @@ mod failures;
 mod format;
 mod full_disk;
 mod many;
+mod under_way;

@@ -69,6 +69,7 @@ fn owner_state(index: u64, parts: usize) -> Parts {
 fn a_checkpoint_that_is_cut_between_its_parts_leaves_the_one_before_it_in_force() {
     const GROUPS: u64 = 10_000;
     const PARTS: usize = 60;
+    const { assert!(PARTS * 20_000 > 4 * WINDOW_BYTES, "it does not fit the window") };
     let (mut disk, mut random) = (Disk::default(), Random::new(4));
     let (mut log, _) = open_with(&mut disk, settings(), &mut random).expect("it opens");
     append_to_all(&mut log, &mut disk, GROUPS);
@@ -122,7 +123,6 @@ fn a_checkpoint_that_is_cut_between_its_parts_leaves_the_one_before_it_in_force(
         drop((log, ops));
         disk.crash(&mut random);
     }
-    assert!(PARTS * 20_000 > 4 * WINDOW_BYTES, "it does not fit the window");
 }
 
 /// A thousand groups over many extents, restarted and recycled: every group is where it was, terms rise, and the index
@@ -146,7 +146,7 @@ fn a_thousand_groups_are_recovered_and_their_index_is_bounded() {
                 let found = read_all(&mut log, &mut disk, slot, start).expect("served");
                 assert_eq!(found.last().map(|batch| batch.next_offset()), (start < *end).then_some(*end));
                 assert!(found.windows(2).all(|pair| pair[0].leader_epoch <= pair[1].leader_epoch));
-                assert!(found.iter().all(|batch| batch.leader_epoch.0 < life as u32), "epochs of their time");
+                assert!(found.iter().all(|batch| batch.leader_epoch.0 < life), "epochs of their time");
             }
         }
         for _ in 0..12 {
