@@ -112,6 +112,12 @@ impl Log {
         self.damage.iter().find(holds).copied()
     }
 
+    /// The first damage behind the offset.
+    fn damage_behind(&self, slot: GroupSlot, offset: u64) -> Option<Damage> {
+        let behind = self.damage.iter().filter(|damage| damage.slot == slot && damage.first > offset);
+        behind.min_by_key(|damage| damage.first).copied()
+    }
+
     fn read_window(&mut self, from: u64, request: &ReadRequest, slices: &mut Vec<Slice>) -> Read {
         let (mut id, mut next_offset, mut bytes) = (Some(from), request.offset, 0_u32);
         while let Some(entry) = id.and_then(|id| self.window.get(id)) {
@@ -133,11 +139,14 @@ impl Log {
 
     fn read_filled(&mut self, at: usize, request: &ReadRequest, slices: &mut Vec<Slice>) -> Read {
         let from = self.cold.blocks[at].batches.partition_point(|batch| batch.last_offset < request.offset);
+        // What recovery found damaged is in no run, and must not be passed over as if it had never been there.
+        let damage = self.damage_behind(request.slot, request.offset);
+        let end_offset = damage.map_or(request.end_offset, |damage| damage.first.min(request.end_offset));
         let (mut next_offset, mut bytes) = (request.offset, 0_u32);
         for index in from..self.cold.blocks[at].batches.len() {
             let ColdBatch { slice, last_offset } = self.cold.blocks[at].batches[index];
             let fits = bytes == 0 || bytes.saturating_add(slice.length) <= request.max_bytes;
-            if !fits || last_offset >= request.end_offset {
+            if !fits || last_offset >= end_offset {
                 break;
             }
             slices.push(slice);
@@ -145,8 +154,12 @@ impl Log {
             bytes += slice.length;
             next_offset = last_offset + 1;
         }
-        match bytes {
-            0 => Read::Nothing,
+        match (bytes, damage) {
+            // Compaction left a gap up to it.
+            (0, Some(Damage { first, last, .. })) if first < request.end_offset => {
+                Read::Damaged { first, last }
+            }
+            (0, _) => Read::Nothing,
             _ => Read::Ready { next_offset },
         }
     }

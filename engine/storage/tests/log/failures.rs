@@ -82,8 +82,10 @@ fn damage_below_the_durable_sequence_is_named_and_never_cut_or_served() {
         assert_eq!((log.log_end(log.group(A).expect("replayed")), log.log_end(b)), (12, 12), "{what}");
         for (group, first, last) in of_groups(named) {
             let slot = log.group(GroupId(group)).expect("replayed");
-            let stopped = read_all(&mut log, &mut disk, slot, first);
-            assert_eq!(stopped.unwrap_err(), Read::Damaged { first, last }, "{what}");
+            for from in [0, first] {
+                let stopped = read_all(&mut log, &mut disk, slot, from);
+                assert_eq!(stopped.unwrap_err(), Read::Damaged { first, last }, "{what}, read from {from}");
+            }
             if last < 11 {
                 assert!(read_all(&mut log, &mut disk, slot, last + 1).is_ok(), "{what}: the rest is served");
             }

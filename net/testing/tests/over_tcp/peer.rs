@@ -58,11 +58,6 @@ impl Peer {
         peer
     }
 
-    /// Takes no more than some frames of loopback at once from here on: what is not read stays with the broker.
-    pub(crate) fn take_little(&self) {
-        rustix::net::sockopt::set_socket_recv_buffer_size(&self.stream, 256 << 10).expect("a socket");
-    }
-
     /// Sends nothing more, and still reads.
     pub(crate) fn end_sending(&self) {
         self.stream.shutdown(Shutdown::Write).expect("a socket");
