@@ -6,7 +6,8 @@ use corelog_storage::LogConfig;
 use corelog_tests::machine::Machine;
 use corelog_tests::oracle::{Place, read_batch};
 use corelog_tests::script::{
-    CONN, EXTENT_BYTES, From, batch, create, fetch, machine, open, produce, produce_blindly, small_log,
+    CONN, EXTENT_BYTES, From, batch, create, fetch, machine, open, produce, produce_blindly, restart,
+    small_log,
 };
 
 fn topic(machine: &mut Machine, durability: Durability) -> TopicId {
@@ -112,6 +113,30 @@ fn a_refused_batch_stops_its_producer_until_it_is_sent_again() {
         assert_eq!(produce(&mut machine, &sealed(n)), Ok(u64::from(2 * n)));
     }
     assert_eq!(produce(&mut machine, &sealed(3)), Ok(6), "one of the last five is known");
+}
+
+/// Retries are recognised for a day. A producer that is idle for longer is told so, also by a broker that has started
+/// anew and reads of it in the log; it is neither taken for a new one nor for one that lost a batch.
+#[test]
+fn a_producer_that_was_idle_for_a_day_is_told_so() {
+    let (mut machine, topic) = started(Durability::Durable);
+    let producer = producer(&mut machine);
+    let sealed = |sequence: u32| {
+        batch(topic, 0, u64::from(sequence)..u64::from(sequence + 2), From { producer, epoch: 0, sequence })
+    };
+    let day_us = machine.config.limits.producers.expiry_us;
+    assert_eq!(produce(&mut machine, &sealed(0)), Ok(0));
+    machine.clock.advance(day_us / 2);
+    machine.turn().unwrap();
+    assert_eq!(produce(&mut machine, &sealed(2)), Ok(2), "half a day is not a day");
+    // A restart may set the wall clock back by some seconds.
+    machine.clock.advance(day_us + 10_000_000);
+    machine.turn().unwrap();
+    assert_eq!(produce(&mut machine, &sealed(4)), Err(Refusal::UnknownProducerId));
+    restart(&mut machine);
+    machine.turn().unwrap();
+    open(&mut machine, topic, 0).unwrap();
+    assert_eq!(produce(&mut machine, &sealed(4)), Err(Refusal::UnknownProducerId));
 }
 
 /// A row each: what is sent, and why it is refused. Nothing of it may leave a trace.
@@ -237,6 +262,43 @@ fn a_full_window_blocks_and_changes_nothing() {
     assert_eq!((before.counters.batches, before.pending), (after.counters.batches, after.pending));
     machine.disk.faults.delay_us = 100;
     assert!(produce(&mut machine, &sealed).is_ok());
+}
+
+/// The disk is slower than the producers, who fill the window again and again: nothing is put where a write under way
+/// still takes its bytes from.
+#[test]
+fn a_full_window_leaves_what_is_under_way_alone() {
+    // The window is to be full, not the extents or the list of requests that wait.
+    let mut machine = machine(LogConfig { extent_bytes: 1 << 20, ..small_log() }, 1);
+    machine.config.limits.pending = 1_024;
+    restart(&mut machine);
+    let topic = topic(&mut machine, Durability::Durable);
+    machine.disk.faults.delay_us = 5_000;
+    let (mut taken, mut blocked) = (0, 0);
+    while taken < 300 {
+        let sealed = batch(topic, 0, taken * 20..taken * 20 + 20, From::default());
+        match produce_blindly(&mut machine, 100 + taken, &sealed) {
+            Taken::Done => taken += 1,
+            Taken::Blocked => blocked += 1,
+        }
+        machine.turn().unwrap();
+    }
+    machine.disk.faults.delay_us = 100;
+    for _ in 0..10_000 {
+        machine.turn().unwrap();
+    }
+    restart(&mut machine);
+    let end = open(&mut machine, topic, 0).unwrap().high_watermark;
+    let (mut places, mut offset) = (Vec::new(), 0);
+    while offset < end {
+        for bytes in fetch(&mut machine, offset, None).expect("what was acknowledged is undamaged") {
+            read_batch(&bytes, topic, 0, &mut places);
+        }
+        offset = places.last().unwrap().offset + 1;
+    }
+    let expected: Vec<_> = (0..taken * 20).map(|n| Place { offset: n, number: n }).collect();
+    assert_eq!(places, expected);
+    assert!(blocked > 100, "blocked {blocked} times, the window was hardly full");
 }
 
 /// Everything written is read back from the disk, long after it left memory, by offset and by time.

@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use corelog_model::{GroupId, LogId, ProducerId, Term, TopicId};
 use corelog_storage::CheckpointKind;
 
-use crate::codec::{Reader, Writer};
+use crate::codec::{RISING_LIMIT, Reader, Writer};
 use crate::metadata::{Metadata, Topic, TopicState, read_topic, write_topic};
 use crate::partition::{Cursors, Partition};
 use crate::producer_state::{ProducerState, Producers, REMEMBERED, Remembered};
@@ -212,14 +212,18 @@ impl State {
         metadata.next_topic = from.u64()?;
         metadata.next_group = from.u64()?;
         metadata.producer_ids_end = from.u64()?;
-        (store == metadata.store).then_some(())
+        let rising =
+            [metadata.next_index, metadata.next_topic, metadata.next_group, metadata.producer_ids_end];
+        (store == metadata.store && rising.iter().all(|number| *number <= RISING_LIMIT)).then_some(())
     }
 
     /// Forgets groups that a later checkpoint no longer lists as open, and their producers.
     pub(crate) fn drop_closed(&mut self, log: LogId) {
         let topics = &self.metadata.topics;
         let is_open = |partition: &Partition| {
-            topics.get(&partition.topic).is_some_and(|topic| topic.opened.contains(&log))
+            topics.get(&partition.topic).is_some_and(|topic| {
+                topic.opened.contains(&log) && topic.has(partition.partition, partition.group)
+            })
         };
         let closed: Vec<_> =
             self.groups.values().filter(|group| !is_open(group)).map(|group| group.group).collect();
@@ -231,12 +235,15 @@ impl State {
 
     fn read_group(&self, from: &mut Reader<'_>) -> Option<Partition> {
         let (group, topic, number) = (GroupId(from.u64()?), TopicId(from.u128()?), from.u32()?);
-        let durability = self.metadata.topics.get(&topic)?.durability;
-        let mut partition = Partition::new(group, topic, number, durability);
+        let of = self.metadata.topics.get(&topic)?;
+        if !of.has(number, group) {
+            return None;
+        }
+        let mut partition = Partition::new(group, topic, number, of.durability);
         partition.next_index = from.u64()?;
         let (log_start, log_end) = (from.u64()?, from.u64()?);
         partition.last_append_us = from.u64()?;
-        if log_start > log_end {
+        if log_start > log_end || log_end.max(partition.next_index) > RISING_LIMIT {
             return None;
         }
         partition.set_cursors(Cursors { log_start, high_watermark: log_start, log_end });
@@ -244,10 +251,11 @@ impl State {
         let mut last = None;
         for _ in 0..count {
             let (term, start) = (Term(from.u32()?), from.u64()?);
-            if last.is_some_and(|last| last >= term) {
+            let rises = last.is_none_or(|(before, at)| before < term && at < start);
+            if !rises || start > log_end {
                 return None;
             }
-            last = Some(term);
+            last = Some((term, start));
             partition.epochs.append(term, start);
         }
         Some(partition)

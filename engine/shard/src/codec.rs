@@ -2,6 +2,9 @@
 //!
 //! Reading never panics and never allocates more than the bytes at hand justify: they come from a disk.
 
+/// Indexes, offsets and ids that are read back are at most this: no log lives to see one overflow.
+pub(crate) const RISING_LIMIT: u64 = 1 << 56;
+
 /// Appends fields to a buffer.
 #[derive(Debug)]
 pub(crate) struct Writer<'a>(pub(crate) &'a mut Vec<u8>);

@@ -32,6 +32,8 @@ mod codec;
 mod describe;
 mod event;
 mod fetch;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod metadata;
 mod partition;
 mod pending;

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use corelog_model::limits::{MAX_PARTITIONS_PER_TOPIC, is_topic_name};
 use corelog_model::{Durability, GroupId, LogId, TopicId};
 
-use crate::codec::{Reader, Writer};
+use crate::codec::{RISING_LIMIT, Reader, Writer};
 
 /// Version of the commands' encoding, the first byte of each.
 const COMMAND_VERSION: u8 = 1;
@@ -89,17 +89,17 @@ impl Command {
             });
         }
         if kind == 7 {
-            let end = from.u64()?;
+            let end = from.u64().filter(|end| *end <= RISING_LIMIT)?;
             return from.is_empty().then_some(Self::ProducerIds { end });
         }
         let topic = TopicId(from.u128()?);
         let log = LogId(from.u16()?);
         let command = match kind {
             2 => Self::Opened { topic, log },
-            3 => Self::Ready { topic },
-            4 => Self::Deleting { topic },
+            3 if log == LogId(0) => Self::Ready { topic },
+            4 if log == LogId(0) => Self::Deleting { topic },
             5 => Self::Closed { topic, log },
-            6 => Self::Deleted { topic },
+            6 if log == LogId(0) => Self::Deleted { topic },
             _ => return None,
         };
         from.is_empty().then_some(command)
@@ -142,7 +142,9 @@ pub(crate) fn read_topic(from: &mut Reader<'_>) -> Option<TopicFields> {
     if count == 0 || count > MAX_PARTITIONS_PER_TOPIC as usize || first_group < GroupId::FIRST_PARTITION {
         return None;
     }
-    first_group.0.checked_add(count as u64)?;
+    if first_group.0.checked_add(count as u64)?.max(topic.0 as u64) >= RISING_LIMIT {
+        return None;
+    }
     let placement = (0..count).map(|_| from.u16().map(LogId)).collect::<Option<_>>()?;
     Some((topic, first_group, durability, name, placement))
 }
@@ -171,6 +173,11 @@ pub(crate) struct Topic {
 impl Topic {
     pub(crate) fn group(&self, partition: u32) -> GroupId {
         GroupId(self.first_group.0 + u64::from(partition))
+    }
+
+    /// Whether the topic has this partition, in this group.
+    pub(crate) fn has(&self, partition: u32, group: GroupId) -> bool {
+        (partition as usize) < self.placement.len() && self.group(partition) == group
     }
 
     /// Partitions kept by `log`, with their groups.

@@ -13,7 +13,7 @@ use corelog_model::{GroupId, Term};
 
 use crate::append::Place;
 use crate::extent::{Claim, Extents, Fate, FooterAt, Live};
-use crate::frame::{EntryKind, field};
+use crate::frame::{EntryKind, RISING_LIMIT, field};
 use crate::groups::{Group, Groups, Row};
 use crate::log::Log;
 use crate::superblock::{CHECKPOINTS_MAX, CheckpointAt};
@@ -51,7 +51,7 @@ pub(crate) struct PartHeader {
 }
 
 impl PartHeader {
-    fn encode(&self, out: &mut [u8]) {
+    pub(crate) fn encode(&self, out: &mut [u8]) {
         out[0..8].copy_from_slice(&self.id.to_le_bytes());
         out[8..12].copy_from_slice(&self.part.to_le_bytes());
         out[12..16].copy_from_slice(&self.parts.to_le_bytes());
@@ -346,7 +346,7 @@ pub const ROW_BYTES: usize = 32;
 
 /// The extents and groups of a full checkpoint, or what came to them after generation `listed`; `covers` need not be
 /// scanned. The checkpoint itself may come to lie in an extent later than the next one.
-fn encode_state(
+pub(crate) fn encode_state(
     kind: CheckpointKind,
     listed: u64,
     covers: u64,
@@ -431,6 +431,10 @@ pub(crate) fn decode_state(mut bytes: &[u8], extents: &mut Extents, groups: &mut
             position: field!(footer, 16, u32),
             length: field!(footer, 20, u32),
         }));
+        let ends = live.end <= extents.bytes && live.first_sequence <= live.last_sequence;
+        if !ends || generation >= RISING_LIMIT || live.last_sequence >= RISING_LIMIT {
+            return None;
+        }
         extents.live.push_back(live);
     }
     for _ in 0..table {
@@ -440,7 +444,8 @@ pub(crate) fn decode_state(mut bytes: &[u8], extents: &mut Extents, groups: &mut
         group.log_start = field!(piece, 8, u64);
         group.log_end = field!(piece, 16, u64);
         group.last_index = field!(piece, 24, u64);
-        if group.log_start > group.log_end {
+        let held = group.rows.back().is_none_or(|row| row.last_offset < group.log_end);
+        if group.log_start > group.log_end || !held {
             return None;
         }
         for row in pieces(&mut bytes, field!(piece, 32, u32), ROW_BYTES)? {

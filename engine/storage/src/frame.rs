@@ -21,6 +21,9 @@ pub const ENTRY_COVERS_BYTES: usize = 128;
 pub(crate) const FRAME_BYTES_LIMIT: usize =
     round_up(MAX_BATCH_BYTES_LIMIT + FRAME_HEADER_BYTES + ENTRY_HEADER_BYTES, FRAME_ALIGN);
 
+/// Sequences, generations and versions that decode are below it: no log lives to see one overflow.
+pub(crate) const RISING_LIMIT: u64 = 1 << 56;
+
 /// Flag: the first frame of its extent; the sealed_* fields close the previous one.
 pub const FLAG_FIRST: u8 = 1;
 /// Flag: the first frame of a start, durable before the log is ready.
@@ -213,7 +216,10 @@ impl FrameHeader {
             && (FRAME_HEADER_BYTES..=length).contains(&used)
             && length - used < FRAME_ALIGN
             && self.durable_sequence < self.sequence
-            && self.sequence < 1 << 56
+            && self.sequence < RISING_LIMIT
+            && self.generation < RISING_LIMIT
+            && self.seal.generation < self.generation
+            && self.term < Term(u32::MAX)
             && position < 1 << 40
     }
 

@@ -269,7 +269,7 @@ impl Runs {
         }
     }
 
-    /// Adds the runs of a footer part; `None` when it is not part `part` of this generation.
+    /// Adds the runs of a footer part; `None` when it is not part `part` of this generation, or makes no sense.
     pub(crate) fn decode_part(
         &mut self,
         bytes: &[u8],
@@ -283,7 +283,7 @@ impl Runs {
         }
         self.first_sequence = header.first_sequence;
         for run in bytes[FOOTER_HEADER_BYTES..].chunks_exact(RUN_BYTES).take(header.runs as usize) {
-            self.sorted.push(Run {
+            let run = Run {
                 slot: groups.slot(GroupId(field!(run, 0, u64))),
                 first_offset: field!(run, 8, u64),
                 last_offset: field!(run, 16, u64),
@@ -291,7 +291,11 @@ impl Runs {
                 start: field!(run, 32, u32),
                 end: field!(run, 36, u32),
                 frame: field!(run, 40, u32),
-            });
+            };
+            if run.first_offset > run.last_offset || run.last_offset == u64::MAX || run.start > run.end {
+                return None;
+            }
+            self.sorted.push(run);
         }
         Some(())
     }

@@ -23,6 +23,8 @@ mod error;
 mod extent;
 mod footer;
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod groups;
 mod index;
 mod load;

@@ -8,7 +8,7 @@
 use corelog_model::crc::crc32c;
 use corelog_model::{Block, BlockId, LogId, Slice, Term};
 
-use crate::frame::field;
+use crate::frame::{RISING_LIMIT, field};
 use crate::op::{DiskOp, Purpose};
 
 /// Bytes of one copy.
@@ -155,7 +155,7 @@ impl Superblock {
             extent: field!(place, 24, u32),
             spans: field!(place, 28, u32),
         }));
-        Some(Self {
+        let read = Self {
             compatible: field!(page, 16, u64),
             read_only_compatible: field!(page, 24, u64),
             incompatible: field!(page, 32, u64),
@@ -168,7 +168,16 @@ impl Superblock {
             head_extent: field!(page, 80, u32),
             checkpoints,
             written: page[WRITTEN_AT..].to_vec(),
-        })
+        };
+        read.is_sound().then_some(read)
+    }
+
+    /// Whatever rises has room to rise.
+    fn is_sound(&self) -> bool {
+        self.term < Term(u32::MAX)
+            && self.version < RISING_LIMIT
+            && self.head_generation < RISING_LIMIT
+            && self.checkpoints.iter().all(|place| place.generation < RISING_LIMIT)
     }
 
     /// The newest of the copies that verify in the bytes of the file, and which one it is.

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use glommio::io::{BufferedFile, DmaBuffer, DmaFile, OpenOptions};
 use glommio::timer::Timer;
-use glommio::{GlommioError, Latency, LocalExecutorBuilder, Placement, Shares, TaskQueueHandle};
+use glommio::{GlommioError, Latency, LocalExecutorBuilder, Placement, Shares, Task, TaskQueueHandle};
 use rustix::process::{Resource, getrlimit};
 
 use crate::affinity;
@@ -144,6 +144,10 @@ struct Inner {
     /// The parked reactor.
     parked: Cell<Option<TaskWaker>>,
     finished: RefCell<Vec<BackgroundDone>>,
+    /// The tasks that read eventfds, and how to end their reads.
+    listeners: RefCell<Vec<(Waker, Task<()>)>>,
+    /// The reactor is over.
+    ended: Cell<bool>,
     running: Cell<usize>,
     /// Tasks of [`Host::spawn`] that are not over.
     beside: Cell<usize>,
@@ -178,7 +182,10 @@ impl Host {
                 Latency::NotImportant,
                 "background",
             );
-            reactor(Self(Rc::new(Inner::new(queue)))).await
+            let host = Self(Rc::new(Inner::new(queue)));
+            let output = reactor(host.clone()).await;
+            host.end().await;
+            output
         }))
     }
 
@@ -189,20 +196,35 @@ impl Host {
         // SAFETY: the descriptor is a duplicate made for this file, which alone owns and closes it.
         let file = unsafe { BufferedFile::from_raw_fd(fd.into_raw_fd()) };
         let inner = Rc::clone(&self.0);
-        glommio::spawn_local(async move {
+        let task = glommio::spawn_local(async move {
             // The count does not matter, that there is one does.
             while file.read_at(0, 8).await.is_ok() {
+                if inner.ended.get() {
+                    // Its drop would only begin to.
+                    let _ = file.close().await;
+                    return;
+                }
                 inner.wake();
             }
             // Without the read no park would end: a reactor that never sleeps again is the lesser evil.
             tracing::error!("the eventfd of the ring cannot be read: parks end at once from now on");
-            loop {
+            while !inner.ended.get() {
                 inner.wake();
                 glommio::executor().yield_task_queue_now().await;
             }
-        })
-        .detach();
+        });
+        self.0.listeners.borrow_mut().push((waker.clone(), task));
         Ok(())
+    }
+
+    /// Ends what listens. A task that is left with a read in the kernel is never freed, nor is its file closed.
+    async fn end(&self) {
+        self.0.ended.set(true);
+        let listeners = self.0.listeners.take();
+        for (waker, task) in listeners {
+            waker.wake();
+            task.await;
+        }
     }
 
     /// Whether other tasks of this core have waited long enough; never while there are none, because every return
@@ -218,7 +240,16 @@ impl Host {
 
     /// Lets the executor run its other tasks and its own I/O.
     pub async fn yield_now(&self) {
-        self.sleep(YIELD, || false).await;
+        self.yield_from(YIELD).await;
+    }
+
+    /// A sleep that is over before it is begun lets nothing else run, and on a machine with a slow clock every
+    /// short one is: then the next one is longer.
+    async fn yield_from(&self, shortest: Duration) {
+        let mut limit = shortest;
+        while !self.sleep(limit, || false).await {
+            limit = (2 * limit).max(YIELD);
+        }
     }
 
     /// Sleeps until a waker fired, background work is finished, or the time is over; at once if the first two
@@ -227,8 +258,9 @@ impl Host {
         self.sleep(limit.unwrap_or(BACKSTOP).min(BACKSTOP), || self.0.woken.replace(false)).await;
     }
 
-    /// Sleeps until the time is over or, after some wake, `is_over` says so.
-    async fn sleep(&self, limit: Duration, is_over: impl Fn() -> bool) {
+    /// Sleeps until the time is over or, after some wake, `is_over` says so; whether it slept at all.
+    async fn sleep(&self, limit: Duration, is_over: impl Fn() -> bool) -> bool {
+        let mut slept = false;
         let mut timer = Timer::new(limit);
         let mut backstop = Timer::new(limit + BACKSTOP);
         poll_fn(|context| {
@@ -237,13 +269,17 @@ impl Host {
             }
             self.0.parked.set(Some(context.waker().clone()));
             match (Pin::new(&mut timer).poll(context), Pin::new(&mut backstop).poll(context)) {
-                (Poll::Pending, Poll::Pending) => Poll::Pending,
+                (Poll::Pending, Poll::Pending) => {
+                    slept = true;
+                    Poll::Pending
+                }
                 _ => Poll::Ready(()),
             }
         })
         .await;
         self.0.parked.set(None);
         self.0.resumed.set(Instant::now());
+        slept
     }
 
     /// Starts file work; [`Host::finished`] has the end of it under the same key, and a park ends with it.
@@ -293,6 +329,8 @@ impl Inner {
             resumed: Cell::new(Instant::now()),
             parked: Cell::new(None),
             finished: RefCell::new(Vec::new()),
+            listeners: RefCell::new(Vec::new()),
+            ended: Cell::new(false),
             running: Cell::new(0),
             beside: Cell::new(0),
             queue,
@@ -556,3 +594,23 @@ impl fmt::Display for HostError {
 }
 
 impl std::error::Error for HostError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As on a machine whose clock takes longer to read than the shortest sleep lasts: AddressSanitizer makes one.
+    #[test]
+    fn a_yield_lets_others_run_even_when_its_time_is_over_before_it_begins() {
+        let ran = Host::run(&HostConfig::default(), async |host| {
+            let ran = Rc::new(Cell::new(false));
+            let flag = Rc::clone(&ran);
+            host.spawn(async move { flag.set(true) });
+            for _ in 0..100 {
+                host.yield_from(Duration::ZERO).await;
+            }
+            ran.get()
+        });
+        assert_eq!(ran, Ok(true));
+    }
+}

@@ -46,7 +46,11 @@ fn sound(header: &FrameHeader, position: u64) {
     assert!(length.is_multiple_of(SECTOR) && length <= LONGEST && length > 0, "{length}");
     assert!(used >= HEADER_BYTES as u64 && used <= length && length - used < SECTOR, "{used} of {length}");
     assert!(header.durable_sequence < header.sequence, "a frame does not prove itself durable");
-    assert!(header.sequence.checked_add(1 << 16).is_some());
+    for rising in [header.sequence, header.generation] {
+        assert!(rising < 1 << 56, "{rising} has room to rise");
+    }
+    assert!(header.term.0.checked_add(1).is_some(), "the next start has a term");
+    assert!(header.seal.generation < header.generation, "seals lead back");
 }
 
 /// Puts in what a frame of this log at this position has, and the CRC over it.

@@ -186,12 +186,14 @@ impl Instance {
 
     /// Lets go of files and memory now: the kernel tears a closed ring down only later, and until then a
     /// listener's port would stay taken.
-    pub(super) fn unregister(&self, buffers: bool) {
+    pub(super) fn unregister(&mut self, buffers: bool) {
         // Refused only when there was nothing registered.
         let _ = self.submitter.unregister_files();
         if buffers {
             let _ = self.submitter.unregister_buffers();
         }
+        // A thread has room for 16 registered rings, and keeps them open until it ends.
+        let _ = self.submitter.unregister_ring_fd();
     }
 }
 

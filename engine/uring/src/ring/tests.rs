@@ -229,6 +229,14 @@ fn a_dropped_ring_takes_back_what_is_in_flight_and_frees_the_port() {
 }
 
 #[test]
+fn a_thread_may_have_any_number_of_rings_one_after_the_other() {
+    // The kernel registers 16 a thread.
+    for number in 0..40 {
+        Ring::new(&SMALL).unwrap_or_else(|error| panic!("ring {number}: {error}"));
+    }
+}
+
+#[test]
 fn an_idle_turn_makes_no_system_call_and_a_busy_one_makes_one() {
     let (mut ring, _blocks) = with_region(&SMALL);
     let (socket, mut stream) = connected(&mut ring);

@@ -1,0 +1,232 @@
+//! What must hold for any bytes that stand where the log should hold a part of the shard's state: the oracle of the
+//! fuzz target `shard_entry`, and the replay of its corpus. Built for these two only.
+//!
+//! What is read is written again and must be the same; what is refused changes nothing; what is accepted takes no more
+//! memory than its bytes justify and can be worked on.
+
+use std::collections::BTreeMap;
+
+use corelog_model::{LogId, limits::MAX_PARTITIONS_PER_TOPIC};
+use corelog_storage::CheckpointKind;
+
+use crate::checkpoint::{Encoder, State, View, encode};
+use crate::codec::RISING_LIMIT;
+use crate::metadata::{Command, Metadata};
+use crate::partition::Epochs;
+use crate::producer_state::{ProducerLimits, Producers};
+
+#[cfg(test)]
+#[path = "../../../tests/fuzz/oracle/mutate.rs"]
+mod mutate;
+
+const STORE: u64 = 7;
+const LIMITS: ProducerLimits = ProducerLimits { pairs: 100, expiry_us: 1000, keep_us: 100 };
+/// The least that an item of a checkpoint takes.
+const LEAST_ITEM_BYTES: usize = 30;
+
+/// The first of `bytes` says what the rest is: parts of checkpoints, or commands of the metadata group; each with its
+/// length (u16) before it. Returns whether all of them were accepted.
+pub fn shard_entry(bytes: &[u8]) -> bool {
+    let Some((&which, bytes)) = bytes.split_first() else { return false };
+    let mut state = empty();
+    match which % 2 {
+        0 => pieces(bytes).all(|piece| command(piece, &mut state.metadata)),
+        _ => {
+            let whole = pieces(bytes).all(|part| state.decode(part).is_ok());
+            whole && restored(state, bytes.len())
+        }
+    }
+}
+
+fn empty() -> State {
+    State { metadata: Metadata::new(STORE), groups: BTreeMap::new(), producers: Producers::new(LIMITS) }
+}
+
+fn pieces(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (length, rest) = bytes.split_first_chunk::<2>()?;
+        let (piece, rest) = rest.split_at(rest.len().min(u16::from_le_bytes(*length).into()));
+        bytes = rest;
+        Some(piece)
+    })
+}
+
+fn command(bytes: &[u8], metadata: &mut Metadata) -> bool {
+    let Some(command) = Command::decode(bytes) else { return false };
+    let mut again = Vec::new();
+    command.encode(&mut again);
+    assert_eq!(again, bytes, "all of {command:?} is read");
+    if let Command::Creating { placement, .. } = &command {
+        assert!(!placement.is_empty() && placement.len() <= MAX_PARTITIONS_PER_TOPIC as usize);
+    }
+    let before = metadata.clone();
+    match metadata.apply(&command) {
+        Ok(()) => metadata.check(),
+        Err(_) => assert_eq!(*metadata, before, "a refused {command:?} changes nothing"),
+    }
+    true
+}
+
+/// The state of checkpoints, each part of which was accepted.
+fn restored(mut state: State, bytes: usize) -> bool {
+    let items = state.metadata.topics.len() + state.groups.len() + state.producers.len();
+    assert!(items * LEAST_ITEM_BYTES <= bytes, "{items} items of {bytes} bytes");
+    sound(&state);
+    // As a start does, and then the first checkpoint after it.
+    let topics = state.metadata.topics.len();
+    state.drop_closed(LogId(0));
+    state.producers.trim();
+    sound(&state);
+    assert!(state.producers.len() <= LIMITS.pairs as usize);
+    assert_eq!(state.metadata.topics.len(), topics);
+    let again = parts_of(&state);
+    let mut back = empty();
+    for part in &again {
+        back.decode(part).expect("what was written is read");
+    }
+    assert_eq!(back.metadata, state.metadata);
+    assert_eq!(format!("{:?}", back.groups), format!("{:?}", state.groups));
+    assert_eq!(parts_of(&back), again, "the same state is the same bytes");
+    true
+}
+
+fn sound(state: &State) {
+    let metadata = &state.metadata;
+    metadata.check();
+    state.producers.check();
+    for rising in [metadata.next_index, metadata.next_topic, metadata.next_group, metadata.producer_ids_end] {
+        assert!(rising <= RISING_LIMIT, "{rising} has room to rise");
+    }
+    for (group, partition) in &state.groups {
+        assert_eq!(*group, partition.group);
+        let cursors = partition.cursors();
+        assert!(cursors.log_start <= cursors.log_end && cursors.log_end <= RISING_LIMIT);
+        assert!(partition.next_index <= RISING_LIMIT);
+        assert!(partition.epochs.entries().len() <= Epochs::MAX);
+        assert!(partition.epochs.entries().iter().all(|epoch| epoch.start <= cursors.log_end));
+    }
+}
+
+fn parts_of(state: &State) -> Vec<Vec<u8>> {
+    let mut parts = Vec::new();
+    let view = View { metadata: &state.metadata, metadata_changed: true, producers: &state.producers };
+    let mut encoder = Encoder::default();
+    let groups = state.groups.values();
+    encode(CheckpointKind::Full, &view, groups, 1000, &mut encoder, &mut |part| parts.push(part.to_vec()));
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use corelog_model::{Durability, GroupId, ProducerId, Term, TopicId};
+
+    use super::*;
+    use crate::partition::Partition;
+    use crate::producer_state::{Identity, Remembered};
+
+    /// Inputs beyond the corpus in one run of the tests.
+    const MUTATIONS: u32 = 50_000;
+
+    fn joined(which: u8, pieces: &[Vec<u8>]) -> Vec<u8> {
+        let mut bytes = vec![which];
+        for piece in pieces {
+            bytes.extend(u16::try_from(piece.len()).expect("a seed is short").to_le_bytes());
+            bytes.extend(piece);
+        }
+        bytes
+    }
+
+    fn creating(metadata: &Metadata, name: &str, partitions: usize) -> (TopicId, Command) {
+        let topic = metadata.next_topic_id();
+        let command = Command::Creating {
+            topic,
+            first_group: GroupId(metadata.next_group),
+            durability: Durability::Written,
+            name: name.to_owned(),
+            placement: vec![LogId(0); partitions],
+        };
+        (topic, command)
+    }
+
+    fn commands() -> Vec<Command> {
+        let mut metadata = Metadata::new(STORE);
+        let mut commands = vec![Command::ProducerIds { end: 1001 }];
+        let log = LogId(0);
+        for name in ["orders", "payments"] {
+            let (topic, command) = creating(&metadata, name, 3);
+            metadata.apply(&command).expect("a new topic");
+            let opening = [command, Command::Opened { topic, log }, Command::Ready { topic }];
+            let closing =
+                [Command::Deleting { topic }, Command::Closed { topic, log }, Command::Deleted { topic }];
+            commands.extend(opening.into_iter().chain(closing));
+        }
+        commands
+    }
+
+    /// A topic of two partitions with records, epochs and producers.
+    fn state() -> State {
+        let mut state = empty();
+        let (topic, command) = creating(&state.metadata, "orders", 2);
+        for command in [command, Command::Opened { topic, log: LogId(0) }, Command::Ready { topic }] {
+            state.metadata.apply(&command).expect("in order");
+        }
+        let opened: Vec<_> = state.metadata.topics[&topic].partitions_in(LogId(0)).collect();
+        for (number, group) in opened {
+            let mut partition = Partition::new(group, topic, number, Durability::Written);
+            for n in 0..9_u32 {
+                let (first, base_offset) = (n / 3, partition.cursors().log_end);
+                let producer = ProducerId(1 + u64::from(n % 3));
+                let identity = Identity { producer, epoch: 0, first, last: first };
+                let at = Remembered { first, last: first, base_offset, append_us: 5, frame: 0 };
+                state.producers.appended(group, partition.next_index, identity, at);
+                partition.appended(Term(1 + n / 4), base_offset + 1, at.append_us);
+            }
+            state.groups.insert(group, partition);
+        }
+        state
+    }
+
+    fn seeds() -> Vec<(String, Vec<u8>)> {
+        let encoded = |command: &Command| {
+            let mut bytes = Vec::new();
+            command.encode(&mut bytes);
+            bytes
+        };
+        let life: Vec<_> = commands().iter().map(encoded).collect();
+        let mut seeds = vec![("commands".to_owned(), joined(0, &life))];
+        seeds.extend(
+            life.into_iter()
+                .take(7)
+                .enumerate()
+                .map(|(at, one)| (format!("command-{at}"), joined(0, &[one]))),
+        );
+        let full = parts_of(&state());
+        seeds.push(("checkpoint-empty".to_owned(), joined(1, &parts_of(&empty()))));
+        seeds.push(("checkpoint".to_owned(), joined(1, &full)));
+        seeds.push(("checkpoint-twice".to_owned(), joined(1, &[full.clone(), full].concat())));
+        seeds
+    }
+
+    /// `CORELOG_GOLDEN=write cargo test -p corelog-shard fuzz` adds seeds that are missing.
+    #[test]
+    fn any_entry_is_read_or_refused() {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fuzz/corpus/shard_entry");
+        let seeds = seeds();
+        for (name, seed) in &seeds {
+            let path = corpus.join(name);
+            if std::env::var_os("CORELOG_GOLDEN").is_some_and(|word| word == "write") && !path.exists() {
+                fs::create_dir_all(&corpus).expect("the corpus can be made");
+                fs::write(&path, seed).expect("the corpus can be written");
+            }
+            assert!(fs::read(&path).expect("the seed is there") == *seed, "{name}");
+            assert!(shard_entry(seed), "{name}: a seed is accepted");
+        }
+        let files = mutate::replay(&corpus, MUTATIONS, |bytes| {
+            shard_entry(bytes);
+        });
+        assert!(files >= seeds.len());
+    }
+}
