@@ -43,8 +43,9 @@ pub struct Log {
     pub(crate) superblock: SuperblockWriter,
     pub(crate) cold: Cold,
     pub(crate) damage: Damages,
-    /// Groups of which the start could not tell whether lost frames held their newest records.
-    pub(crate) uncertain_groups: u64,
+    /// Groups of which the start could not tell whether lost frames held their newest records: all before the
+    /// offset is accounted for.
+    pub(crate) possibly_lost: Vec<(GroupSlot, u64)>,
     pub(crate) moved_starts: VecDeque<(GroupSlot, u64)>,
     pub(crate) counters: Counters,
 }
@@ -171,6 +172,12 @@ impl Log {
         self.damage.iter().map(|damage| (damage.slot, damage.first, damage.last))
     }
 
+    /// Groups whose newest records may have been in frames that are lost, and the offset up to which all is
+    /// accounted for.
+    pub fn possibly_lost(&self) -> impl Iterator<Item = (GroupSlot, u64)> {
+        self.possibly_lost.iter().copied()
+    }
+
     /// What the log has done and holds.
     pub fn stats(&self) -> LogStats {
         let (window_bytes, pins) = self.arena.usage();
@@ -192,7 +199,7 @@ impl Log {
             window_bytes,
             window_pins: pins,
             damaged_ranges: self.damage.len() as u64,
-            uncertain_groups: self.uncertain_groups,
+            uncertain_groups: self.possibly_lost.len() as u64,
             groups: self.groups.len() as u64,
             index_bytes: self.groups.row_bytes() + self.runs.bytes() + self.footers.bytes(),
             read_only: self.commit.read_only,

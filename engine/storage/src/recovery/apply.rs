@@ -34,8 +34,8 @@ pub(crate) struct Applied {
     pub(crate) replayed_bytes: u64,
     /// The newest checkpoint restored is a full one: it lists every group.
     full: bool,
-    /// Groups of which records may be lost.
-    pub(crate) uncertain: u64,
+    /// Groups of which records may be lost, and from which offset on.
+    pub(crate) possibly_lost: Vec<(GroupSlot, u64)>,
     /// The checkpoint whose first part starts the replay; `None` once it was passed.
     awaited: Option<u64>,
     /// Frames that are lost, and what is known of their records.
@@ -58,7 +58,7 @@ impl Applied {
             listed: 0,
             replayed_bytes: 0,
             full: false,
-            uncertain: 0,
+            possibly_lost: Vec::new(),
             awaited: None,
             lost: Lost::default(),
             current: None,
@@ -268,7 +268,7 @@ impl Applied {
                 self.name(slot, reached, log_end - 1, replay);
             }
             if self.lost.may_concern(slot) {
-                self.uncertain += 1;
+                self.possibly_lost.push((slot, log_end));
                 replay(Replayed::PossiblyLost { group: id, first: log_end });
             }
         }

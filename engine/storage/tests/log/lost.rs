@@ -81,6 +81,8 @@ fn the_newest_records_of_a_group_are_called_possibly_lost_when_nothing_follows_t
     assert_eq!((&told.damaged[..], told.tail_cut), (&[(None, 4, 4)][..], 0));
     assert_eq!(told.possibly_lost, [(A, 8), (B, 8), (C, 4)]);
     assert_eq!(log.stats().uncertain_groups, 3);
+    let known: Vec<u64> = log.possibly_lost().map(|(_, first)| first).collect();
+    assert_eq!(known, [8, 8, 4]);
 }
 
 #[test]
