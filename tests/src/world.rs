@@ -316,8 +316,8 @@ impl World {
         let (topic, partition) = (self.partitions[at].topic.expect("created"), self.partitions[at].partition);
         self.machine.connect(conn);
         let opened = self.machine.ask_as(conn, &Request::Open { handle: 1, topic, partition }).0;
-        let Response::Opened { log_start, high_watermark, .. } = opened else { panic!("{opened:?}") };
-        let (mut offset, mut places) = (log_start, Vec::new());
+        let Response::Opened { mut log_start, high_watermark, .. } = opened else { panic!("{opened:?}") };
+        let (mut offset, mut places) = (log_start, Vec::<Place>::new());
         while offset < high_watermark {
             let request = Request::Fetch {
                 handle: 1,
@@ -328,6 +328,14 @@ impl World {
                 max_wait_us: 0,
             };
             let (response, slices) = self.machine.ask_as(conn, &request);
+            if let Response::Refused(Refusal::OffsetOutOfRange { log_start: moved, .. }) = response
+                && moved > offset
+            {
+                // Retention passed the reader.
+                (log_start, offset) = (moved, moved);
+                places.clear();
+                continue;
+            }
             assert!(matches!(response, Response::Fetched { .. }), "{response:?} at {offset}");
             for bytes in &slices {
                 read_batch(bytes, topic, partition, &mut places);
