@@ -71,13 +71,16 @@ fn every_kind_of_batch_is_a_seed() {
         if std::env::var_os("CORELOG_GOLDEN").is_some_and(|word| word == "write") && !path.exists() {
             fs::write(&path, &seed).expect("the corpus can be written");
         }
-        assert!(path.exists(), "{name} is missing");
-        oracle::check(&seed);
+        // Versions of a codec may write other bytes for the same records; a seed of an older layout would no longer reach the columns.
+        let committed = fs::read(&path).expect("the seed is there");
+        assert!(oracle::check(&committed) && oracle::check(&seed), "{name}: a seed can be read");
     }
 }
 
 #[test]
 fn any_bytes_are_a_batch_or_refused() {
-    let files = mutate::replay(&corpus(), MUTATIONS, oracle::check);
+    let files = mutate::replay(&corpus(), MUTATIONS, |bytes| {
+        oracle::check(bytes);
+    });
     assert!(files >= seeds().len());
 }

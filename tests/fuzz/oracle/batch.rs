@@ -8,14 +8,15 @@ use corelog_model::{Term, TopicId};
 const TOPIC: TopicId = TopicId(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10);
 const PARTITION: u32 = 3;
 
-/// What the broker does with a batch (header, CRCs, patch) and what a consumer does (open, read everything).
-pub(crate) fn check(bytes: &[u8]) {
+/// What the broker does with a batch (header, CRCs, patch) and what a consumer does (open, read everything). Returns
+/// whether there was anything to read.
+pub(crate) fn check(bytes: &[u8]) -> bool {
     let mut batch = AlignedVec::<16>::with_capacity(bytes.len());
     batch.extend_from_slice(bytes);
     let Ok(header) = BatchHeader::parse(&batch) else {
         let mut scratch = AlignedVec::new();
         assert!(BatchView::open(&batch, &mut scratch).is_err(), "no header, no view");
-        return;
+        return false;
     };
     assert!(header.batch_bytes() <= MAX_BATCH_BYTES_LIMIT);
     assert!(header.padded_bytes() >= header.batch_bytes());
@@ -24,7 +25,7 @@ pub(crate) fn check(bytes: &[u8]) {
         header.verify_body(&batch);
         patched(&batch, header);
     }
-    read(&batch, &header);
+    read(&batch, &header)
 }
 
 /// The broker's patch changes what it names and nothing else, and leaves a header that verifies.
@@ -45,10 +46,10 @@ fn patched(batch: &[u8], before: BatchHeader) {
 }
 
 /// What opens can be read to the end, and says of itself what its header says.
-fn read(batch: &[u8], header: &BatchHeader) {
+fn read(batch: &[u8], header: &BatchHeader) -> bool {
     let mut scratch = AlignedVec::new();
     let Ok(view) = BatchView::open(batch, &mut scratch) else {
-        return;
+        return false;
     };
     let mut count = 0;
     let mut next_offset = header.base_offset;
@@ -66,4 +67,5 @@ fn read(batch: &[u8], header: &BatchHeader) {
     assert_eq!(count, header.record_count);
     assert_eq!(next_offset, header.next_offset());
     assert!(bytes <= header.uncompressed_bytes as usize, "records are slices of the body");
+    true
 }
