@@ -10,6 +10,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// Between two looks at a child.
 const LOOK: Duration = Duration::from_millis(20);
+/// What stands still for so long has settled.
+const SETTLED: Duration = Duration::from_millis(500);
 /// A child that was told to end removes what it wrote; then it is killed.
 const ENDED_WITHIN: Duration = Duration::from_secs(20);
 
@@ -59,6 +61,20 @@ pub fn watch(duration: Duration, interrupt: &Interrupt) -> io::Result<()> {
     go_on(interrupt)
 }
 
+/// Waits until `figure` has not changed for half a second: a broker still makes memory after it is ready, and still
+/// sends what was asked for.
+pub fn settle(interrupt: &Interrupt, mut figure: impl FnMut() -> io::Result<u64>) -> io::Result<()> {
+    let mut before = figure()?;
+    loop {
+        watch(SETTLED, interrupt)?;
+        let now = figure()?;
+        if now == before {
+            return Ok(());
+        }
+        before = now;
+    }
+}
+
 fn end(mut child: Child) -> io::Result<()> {
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).expect("a child has a positive id");
     kill_process(pid, Signal::TERM)?;
@@ -82,6 +98,14 @@ mod tests {
         command.args(["-c", "echo words; exit 3"]);
         let output = output(command, &Interrupt::never()).expect("it runs");
         assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(3), &b"words\n"[..]));
+    }
+
+    #[test]
+    fn what_still_changes_has_not_settled() {
+        let mut figures = [1, 2, 3, 3, 4].into_iter();
+        let next = || Ok(figures.next().expect("not asked again"));
+        settle(&Interrupt::never(), next).expect("it settles");
+        assert_eq!(figures.next(), Some(4));
     }
 
     #[test]

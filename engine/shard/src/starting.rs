@@ -195,7 +195,7 @@ impl Replay {
                 EntryKind::Batch => self.batch(&header, payload),
                 _ => Ok(()),
             },
-            Replayed::Damaged { .. } | Replayed::TailCut { .. } => Ok(()),
+            Replayed::Damaged { .. } | Replayed::PossiblyLost { .. } | Replayed::TailCut { .. } => Ok(()),
         };
         self.error = result.err();
     }

@@ -16,8 +16,8 @@ pub(crate) const RUNS_PER_READ: usize = 64;
 pub(crate) enum Job {
     /// Batches of a group, the one that holds `offset` first; `next` is behind the last run planned.
     Batches { slot: GroupSlot, offset: u64, next: u64, generation: u64 },
-    /// Part `part` of an extent's index.
-    Footer { generation: u64, part: u32 },
+    /// A piece of an extent's index.
+    Index { generation: u64 },
 }
 
 /// A batch in a filled block.
@@ -100,14 +100,9 @@ impl Cold {
         })
     }
 
-    pub(crate) fn loading(&mut self, wanted: u64) -> Option<&mut ColdBlock> {
-        self.blocks
-            .iter_mut()
-            .find(|block| matches!(block.job, Some(Job::Footer { generation, .. }) if generation == wanted))
-    }
-
+    /// Whether a piece of an index is being read.
     pub(crate) fn is_loading(&self) -> bool {
-        self.blocks.iter().any(|block| matches!(block.job, Some(Job::Footer { .. })))
+        self.blocks.iter().any(|block| matches!(block.job, Some(Job::Index { .. })))
     }
 
     /// A block for a read of `length` bytes, the longest unused one; `None` when the budget or the blocks are
@@ -158,12 +153,5 @@ impl Cold {
 
     pub(crate) fn bytes(&self, id: BlockId) -> Option<&[u8]> {
         self.blocks.iter().find(|block| block.id == id)?.block.as_ref().map(Block::bytes)
-    }
-
-    /// Forgets what was read of a range that turned out not to be served.
-    pub(crate) fn forget(&mut self, slot: GroupSlot) {
-        for block in self.blocks.iter_mut().filter(|block| block.pins == 0) {
-            block.filled.take_if(|filled| filled.slot == slot);
-        }
     }
 }

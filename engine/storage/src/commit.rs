@@ -90,7 +90,7 @@ impl Log {
         self.submit_frames(now, out);
         self.sync(out);
         self.zero_ahead(out);
-        self.load_footers(out);
+        self.go_on_loading(out);
     }
 
     fn submit_frames(&mut self, now: Now, out: &mut Vec<DiskOp>) {

@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 
 use crate::append::Place;
+use crate::derive::Derivation;
 use crate::extent::{Extents, FooterAt};
 use crate::groups::Groups;
 use crate::index::{Run, Runs, runs_in};
@@ -32,33 +33,38 @@ struct Part {
     at: Option<FooterAt>,
 }
 
+/// An index that is being loaded.
+pub(crate) struct Loading {
+    pub(crate) generation: u64,
+    pub(crate) source: Source,
+    /// Of the footer parts read so far.
+    pub(crate) runs: Runs,
+    /// Of the reads that wait for it.
+    pub(crate) tokens: Vec<u64>,
+}
+
+/// Where it comes from.
+pub(crate) enum Source {
+    /// The footer; this part is next.
+    Footer { part: u32 },
+    /// The extent's frames.
+    Frames(Derivation),
+}
+
 struct Pending {
     generation: u64,
     runs: Runs,
     parts: Vec<Part>,
 }
 
-/// How far a move of an index to the head is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Move {
-    /// Its parts will be appended.
-    Pending,
-    /// It has to be loaded first.
-    Load,
-    /// It is being loaded, or did not verify.
-    Loading,
-}
-
 pub(crate) struct Footers {
     pending: VecDeque<Pending>,
     /// Oldest use first.
     cache: VecDeque<(u64, Runs)>,
-    /// An index that is being loaded, and the part it needs next.
-    partial: Option<(u64, u32, Runs)>,
+    /// The index that is being loaded: `load.rs`.
+    pub(crate) loading: Option<Loading>,
     part_bytes: usize,
     scratch: Vec<u8>,
-    /// An index that is loaded in order to be written once more.
-    pub(crate) moving: Option<u64>,
     /// Memory that is used again: for all runs of an extent, for kept indexes, for the parts of pending ones.
     buffers: Vec<Vec<Run>>,
     unused: Vec<Vec<Run>>,
@@ -76,10 +82,9 @@ impl Footers {
             most_runs,
             pending: VecDeque::with_capacity(PENDING),
             cache: VecDeque::with_capacity(CACHED + 1),
-            partial: None,
+            loading: None,
             part_bytes: PART_BYTES.min(max_batch_bytes as usize),
             scratch: Vec::with_capacity(PART_BYTES.min(max_batch_bytes as usize)),
-            moving: None,
         }
     }
 
@@ -174,16 +179,13 @@ impl Footers {
         }
     }
 
-    /// Writes an index that is in memory once more; its extent has a new one when that is durable.
-    pub(crate) fn move_index(&mut self, generation: u64) -> Move {
-        if let Some(at) = self.cache.iter().position(|(kept, _)| *kept == generation)
-            && let Some((_, runs)) = self.cache.remove(at)
-        {
-            self.moving = None;
-            self.closed(generation, runs);
-            return Move::Pending;
-        }
-        if self.moving == Some(generation) { Move::Loading } else { Move::Load }
+    /// Writes an index that is in memory once more; its extent has a new one when that is durable. False when it has
+    /// to be loaded first.
+    pub(crate) fn move_index(&mut self, generation: u64) -> bool {
+        let Some(at) = self.cache.iter().position(|(kept, _)| *kept == generation) else { return false };
+        let (_, runs) = self.cache.remove(at).expect("it was just found");
+        self.closed(generation, runs);
+        true
     }
 
     /// Keeps an index in memory, at the cost of the one longest unused.
@@ -256,18 +258,5 @@ impl Footers {
         let used = self.cache.remove(at).expect("it was just found");
         self.cache.push_back(used);
         self.cache.back().map(|(_, runs)| runs)
-    }
-
-    /// Keeps an index of which parts are still to be loaded. One at a time: another one starts over.
-    pub(crate) fn keep_partial(&mut self, generation: u64, next_part: u32, runs: Runs) {
-        self.partial = Some((generation, next_part, runs));
-    }
-
-    pub(crate) fn take_partial(&mut self, generation: u64) -> Option<Runs> {
-        self.partial.take_if(|(loading, ..)| *loading == generation).map(|(.., runs)| runs)
-    }
-
-    pub(crate) fn next_partial(&self) -> Option<(u64, u32)> {
-        self.partial.as_ref().map(|(generation, part, _)| (*generation, *part))
     }
 }

@@ -218,6 +218,12 @@ impl Runs {
         out.extend(self.sorted[from..].iter().take_while(|run| run.slot == slot).take(limit));
     }
 
+    /// The runs of a group, in order.
+    pub(crate) fn of_group(&self, slot: GroupSlot) -> impl Iterator<Item = &Run> {
+        let from = self.sorted.partition_point(|run| run.slot < slot);
+        self.sorted[from..].iter().take_while(move |run| run.slot == slot)
+    }
+
     /// Groups that have records here and were not dropped.
     pub(crate) fn groups(&self, groups: &Groups) -> u32 {
         let each = self.sorted.chunk_by(|a, b| a.slot == b.slot);

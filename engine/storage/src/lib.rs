@@ -5,7 +5,7 @@
 //!
 //! Where a change goes: bytes of a frame `frame.rs`; memory `arena.rs` (blocks) and `window.rs` (batches in
 //! them); the way of a batch to the disk `append.rs` -> `commit.rs`; files `extent.rs`; where a batch lies
-//! `index.rs` (level 2) and `groups.rs` (level 1); reading `read.rs`; starting `recovery/`.
+//! `index.rs` (level 2, loaded by `load.rs`) and `groups.rs` (level 1); reading `read.rs`; starting `recovery/`.
 //!
 //! **Invariant:** no I/O, no clock, no randomness, no `unsafe`, no knowledge of topics beyond the seed of a batch
 //! header. Nothing allocates on append, cut, completion and reads from the window once warm.
@@ -17,6 +17,8 @@ mod checkpoint;
 mod cold;
 mod commit;
 mod config;
+mod damage;
+mod derive;
 mod error;
 mod extent;
 mod footer;
@@ -25,6 +27,7 @@ mod frame;
 pub mod fuzz;
 mod groups;
 mod index;
+mod load;
 mod log;
 mod op;
 mod read;

@@ -14,6 +14,7 @@ use crate::checkpoint::Checkpoints;
 use crate::cold::Cold;
 use crate::commit::Commit;
 use crate::config::{FRAMES_IN_FLIGHT_MAX, LogConfig, Settings};
+use crate::damage::Damages;
 use crate::extent::Extents;
 use crate::footer::Footers;
 use crate::frame::FrameSeed;
@@ -22,14 +23,6 @@ use crate::index::OpenRuns;
 use crate::stats::{Counters, LogStats};
 use crate::superblock::SuperblockWriter;
 use crate::window::Window;
-
-/// Offsets that were acknowledged and do not verify: named, never served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Damage {
-    pub(crate) slot: GroupSlot,
-    pub(crate) first: u64,
-    pub(crate) last: u64,
-}
 
 /// One open log. Made by [`crate::Opening`] alone.
 pub struct Log {
@@ -49,7 +42,10 @@ pub struct Log {
     pub(crate) checkpoints: Checkpoints,
     pub(crate) superblock: SuperblockWriter,
     pub(crate) cold: Cold,
-    pub(crate) damage: Vec<Damage>,
+    pub(crate) damage: Damages,
+    /// Groups of which the start could not tell whether lost frames held their newest records: all before the
+    /// offset is accounted for.
+    pub(crate) possibly_lost: Vec<(GroupSlot, u64)>,
     pub(crate) moved_starts: VecDeque<(GroupSlot, u64)>,
     pub(crate) counters: Counters,
 }
@@ -176,6 +172,12 @@ impl Log {
         self.damage.iter().map(|damage| (damage.slot, damage.first, damage.last))
     }
 
+    /// Groups whose newest records may have been in frames that are lost, and the offset up to which all is
+    /// accounted for.
+    pub fn possibly_lost(&self) -> impl Iterator<Item = (GroupSlot, u64)> {
+        self.possibly_lost.iter().copied()
+    }
+
     /// What the log has done and holds.
     pub fn stats(&self) -> LogStats {
         let (window_bytes, pins) = self.arena.usage();
@@ -190,12 +192,14 @@ impl Log {
             zeroed_bytes: self.counters.zeroed_bytes,
             recycled_extents: self.counters.recycled_extents,
             checkpoints: self.counters.checkpoints,
+            derived_indexes: self.counters.derived_indexes,
             superblock_failures: self.superblock.failed_copies(),
             live_extents: self.extents.live.len() as u64,
             spare_extents: self.extents.spare.len() as u64,
             window_bytes,
             window_pins: pins,
             damaged_ranges: self.damage.len() as u64,
+            uncertain_groups: self.possibly_lost.len() as u64,
             groups: self.groups.len() as u64,
             index_bytes: self.groups.row_bytes() + self.runs.bytes() + self.footers.bytes(),
             read_only: self.commit.read_only,

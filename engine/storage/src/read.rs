@@ -10,12 +10,12 @@ use corelog_model::limits::{BATCH_ALIGN, FRAME_ALIGN, round_up};
 use crate::cold::{ColdBatch, Filled, Job, RUNS_PER_READ};
 use crate::frame::{ENTRY_HEADER_BYTES, EntryHeader, EntryKind};
 use crate::groups::GroupSlot;
-use crate::index::{Run, Runs};
-use crate::log::{Damage, Log};
+use crate::index::Run;
+use crate::log::Log;
 use crate::op::{DiskCompletion, DiskOp, FileName, Purpose};
 
 /// A cold read covers at least this much where the group's runs are that dense, and at most a block.
-const READ_BYTES: u32 = 128 << 10;
+pub(crate) const READ_BYTES: u32 = 128 << 10;
 /// Bytes of other groups that a cold read passes over rather than end.
 const GAP_BYTES: u32 = 128 << 10;
 
@@ -91,11 +91,15 @@ impl Log {
         if request.offset >= request.end_offset.min(log_end) {
             return Read::Nothing;
         }
-        if let Some(id) = self.window.find(newest, request.offset) {
-            return self.read_window(id, request, slices);
-        }
-        if let Some(damage) = self.damage_at(request.slot, request.offset) {
+        if let Some(damage) = self.damage.at(request.slot, request.offset) {
             return Read::Damaged { first: damage.first, last: damage.last };
+        }
+        if let Some(id) = self.window.find(newest, request.offset) {
+            let first = self.window.get(id).map_or(0, |entry| entry.first_offset);
+            if first > request.offset {
+                return self.damaged(request, first);
+            }
+            return self.read_window(id, request, slices);
         }
         if let Some(at) = self.cold.filled(request.slot, request.offset) {
             return self.read_filled(at, request, slices);
@@ -107,15 +111,11 @@ impl Log {
         self.read_disk(request, out)
     }
 
-    fn damage_at(&self, slot: GroupSlot, offset: u64) -> Option<Damage> {
-        let holds = |damage: &&Damage| damage.slot == slot && damage.first <= offset && offset <= damage.last;
-        self.damage.iter().find(holds).copied()
-    }
-
-    /// The first damage behind the offset.
-    fn damage_behind(&self, slot: GroupSlot, offset: u64) -> Option<Damage> {
-        let behind = self.damage.iter().filter(|damage| damage.slot == slot && damage.first > offset);
-        behind.min_by_key(|damage| damage.first).copied()
+    /// Nothing holds the offset, and the group goes on at `next`.
+    fn damaged(&mut self, request: &ReadRequest, next: u64) -> Read {
+        let (first, last) = (request.offset, next - 1);
+        self.damage.name(request.slot, first, last);
+        Read::Damaged { first, last }
     }
 
     fn read_window(&mut self, from: u64, request: &ReadRequest, slices: &mut Vec<Slice>) -> Read {
@@ -139,14 +139,11 @@ impl Log {
 
     fn read_filled(&mut self, at: usize, request: &ReadRequest, slices: &mut Vec<Slice>) -> Read {
         let from = self.cold.blocks[at].batches.partition_point(|batch| batch.last_offset < request.offset);
-        // What recovery found damaged is in no run, and must not be passed over as if it had never been there.
-        let damage = self.damage_behind(request.slot, request.offset);
-        let end_offset = damage.map_or(request.end_offset, |damage| damage.first.min(request.end_offset));
         let (mut next_offset, mut bytes) = (request.offset, 0_u32);
         for index in from..self.cold.blocks[at].batches.len() {
             let ColdBatch { slice, last_offset } = self.cold.blocks[at].batches[index];
             let fits = bytes == 0 || bytes.saturating_add(slice.length) <= request.max_bytes;
-            if !fits || last_offset >= end_offset {
+            if !fits || last_offset >= request.end_offset {
                 break;
             }
             slices.push(slice);
@@ -154,12 +151,8 @@ impl Log {
             bytes += slice.length;
             next_offset = last_offset + 1;
         }
-        match (bytes, damage) {
-            // Compaction left a gap up to it.
-            (0, Some(Damage { first, last, .. })) if first < request.end_offset => {
-                Read::Damaged { first, last }
-            }
-            (0, _) => Read::Nothing,
+        match bytes {
+            0 => Read::Nothing,
             _ => Read::Ready { next_offset },
         }
     }
@@ -170,17 +163,21 @@ impl Log {
         let mut runs = std::mem::take(&mut self.cold.blocks[at].runs);
         runs.clear();
         let found = self.find_runs(request.slot, request.offset, &mut runs);
-        let generation = match found {
-            Found::Runs { generation } if !runs.is_empty() => generation,
-            Found::NeedsFooter { generation } => {
+        let first = runs.first().map(|run| run.first_offset);
+        let generation = match (found, first) {
+            (Found::Runs { generation }, Some(first)) if first <= request.offset => generation,
+            (Found::NeedsIndex { generation }, _) => {
                 self.cold.blocks[at].runs = runs;
-                return self.load_footer(generation, request.token, out);
+                return self.load_index(request.slot, generation, request.token, out);
             }
-            // The index has nothing behind this offset, and the group does: the records are lost.
-            Found::Runs { .. } | Found::Nowhere => {
+            // The index goes on behind this offset, or only the window does, or nothing: the records are lost.
+            (_, behind) => {
                 self.cold.blocks[at].runs = runs;
-                let last = self.groups.at(request.slot).log_end - 1;
-                return Read::Damaged { first: request.offset, last };
+                let group = self.groups.at(request.slot);
+                let oldest = self.window.oldest(group.newest).and_then(|id| self.window.get(id));
+                let in_window =
+                    oldest.map(|entry| entry.first_offset).filter(|first| *first > request.offset);
+                return self.damaged(request, behind.or(in_window).unwrap_or(group.log_end));
             }
         };
         let (position, length) = plan(&mut runs, request.max_bytes, self.cold.block_bytes(at));
@@ -195,7 +192,7 @@ impl Log {
         Read::Pending
     }
 
-    fn issue_read(
+    pub(crate) fn issue_read(
         &mut self,
         at: usize,
         job: Job,
@@ -231,43 +228,8 @@ impl Log {
                 index.runs_from(slot, offset, RUNS_PER_READ, runs);
                 Found::Runs { generation }
             }
-            None => Found::NeedsFooter { generation },
+            None => Found::NeedsIndex { generation },
         }
-    }
-
-    fn load_footer(&mut self, generation: u64, token: u64, out: &mut Vec<DiskOp>) -> Read {
-        if let Some(block) = self.cold.loading(generation) {
-            block.tokens.push(token);
-            return Read::Pending;
-        }
-        // One index at a time: two of several parts each would drive each other out.
-        if self.cold.is_loading() || self.footers.next_partial().is_some() {
-            return Read::Busy;
-        }
-        match self.load_footer_part(generation, 0, out) {
-            Some(at) => {
-                self.cold.blocks[at].tokens.push(token);
-                Read::Pending
-            }
-            None => Read::Busy,
-        }
-    }
-
-    /// Issues the read of one part of an extent's index.
-    pub(crate) fn load_footer_part(
-        &mut self,
-        generation: u64,
-        part: u32,
-        out: &mut Vec<DiskOp>,
-    ) -> Option<usize> {
-        let footer = *self.extents.by_generation(generation)?.footers.get(part as usize)?;
-        let extent = self.extents.by_generation(footer.generation)?.extent;
-        let from = u64::from(footer.position) & !(FRAME_ALIGN as u64 - 1);
-        let end = u64::from(footer.position) + (ENTRY_HEADER_BYTES + footer.length as usize) as u64;
-        let length = round_up((end - from) as usize, FRAME_ALIGN) as u32;
-        let at = self.cold.free(length).filter(|at| self.cold.block_bytes(*at) >= length)?;
-        self.issue_read(at, Job::Footer { generation, part }, extent, from, length, out);
-        Some(at)
     }
 
     pub(crate) fn on_cold_read(&mut self, at: u32, completion: DiskCompletion) {
@@ -278,7 +240,7 @@ impl Log {
             Job::Batches { slot, offset, generation, .. } => {
                 self.on_batches(at, slot, offset, generation, found);
             }
-            Job::Footer { generation, part } => self.on_footer(at, generation, part, found),
+            Job::Index { generation } => self.on_index(at, generation, found),
         }
     }
 
@@ -316,54 +278,19 @@ impl Log {
                     bad = Some((batch.base_offset, batch.last_offset()));
                     break 'runs;
                 }
+                if batch.base_offset > next {
+                    bad = Some((next, batch.base_offset - 1));
+                    break 'runs;
+                }
                 let slice = Slice { block: block.id(), offset: start as u32, length: header.length };
                 cold.batches.push(ColdBatch { slice, last_offset: batch.last_offset() });
                 first.get_or_insert(batch.base_offset);
                 next = batch.next_offset();
             }
         }
-        // A gap before the first batch belongs to it: compaction leaves such gaps.
-        cold.filled = first.map(|first| Filled { slot, first: first.min(offset), next });
+        cold.filled = first.map(|first| Filled { slot, first, next });
         if let Some((first, last)) = bad {
-            self.damage.push(Damage { slot, first, last });
-        }
-    }
-
-    fn on_footer(&mut self, at: usize, generation: u64, part: u32, found: u32) {
-        let Some(live) = self.extents.by_generation(generation) else { return };
-        let (footer, parts) = (live.footers[part as usize], live.footers.len());
-        let cold = &self.cold.blocks[at];
-        let Some(block) = cold.block.as_ref() else { return };
-        let from = (u64::from(footer.position) - cold.position) as usize;
-        let entry = block.bytes()[..found as usize].get(from..).unwrap_or(&[]);
-        let mut runs = match part {
-            0 => Runs::default(),
-            _ => self.footers.take_partial(generation).unwrap_or_default(),
-        };
-        let decoded =
-            EntryHeader::decode(entry, self.seed.entries(footer.sequence)).and_then(|(header, _)| {
-                let payload = &entry[ENTRY_HEADER_BYTES..][..header.length as usize];
-                runs.decode_part(payload, generation, part, &mut self.groups)
-            });
-        if decoded.is_none() {
-            self.damage_extent(generation);
-        } else if part as usize + 1 < parts {
-            self.footers.keep_partial(generation, part + 1, runs);
-        } else {
-            runs.sort();
-            self.footers.keep(generation, runs);
-        }
-    }
-
-    /// An extent without its index: what it holds cannot be found, and is named.
-    fn damage_extent(&mut self, generation: u64) {
-        for slot in self.groups.slots() {
-            let rows = &self.groups.at(slot).rows;
-            if let Ok(at) = rows.binary_search_by_key(&generation, |row| row.generation) {
-                let (first, last) = (rows[at].first_offset, rows[at].last_offset);
-                self.damage.push(Damage { slot, first, last });
-                self.cold.forget(slot);
-            }
+            self.damage.name(slot, first, last);
         }
     }
 
@@ -383,10 +310,12 @@ impl Log {
         let Some(group) = self.groups.get(slot) else { return TimeFound::End };
         let newest = group.newest;
         if let Some(row) = group.rows.iter().find(|row| row.max_timestamp_us >= time_us) {
-            let generation = row.generation;
+            let (generation, timestamp_us) = (row.generation, row.max_timestamp_us);
             let Some(runs) = self.footers.get(generation) else {
-                return match self.load_footer(generation, token, out) {
+                return match self.load_index(slot, generation, token, out) {
                     Read::Pending => TimeFound::Pending,
+                    // Its records went with their extent.
+                    Read::BelowStart { log_start } => TimeFound::At { offset: log_start, timestamp_us },
                     _ => TimeFound::Busy,
                 };
             };
@@ -414,20 +343,11 @@ impl Log {
         }
         TimeFound::End
     }
-
-    /// Goes on loading indexes of several parts; part of every cut.
-    pub(crate) fn load_footers(&mut self, out: &mut Vec<DiskOp>) {
-        if let Some((generation, part)) = self.footers.next_partial()
-            && self.cold.loading(generation).is_none()
-        {
-            let _busy_is_tried_next_turn = self.load_footer_part(generation, part, out);
-        }
-    }
 }
 
 enum Found {
     Runs { generation: u64 },
-    NeedsFooter { generation: u64 },
+    NeedsIndex { generation: u64 },
     Nowhere,
 }
 

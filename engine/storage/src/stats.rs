@@ -23,6 +23,8 @@ pub struct LogStats {
     pub recycled_extents: u64,
     /// Checkpoints that became durable.
     pub checkpoints: u64,
+    /// Indexes of extents that were derived from their frames because the footer could not be had.
+    pub derived_indexes: u64,
     /// Superblock copies that could not be written.
     pub superblock_failures: u64,
     /// Extents of the log, the head included.
@@ -35,6 +37,8 @@ pub struct LogStats {
     pub window_pins: u64,
     /// Ranges of offsets that do not verify.
     pub damaged_ranges: u64,
+    /// Groups of which records may be lost without anything left that tells their offsets.
+    pub uncertain_groups: u64,
     /// Groups the log knows.
     pub groups: u64,
     /// Bytes of the index in memory that are in use: rows of closed extents, runs of the open one and of those kept.
@@ -55,4 +59,5 @@ pub(crate) struct Counters {
     pub(crate) zeroed_bytes: u64,
     pub(crate) recycled_extents: u64,
     pub(crate) checkpoints: u64,
+    pub(crate) derived_indexes: u64,
 }

@@ -7,7 +7,6 @@ use corelog_model::time::Now;
 
 use crate::config::Preparation;
 use crate::extent::{Claim, Fate, SPARES, Spare, Zeroing};
-use crate::footer::Move;
 use crate::frame::EntryKind;
 use crate::log::Log;
 use crate::op::{DiskError, DiskOp, FileName, Purpose};
@@ -173,12 +172,8 @@ impl Log {
             return;
         }
         let Some(generation) = self.extents.index_to_move() else { return };
-        if self.footers.move_index(generation) == Move::Load
-            && !self.cold.is_loading()
-            && self.footers.next_partial().is_none()
-            && self.load_footer_part(generation, 0, out).is_some()
-        {
-            self.footers.moving = Some(generation);
+        if !self.footers.move_index(generation) && self.footers.loading.is_none() {
+            self.begin_loading(generation, None, out);
         }
     }
 

@@ -42,8 +42,8 @@ pub(super) fn measure(run: &Run, place: &Place) -> io::Result<Sample> {
         peer.flush()?;
         waiting.push(peer);
     }
-    // The ready broker still settles what its first start has made.
-    child::watch(Duration::from_secs(1), &place.interrupt)?;
+    // The ready broker still makes its live window.
+    child::settle(&place.interrupt, || Ok(first.status()?.resident_bytes))?;
     let (began, before, by_proc) = (Instant::now(), first.status()?, cpu(&broker)?);
     child::watch(Duration::from_secs(run.seconds), &place.interrupt)?;
     let (after, seconds) = (first.status()?, began.elapsed().as_secs_f64());

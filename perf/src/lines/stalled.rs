@@ -4,7 +4,6 @@
 //! window over what they hold, so that they are evicted while it is measured.
 
 use std::io;
-use std::time::Duration;
 
 use corelog_load::results::Results;
 use corelog_model::TopicId;
@@ -29,8 +28,6 @@ const FETCH_BYTES: u32 = 1 << 20;
 const FETCHES: u32 = 16;
 /// Of the receive buffer of one that does not read.
 const NARROW_BYTES: usize = 64 << 10;
-/// A broker that sends nothing more for this long has found all of them stalled.
-const SETTLED: Duration = Duration::from_millis(500);
 
 pub(super) fn measure(run: &Run, place: &Place) -> io::Result<Sample> {
     let mut sample = Sample::default();
@@ -58,7 +55,8 @@ fn side(run: &Run, place: &Place, stalled: usize, sample: &mut Sample) -> io::Re
     let batch = batch(topic, 0, RECORDS, VALUE_BYTES)?;
     first.produce((0..BATCHES).map(|_| (0, &batch[..])), 16)?;
     let peers = (0..stalled).map(|_| stall(&broker, topic)).collect::<io::Result<Vec<Peer>>>()?;
-    settle(&mut first, place)?;
+    // Nothing more is sent that anyone takes.
+    child::settle(&place.interrupt, || Ok(first.status()?.bytes_fetched))?;
     let before = first.status()?;
     let results = bench(run, place, Some(broker.address))?;
     let after = first.status()?;
@@ -94,17 +92,4 @@ fn stall(broker: &Broker, topic: TopicId) -> io::Result<Peer> {
     }
     peer.flush()?;
     Ok(peer)
-}
-
-/// Waits until the broker has nothing more to send that anyone takes.
-fn settle(peer: &mut Peer, place: &Place) -> io::Result<()> {
-    let mut fetched = peer.status()?.bytes_fetched;
-    loop {
-        child::watch(SETTLED, &place.interrupt)?;
-        let now = peer.status()?.bytes_fetched;
-        if now == fetched {
-            return Ok(());
-        }
-        fetched = now;
-    }
 }

@@ -37,6 +37,8 @@ pub(super) fn measure(place: &Place) -> io::Result<Sample> {
     let broker =
         Broker::start(place, &directory.path().join("store"), "adaptive", &["log.window_bytes=1 GiB"])?;
     let mut peer = Peer::connect(broker.address)?;
+    // The whole window is there before it is filled.
+    child::settle(&place.interrupt, || Ok(peer.status()?.resident_bytes))?;
     let end = fill(&mut peer, place)?;
     let from = end - records(BEHIND_BYTES);
     let before = peer.status()?;

@@ -7,17 +7,18 @@ use std::collections::HashMap;
 
 use corelog_model::batch::BatchHeader;
 
+use super::lost::Lost;
 use super::plan::Planned;
 use super::scan::{Entry, entries_of};
 use super::{Replay, Replayed};
-use crate::checkpoint::{PartHeader, decode_state};
+use crate::checkpoint::{CheckpointKind, PartHeader, decode_state};
 use crate::config::LogConfig;
+use crate::damage::Damages;
 use crate::extent::{Extents, FooterAt, Live};
 use crate::footer::Footers;
 use crate::frame::{EntryHeader, EntryKind, FrameHeader, FrameSeed};
-use crate::groups::Groups;
-use crate::index::{FooterHeader, OpenRuns, Run};
-use crate::log::Damage;
+use crate::groups::{GroupSlot, Groups};
+use crate::index::{FooterHeader, OpenRuns, Run, Runs};
 use crate::superblock::CheckpointAt;
 
 pub(crate) struct Applied {
@@ -26,15 +27,19 @@ pub(crate) struct Applied {
     pub(crate) groups: Groups,
     pub(crate) runs: OpenRuns,
     pub(crate) footers: Footers,
-    pub(crate) damage: Vec<Damage>,
+    pub(crate) damage: Damages,
     /// Newest generation that a checkpoint covers.
     pub(crate) listed: u64,
     /// Log bytes behind the newest checkpoint.
     pub(crate) replayed_bytes: u64,
+    /// The newest checkpoint restored is a full one: it lists every group.
+    full: bool,
+    /// Groups of which records may be lost, and from which offset on.
+    pub(crate) possibly_lost: Vec<(GroupSlot, u64)>,
     /// The checkpoint whose first part starts the replay; `None` once it was passed.
     awaited: Option<u64>,
-    /// Something was lost: a gap in a group's offsets is damage from here on.
-    suspicious: bool,
+    /// Frames that are lost, and what is known of their records.
+    lost: Lost,
     current: Option<Live>,
     /// Footer parts met, by the extent they describe.
     met: HashMap<u64, Vec<(FooterHeader, FooterAt)>>,
@@ -49,11 +54,13 @@ impl Applied {
             groups: Groups::default(),
             runs: OpenRuns::new(config.extent_bytes),
             footers: Footers::new(config.max_batch_bytes, config.extent_bytes),
-            damage: Vec::new(),
+            damage: Damages::default(),
             listed: 0,
             replayed_bytes: 0,
+            full: false,
+            possibly_lost: Vec::new(),
             awaited: None,
-            suspicious: false,
+            lost: Lost::default(),
             current: None,
             met: HashMap::new(),
             config: config.clone(),
@@ -65,7 +72,8 @@ impl Applied {
         *self = Self::new(self.seed, &self.config.clone());
     }
 
-    pub(crate) fn checkpoint(&mut self, own: &[u8]) -> bool {
+    pub(crate) fn checkpoint(&mut self, kind: CheckpointKind, own: &[u8]) -> bool {
+        self.full = kind == CheckpointKind::Full;
         let covers = decode_state(own, &mut self.extents, &mut self.groups);
         self.listed = covers.unwrap_or(0);
         covers.is_some()
@@ -73,6 +81,10 @@ impl Applied {
 
     pub(crate) fn expect_checkpoint(&mut self, id: Option<u64>) {
         self.awaited = id;
+        for (slot, group) in self.groups.iter() {
+            let listed = group.rows.back().map_or(0, |row| row.last_offset + 1);
+            self.lost.listed(slot, group.log_start.max(listed));
+        }
     }
 
     pub(crate) fn begin_extent(&mut self, planned: &Planned) {
@@ -100,18 +112,17 @@ impl Applied {
             Entry::Sound { header: entry, payload, position, .. } => {
                 self.entry(header, entry, payload, position, replay);
             }
-            Entry::BadBatch { header: entry, batch } => {
+            Entry::BadBatch { header: entry, batch, .. } => {
                 let slot = self.groups.slot(entry.group);
-                let group = self.groups.at_mut(slot);
-                (group.log_end, group.last_index) = (group.log_end.max(batch.next_offset()), entry.index);
                 let (first, last) = (batch.base_offset, batch.last_offset());
-                self.damage.push(Damage { slot, first, last });
-                replay(Replayed::Damaged { group: Some(entry.group), first, last });
+                self.reach(slot, first, last, header.sequence, replay);
+                let group = self.groups.at_mut(slot);
+                group.last_index = group.last_index.max(entry.index);
+                self.name(slot, first, last, replay);
             }
         });
         if damaged && stopped < header.used as usize {
-            self.suspicious = true;
-            replay(Replayed::Damaged { group: None, first: header.sequence, last: header.sequence });
+            self.lost(header.sequence, header.sequence, replay);
         }
     }
 
@@ -132,6 +143,7 @@ impl Applied {
                 let begins = |awaited| part.is_some_and(|(part, _)| part.id == awaited && part.part == 0);
                 if self.awaited.is_some_and(begins) {
                     self.awaited = None;
+                    self.lost.passed_checkpoint(self.full);
                 }
                 return;
             }
@@ -143,7 +155,16 @@ impl Applied {
                         position: at as u32,
                         length: entry.length,
                     };
-                    self.met.entry(footer.generation).or_default().push((footer, at));
+                    // One that was written once more counts from its first part on, and only in one piece.
+                    let parts = self.met.entry(footer.generation).or_default();
+                    if footer.part as usize != parts.len() {
+                        parts.clear();
+                    }
+                    if footer.part as usize == parts.len() {
+                        parts.push((footer, at));
+                    }
+                    let whole = parts.len() == footer.parts as usize;
+                    self.footer(&footer, payload, whole, replay);
                 }
                 return;
             }
@@ -172,15 +193,8 @@ impl Applied {
     ) {
         let Ok(batch) = BatchHeader::parse(payload) else { return };
         let slot = self.groups.slot(entry.group);
+        self.reach(slot, batch.base_offset, batch.last_offset(), frame.sequence, replay);
         let group = self.groups.at_mut(slot);
-        let gap = batch.base_offset > group.log_end && self.awaited.is_none();
-        if gap && self.suspicious {
-            let (first, last) = (group.log_end, batch.base_offset - 1);
-            self.damage.push(Damage { slot, first, last });
-            replay(Replayed::Damaged { group: Some(entry.group), first, last });
-        }
-        let group = self.groups.at_mut(slot);
-        group.log_end = group.log_end.max(batch.next_offset());
         group.last_index = group.last_index.max(entry.index);
         let run = Run {
             first_offset: batch.base_offset,
@@ -194,9 +208,70 @@ impl Applied {
         self.runs.add(&mut self.groups, run, frame.sequence);
     }
 
+    /// The group has records up to `last`; whether all before `first` were found, too.
+    fn reach(&mut self, slot: GroupSlot, first: u64, last: u64, sequence: u64, replay: &mut Replay<'_>) {
+        let group = self.groups.at_mut(slot);
+        group.log_end = group.log_end.max(last + 1);
+        // A group that no checkpoint lists was made after it, or dropped before it: then its past is of no interest.
+        let unlisted = if self.awaited.is_some() { first } else { 0 };
+        let missing = self.lost.reach(slot, unlisted, first, last, sequence);
+        if let Some((first, last)) = missing {
+            self.name(slot, first, last, replay);
+        }
+    }
+
+    fn name(&mut self, slot: GroupSlot, first: u64, last: u64, replay: &mut Replay<'_>) {
+        if self.damage.name(slot, first, last) {
+            replay(Replayed::Damaged { group: Some(self.groups.at(slot).id), first, last });
+        }
+    }
+
+    /// Frames are lost; `first` is 0 when they are the first of their extent.
     pub(crate) fn lost(&mut self, first: u64, last: u64, replay: &mut Replay<'_>) {
-        self.suspicious = true;
+        let before = self.extents.live.back().map_or(0, |live| live.last_sequence);
+        let first = if first == 0 { (before + 1).min(last) } else { first };
+        let generation = self.current.as_ref().map_or(0, |live| live.generation);
+        self.lost.add(generation, first, last, self.awaited.is_some());
         replay(Replayed::Damaged { group: None, first, last });
+    }
+
+    /// The index of an extent, in a later one: it tells what lost frames held.
+    fn footer(&mut self, footer: &FooterHeader, payload: &[u8], whole: bool, replay: &mut Replay<'_>) {
+        if !self.lost.concerns(footer.generation) {
+            return;
+        }
+        let mut index = Runs::default();
+        if index.decode_part(payload, footer.generation, footer.part, &mut self.groups).is_none() {
+            return;
+        }
+        for run in &index.sorted {
+            let sequence = index.first_sequence + u64::from(run.frame);
+            if self.lost.holds(footer.generation, sequence) {
+                self.name(run.slot, run.first_offset, run.last_offset, replay);
+                self.reach(run.slot, run.first_offset, run.last_offset, sequence, replay);
+            }
+        }
+        if whole {
+            self.lost.told(footer.generation);
+        }
+    }
+
+    /// All was read: names what is missing at the end of groups, and the groups of which nobody can tell.
+    pub(crate) fn finish(&mut self, replay: &mut Replay<'_>) {
+        if self.lost.is_empty() {
+            return;
+        }
+        for slot in self.groups.slots() {
+            let group = self.groups.at(slot);
+            let (id, log_end) = (group.id, group.log_end);
+            if let Some(reached) = self.lost.reached(slot).filter(|reached| *reached < log_end) {
+                self.name(slot, reached, log_end - 1, replay);
+            }
+            if self.lost.may_concern(slot) {
+                self.possibly_lost.push((slot, log_end));
+                replay(Replayed::PossiblyLost { group: id, first: log_end });
+            }
+        }
     }
 
     /// The extent ends at `end`; without any frame it never came to be.
@@ -253,10 +328,8 @@ impl Applied {
         for live in &mut self.extents.live {
             let Some(mut parts) = met.remove(&live.generation) else { continue };
             parts.retain(|(_, at)| !gone.contains(&at.generation));
-            parts.sort_unstable_by_key(|(footer, _)| footer.part);
-            parts.dedup_by_key(|(footer, _)| footer.part);
             let whole = parts.first().is_some_and(|(footer, _)| footer.parts as usize == parts.len());
-            if whole && !live.indexed {
+            if whole && (!live.indexed || !live.footers.is_empty()) {
                 live.footers = parts.into_iter().map(|(_, at)| at).collect();
                 live.indexed = true;
                 self.footers.written(live.generation);

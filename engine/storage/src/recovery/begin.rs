@@ -65,6 +65,7 @@ impl Opening {
             superblock: SuperblockWriter::new(self.superblock.clone(), self.newest_copy, page),
             cold: Cold::new(std::mem::take(&mut self.pool)),
             damage: applied.damage,
+            possibly_lost: applied.possibly_lost,
             moved_starts: std::collections::VecDeque::new(),
             counters: crate::stats::Counters::default(),
             config,

@@ -10,6 +10,7 @@
 mod apply;
 mod begin;
 mod found;
+mod lost;
 mod plan;
 mod probe;
 mod reader;
@@ -32,6 +33,7 @@ use apply::Applied;
 use plan::{Candidate, Planned};
 use reader::Reader;
 use scan::Scan;
+pub(crate) use scan::{Entry, entries_of};
 
 /// What the log's owner is told while the log opens, in this order: checkpoint parts, then what came after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +64,14 @@ pub enum Replayed<'a> {
         first: u64,
         /// Last offset, or last frame.
         last: u64,
+    },
+    /// Frames that are lost held nobody knows what, and perhaps records of this group: all before `first` is
+    /// accounted for, what was behind it is not.
+    PossiblyLost {
+        /// Whose.
+        group: GroupId,
+        /// First offset that may have been given and lost; it will be given again, in a newer term.
+        first: u64,
     },
     /// Frames behind the log's end that were on their way when the log stopped; none was acknowledged.
     TailCut {

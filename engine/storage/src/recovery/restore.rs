@@ -85,7 +85,7 @@ impl Opening {
                     parts.push(content.to_vec());
                 }
                 complete = part.part + 1 == part.parts;
-                sound &= !complete || self.applied.checkpoint(&parts.concat());
+                sound &= !complete || self.applied.checkpoint(part.kind, &parts.concat());
             });
             if !sound {
                 return Err(broken);

@@ -33,6 +33,7 @@ impl Opening {
         let Some(planned) = self.planned.get(at) else {
             let nothing = Reader::new(FileName::Superblock, 0, 0);
             self.reader.replace(nothing, &mut self.pool);
+            self.applied.finish(replay);
             self.stage = Stage::Draining;
             return self.advance(replay, out);
         };

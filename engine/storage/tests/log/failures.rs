@@ -14,7 +14,7 @@ fn open(disk: &mut Disk) -> (Log, crate::disk::Told) {
 }
 
 /// Carries out everything the log asks for until it asks for nothing more.
-fn settle(log: &mut Log, disk: &mut Disk, at: u64) {
+pub(crate) fn settle(log: &mut Log, disk: &mut Disk, at: u64) {
     let mut ops = Vec::new();
     loop {
         log.cut(now(at), &mut ops);

@@ -13,13 +13,15 @@ const RESERVE: u64 = 3;
 struct Life {
     log: Log,
     clock: u64,
+    /// Parts of 2,000 bytes of the owner's state.
+    state_parts: usize,
 }
 
 impl Life {
     fn begin(disk: &mut Disk, seed: u64) -> Self {
         let (log, told) = open_with(disk, config(), &mut Random::new(seed)).expect("a full disk starts");
         assert_eq!((told.damaged.len(), told.tail_cut), (0, 0));
-        Self { log, clock: 1 }
+        Self { log, clock: 1, state_parts: 3 }
     }
 
     /// Turns until the disk is asked for nothing more, and some that try again to make extents.
@@ -36,7 +38,7 @@ impl Life {
         loop {
             if let Some(kind) = self.log.wants_checkpoint() {
                 let mut parts = Parts::default();
-                (0..3).for_each(|_| parts.push(&[7; 2000]));
+                (0..self.state_parts).for_each(|_| parts.push(&[7; 2000]));
                 self.log.checkpoint(kind, &mut parts);
             }
             self.log.cut(now(self.clock), &mut ops);
@@ -163,6 +165,26 @@ fn changes_go_on_for_ever_on_a_full_disk() {
     drop(life);
     let life = Life::begin(&mut disk, 6);
     assert_eq!(life.log.last_index(life.log.group(GroupId::METADATA).expect("seen")), index);
+}
+
+/// The owner's state is larger than what is left: its checkpoint is begun and does not end. The next start is no worse
+/// off for it, and changes are refused before they are.
+#[test]
+fn a_checkpoint_that_does_not_fit_leaves_the_next_start_its_extent() {
+    let (mut disk, life) = full(9);
+    drop(life);
+    let (mut random, mut refused) = (Random::new(12), 0);
+    for round in 0..30 {
+        let mut life = Life::begin(&mut disk, 50 + round);
+        life.state_parts = 400;
+        refused += u32::from(life.change().is_err());
+        life.settle(&mut disk);
+        assert!(life.log.stats().spare_extents >= 1, "the next start finds one, in life {round}");
+        life.reads(&mut disk, A);
+        drop(life);
+        disk.crash(&mut random);
+    }
+    assert!(refused > 20, "{refused} changes were refused");
 }
 
 /// The records of a dropped group make room for others: in the same life, and when its owner says so after a start.

@@ -4,5 +4,7 @@ mod disk;
 mod failures;
 mod format;
 mod full_disk;
+mod index;
+mod lost;
 mod many;
 mod under_way;
