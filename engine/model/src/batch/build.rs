@@ -96,9 +96,10 @@ pub struct BatchBuilder {
 impl BatchBuilder {
     /// A builder of batches of at most `max_bytes`, header and padding included.
     pub fn new(max_bytes: usize) -> Self {
+        let max_bytes = max_bytes.min(MAX_BATCH_BYTES_LIMIT);
         Self {
-            max_bytes: max_bytes.min(MAX_BATCH_BYTES_LIMIT),
-            open: OpenBuffer::default(),
+            max_bytes,
+            open: OpenBuffer::new(max_bytes),
             columns: Columns::default(),
             timestamps: Timestamps::default(),
             count: 0,
@@ -297,6 +298,28 @@ mod tests {
             if round >= 2 {
                 assert_eq!(*warm.get_or_insert(now), now, "round {round}");
             }
+        }
+    }
+
+    #[test]
+    fn a_full_batch_is_handed_over_where_its_records_were_written() {
+        let max_bytes = 128 << 10;
+        let mut builder = BatchBuilder::new(max_bytes);
+        let mut outs: Vec<AlignedVec<16>> = (0..3).map(|_| AlignedVec::new()).collect();
+        for round in 0..20 {
+            let most = if round % 5 == 0 { 45 } else { usize::MAX };
+            let mut last = 0;
+            while builder.record_count() < most {
+                let write = |place: &mut [u8]| last = place.as_ptr().addr();
+                if builder.push_with(RecordRef::default(), 1_000, write).is_err() {
+                    break;
+                }
+            }
+            let out = &mut outs[round % 3];
+            builder.seal(&Seal::default(), out).expect("there are records");
+            let range = out.as_ptr().addr()..out.as_ptr().addr() + out.len();
+            assert!(most < usize::MAX || range.contains(&last), "round {round}: the batch was copied");
+            assert!(out.capacity() <= max_bytes, "round {round}: {} bytes held", out.capacity());
         }
     }
 }

@@ -12,46 +12,55 @@ use super::header::BATCH_HEADER_BYTES;
 const FIRST_ROOM: usize = 4 << 10;
 
 /// Header room and bytes of an open batch.
-#[derive(Debug, Default)]
-pub(super) struct OpenBuffer(AlignedVec<16>);
+#[derive(Debug)]
+pub(super) struct OpenBuffer {
+    bytes: AlignedVec<16>,
+    /// What the sealed batch takes at most: growing by doubling stops there.
+    max_bytes: usize,
+}
 
 impl OpenBuffer {
     /// Where the body starts.
     pub(super) const BODY: usize = BATCH_HEADER_BYTES;
 
+    /// A buffer for batches of at most `max_bytes`.
+    pub(super) fn new(max_bytes: usize) -> Self {
+        Self { bytes: AlignedVec::new(), max_bytes }
+    }
+
     /// Lets `write` fill the next `length` bytes after the `used` ones of the body.
     #[inline]
     pub(super) fn append(&mut self, used: &mut usize, length: usize, write: impl FnOnce(&mut [u8])) {
         let start = Self::BODY + *used;
-        if self.0.len() < start + length {
+        if self.bytes.len() < start + length {
             self.grow(start + length);
         }
-        write(&mut self.0[start..start + length]);
+        write(&mut self.bytes[start..start + length]);
         *used += length;
     }
 
     #[cold]
     fn grow(&mut self, at_least: usize) {
-        let room = at_least.max(2 * self.0.len()).max(FIRST_ROOM);
-        self.0.resize(room, 0);
+        let doubled = FIRST_ROOM.max(2 * self.bytes.len()).min(self.max_bytes);
+        self.bytes.resize(at_least.max(doubled), 0);
     }
 
     /// The buffer, cut to header room and the `used` bytes of the body, with capacity for `bytes` altogether.
     pub(super) fn cut(&mut self, used: usize, bytes: usize) -> &mut AlignedVec<16> {
         let end = Self::BODY + used;
-        self.0.resize(end, 0);
-        self.0.reserve(bytes.saturating_sub(end));
-        &mut self.0
+        self.bytes.resize(end, 0);
+        self.bytes.reserve(bytes.saturating_sub(end));
+        &mut self.bytes
     }
 
     /// Moves the sealed batch to `out`, whose content is lost and whose memory this buffer goes on with; a batch that
     /// takes little of its memory is copied instead, because it may be kept for long.
     pub(super) fn hand_over(&mut self, out: &mut AlignedVec<16>) {
-        if 2 * self.0.len() >= self.0.capacity() {
-            std::mem::swap(&mut self.0, out);
+        if 2 * self.bytes.len() >= self.bytes.capacity() {
+            std::mem::swap(&mut self.bytes, out);
         } else {
             out.clear();
-            out.extend_from_slice(&self.0);
+            out.extend_from_slice(&self.bytes);
         }
     }
 }
