@@ -7,7 +7,7 @@ use corelog_shard::{
     Access, Actions, ConnId, Event, Limits, Principal, Reply, Request, Response, Shard, ShardConfig,
     StartError, Starting, Taken,
 };
-use corelog_storage::{DiskOp, LogConfig, Memory};
+use corelog_storage::{DiskOp, LogConfig, Memory, plain_copy};
 
 use crate::clock::SimClock;
 use crate::disk::SimDisk;
@@ -270,7 +270,7 @@ fn bytes_of(node: &Node, slice: Slice) -> Vec<u8> {
 fn memory(log: &LogConfig) -> Memory {
     let block = |id: u32| Block::heap(BlockId(id), 2 * log.max_frame_bytes());
     let page = Block::heap(BlockId(11), 4096);
-    Memory { window: (0..8).map(block).collect(), cold: (8..11).map(block).collect(), page }
+    Memory { window: (0..8).map(block).collect(), cold: (8..11).map(block).collect(), page, copy: plain_copy }
 }
 
 /// What an operation does, where in its file, and to how many bytes.

@@ -1,15 +1,14 @@
 //! Which partition a record goes to, and its dense number there.
 //!
-//! Producers share the partitions out among themselves: with at least as many partitions as producers each
-//! partition has one producer, otherwise each producer has one partition. A producer with several stays on one
-//! for a *run* of records, about a batch, and then takes the next, in turn. A **stream** is one producer on one
-//! partition; its records are numbered densely, which is what order is checked against.
+//! Every producer writes to every partition, as the producers of applications do. It stays on one partition for a *run*
+//! of records, about a batch, and then takes the next, in turn; producers begin on different ones. A **stream** is one
+//! producer on one partition; its records are numbered densely, which is what order is checked against.
 //!
 //! **Invariant:** `partition`, `dense` and `count` agree for every number (property tested).
 
 use crate::payload::Identity;
 
-/// Shares partitions out among producers.
+/// Spreads the records of producers over partitions.
 #[derive(Clone, Copy, Debug)]
 pub struct Assignment {
     producers: u32,
@@ -45,46 +44,25 @@ impl Assignment {
 
     /// The partition that this record goes to.
     pub const fn partition(&self, id: Identity) -> u32 {
-        let width = self.width(id.producer);
-        if width == 1 {
-            return id.producer % self.partitions;
-        }
-        let turn = ((id.number >> self.run_shift) % width) as u32;
-        id.producer + turn * self.producers
+        let run = id.number >> self.run_shift;
+        ((id.producer as u64 + run) % self.partitions as u64) as u32
     }
 
     /// The number of this record within its stream.
     pub const fn dense(&self, id: Identity) -> u64 {
-        let width = self.width(id.producer);
-        if width == 1 {
-            return id.number;
-        }
         let run = id.number >> self.run_shift;
-        ((run / width) << self.run_shift) + (id.number & (self.run_records() - 1))
+        ((run / self.partitions as u64) << self.run_shift) + (id.number & (self.run_records() - 1))
     }
 
     /// How many of the first `sent` records of `producer` went to `partition`.
     pub const fn count(&self, producer: u32, partition: u32, sent: u64) -> u64 {
-        let width = self.width(producer);
-        if width == 1 {
-            return if producer % self.partitions == partition { sent } else { 0 };
-        }
-        if partition % self.producers != producer {
-            return 0;
-        }
-        let turn = (partition / self.producers) as u64;
+        let width = self.partitions as u64;
+        // Of the first `width` runs, the one that went there.
+        let turn = (partition as u64 + width - producer as u64 % width) % width;
         let runs = sent >> self.run_shift;
         let whole = runs / width + (turn < runs % width) as u64;
         let begun = if runs % width == turn { sent & (self.run_records() - 1) } else { 0 };
         (whole << self.run_shift) + begun
-    }
-
-    /// Number of partitions of a producer.
-    const fn width(&self, producer: u32) -> u64 {
-        if self.partitions <= self.producers {
-            return 1;
-        }
-        (self.partitions - producer).div_ceil(self.producers) as u64
     }
 }
 
@@ -118,7 +96,7 @@ mod tests {
                 }
             }
             if sent >= u64::from(partitions) * assignment.run_records() {
-                prop_assert_eq!(used.len() as u32, partitions.min(partitions.max(producers)), "no partition idles");
+                prop_assert_eq!(used.len() as u32, partitions, "no partition idles");
             }
         }
     }

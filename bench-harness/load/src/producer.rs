@@ -60,14 +60,10 @@ impl LoadProducer {
         let assignment = shared.assignment;
         let burst = (BURST_BYTES / shared.payload.mean_bytes()).max(1) as u64;
         let mut lanes = Vec::new();
-        // The first runs of a producer visit its partitions in order.
-        for turn in 0.. {
-            let partition =
-                assignment.partition(Identity { producer: index, number: turn * assignment.run_records() });
-            if turn > 0 && partition == assignment.partition(Identity { producer: index, number: 0 }) {
-                break;
-            }
-            let lane = producer.lane(topic, partition)?;
+        // The first runs of a producer visit the partitions in the order in which it takes them.
+        for run in 0..u64::from(assignment.partitions()) {
+            let first = Identity { producer: index, number: run * assignment.run_records() };
+            let lane = producer.lane(topic, assignment.partition(first))?;
             lanes.push(OwnLane { lane, unacknowledged: VecDeque::new() });
         }
         Ok(Self { index, shared, producer, lanes, next: 0, burst, acks: Vec::new() })

@@ -14,7 +14,9 @@ use corelog_model::{GroupId, Slice};
 use crate::arena::BlockIndex;
 use crate::error::Full;
 use crate::extent::Claim;
-use crate::frame::{ENTRY_HEADER_BYTES, EntryHeader, EntryKind, FRAME_HEADER_BYTES, chain};
+use crate::frame::{
+    ENTRY_COVERS_BYTES, ENTRY_HEADER_BYTES, EntryHeader, EntryKind, FRAME_HEADER_BYTES, chain,
+};
 use crate::groups::GroupSlot;
 use crate::log::Log;
 use crate::window::Placed;
@@ -205,8 +207,8 @@ impl Log {
         let at = self.place_entry(batch.len());
         let frame = *self.queue.frames.back().expect("a frame is open");
         let payload = (frame.offset + at) as usize + ENTRY_HEADER_BYTES;
+        self.arena.write(frame.block, payload, batch, ENTRY_COVERS_BYTES);
         let bytes = &mut self.arena.bytes_mut(frame.block)[payload..payload + batch.len()];
-        bytes.copy_from_slice(batch);
         BatchHeader::patch(bytes, patch, topic, partition);
         let header = BatchHeader::parse(bytes).expect("the batch was checked");
         let slice = self.finish_entry(EntryKind::Batch, id, index, at, batch.len());
@@ -325,4 +327,4 @@ impl Log {
     }
 }
 
-const _: () = assert!(BATCH_HEADER_BYTES <= crate::frame::ENTRY_COVERS_BYTES);
+const _: () = assert!(BATCH_HEADER_BYTES <= ENTRY_COVERS_BYTES);

@@ -12,6 +12,8 @@ use std::collections::VecDeque;
 use corelog_model::limits::FRAME_ALIGN;
 use corelog_model::{Block, BlockId, Slice};
 
+use crate::config::Copier;
+
 /// Index of a window block in the arena, dense from 0.
 pub(crate) type BlockIndex = u32;
 
@@ -38,10 +40,11 @@ pub(crate) struct Arena {
     /// The oldest block had to go and was pinned.
     wanted: bool,
     block_bytes: u32,
+    copy: Copier,
 }
 
 impl Arena {
-    pub(crate) fn new(blocks: Vec<Block>) -> Self {
+    pub(crate) fn new(blocks: Vec<Block>, copy: Copier) -> Self {
         let first_id = blocks.iter().map(|block| block.id().0).min().unwrap_or(0);
         let last_id = blocks.iter().map(|block| block.id().0).max().unwrap_or(0);
         let mut by_id = vec![None; (last_id - first_id) as usize + 1];
@@ -61,6 +64,7 @@ impl Arena {
             first_id,
             wanted: false,
             block_bytes,
+            copy,
         }
     }
 
@@ -188,6 +192,16 @@ impl Arena {
         self.pieces[index as usize].block.bytes_mut()
     }
 
+    /// Copies `bytes` to a block; what of them is looked at again soon goes through the cache.
+    pub(crate) fn write(&mut self, index: BlockIndex, at: usize, bytes: &[u8], soon: usize) {
+        let copy = self.copy;
+        let (near, far) = bytes.split_at(soon.min(bytes.len()));
+        let place = &mut self.bytes_mut(index)[at..at + bytes.len()];
+        let (near_place, far_place) = place.split_at_mut(near.len());
+        near_place.copy_from_slice(near);
+        copy(far_place, far);
+    }
+
     /// Bytes of frames in the window, and slices pinned.
     pub(crate) fn usage(&self) -> (u64, u64) {
         let used = self.used.iter().map(|&index| u64::from(self.pieces[index as usize].cursor)).sum();
@@ -198,9 +212,10 @@ impl Arena {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::plain_copy;
 
     fn arena() -> Arena {
-        Arena::new((5..8).map(|id| Block::heap(BlockId(id), 8192)).collect())
+        Arena::new((5..8).map(|id| Block::heap(BlockId(id), 8192)).collect(), plain_copy)
     }
 
     #[test]

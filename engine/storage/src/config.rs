@@ -138,6 +138,17 @@ pub struct Memory {
     pub cold: Vec<Block>,
     /// The superblock is written from it; at least one copy of it, 4 KiB.
     pub page: Block,
+    /// How a batch gets into the window.
+    pub copy: Copier,
+}
+
+/// Copies bytes to as many bytes elsewhere. A window is larger than the caches, so whoever knows the machine may know
+/// a faster way than through them; [`plain_copy`] works everywhere.
+pub type Copier = fn(to: &mut [u8], from: &[u8]);
+
+/// A [`Copier`] that leaves it to the compiler.
+pub fn plain_copy(to: &mut [u8], from: &[u8]) {
+    to.copy_from_slice(from);
 }
 
 /// What may change at run time.

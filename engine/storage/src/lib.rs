@@ -56,7 +56,8 @@ pub use append::Appended;
 pub use checkpoint::{CheckpointKind, Parts};
 
 pub use config::{
-    ConfigError, DurableMethod, FRAMES_IN_FLIGHT_MAX, LogConfig, Memory, Preparation, Settings,
+    ConfigError, Copier, DurableMethod, FRAMES_IN_FLIGHT_MAX, LogConfig, Memory, Preparation, Settings,
+    plain_copy,
 };
 pub use error::{Full, OpenError};
 pub use frame::{

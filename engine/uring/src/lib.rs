@@ -9,6 +9,7 @@ pub mod affinity;
 pub mod arena;
 pub mod baseline;
 pub mod clock;
+pub mod copy;
 pub mod file;
 mod frames;
 pub mod host;

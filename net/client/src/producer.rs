@@ -374,7 +374,7 @@ impl Fill<'_> {
     ) -> Result<Pushed, TrySendError> {
         let clock = self.clock;
         let taken =
-            self.core.push_with(self.lane, record, value_bytes, write, || clock.now_us(), self.effects)?;
+            self.core.push_with(self.lane, &record, value_bytes, write, || clock.now_us(), self.effects)?;
         Ok(Pushed { batch: taken.batch, index: taken.index })
     }
 }

@@ -113,7 +113,7 @@ impl Plan {
         let mut blocks = |pool: Pool| map_pool(&mut arena, pool, &mut regions);
         let (window, cold) = (blocks(self.first_window())?, blocks(self.cold)?);
         let page = blocks(self.page)?.pop().expect("a pool of one block has one");
-        let log = corelog_storage::Memory { window, cold, page };
+        let log = corelog_storage::Memory { window, cold, page, copy: corelog_uring::copy::past_cache };
         let core = Memory {
             connections: blocks(self.connections)?,
             medium: blocks(self.medium)?,

@@ -120,11 +120,11 @@ impl BatchBuilder {
     #[inline]
     pub fn push_with(
         &mut self,
-        record: RecordRef<'_>,
+        record: &RecordRef<'_>,
         value_bytes: usize,
         write: impl FnOnce(&mut [u8]),
     ) -> Result<(), Full> {
-        self.take(&record, Some(value_bytes), write)
+        self.take(record, Some(value_bytes), write)
     }
 
     #[inline]
@@ -311,7 +311,7 @@ mod tests {
             let mut last = 0;
             while builder.record_count() < most {
                 let write = |place: &mut [u8]| last = place.as_ptr().addr();
-                if builder.push_with(RecordRef::default(), 1_000, write).is_err() {
+                if builder.push_with(&RecordRef::default(), 1_000, write).is_err() {
                     break;
                 }
             }

@@ -53,7 +53,7 @@ impl Opening {
             seed: self.seed,
             term,
             target: config.frame_target_bytes,
-            arena: Arena::new(std::mem::take(&mut self.window)),
+            arena: Arena::new(std::mem::take(&mut self.window), self.copy),
             window: Window::new(config.entries_in_window),
             groups: applied.groups,
             queue: Queue::new(self.last_sequence + 1),

@@ -23,7 +23,7 @@ use corelog_model::time::Now;
 use corelog_model::{Block, GroupId, Slice, Term};
 
 use crate::checkpoint::CheckpointKind;
-use crate::config::{ConfigError, LogConfig, Memory};
+use crate::config::{ConfigError, Copier, LogConfig, Memory};
 use crate::error::OpenError;
 use crate::frame::{EntryHeader, FrameSeed};
 use crate::log::Log;
@@ -129,6 +129,7 @@ pub struct Opening {
     checked: Result<(), ConfigError>,
     seed: FrameSeed,
     window: Vec<Block>,
+    copy: Copier,
     /// Blocks for reads that are not away, and how many there are in all.
     pool: Vec<Block>,
     blocks: usize,
@@ -165,6 +166,7 @@ impl Opening {
         let mut opening = Self {
             seed,
             window: memory.window,
+            copy: memory.copy,
             blocks: memory.cold.len(),
             pool: memory.cold,
             page: Some(memory.page),

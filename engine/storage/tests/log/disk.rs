@@ -11,7 +11,7 @@ use corelog_model::time::Now;
 use corelog_model::{Block, BlockId, GroupId, LogId, ProducerId, Slice, TopicId};
 use corelog_storage::{
     DiskCompletion, DiskError, DiskOp, DurableMethod, FileName, GroupSlot, Listing, Log, LogConfig, Memory,
-    OpenError, Opening, Parts, Preparation, Read, ReadRequest, Replayed,
+    OpenError, Opening, Parts, Preparation, Read, ReadRequest, Replayed, plain_copy,
 };
 
 pub(crate) const SECTOR: usize = 512;
@@ -205,7 +205,7 @@ pub(crate) fn config() -> LogConfig {
 pub(crate) fn memory() -> Memory {
     let blocks = |ids: std::ops::Range<u32>, bytes| ids.map(|id| Block::heap(BlockId(id), bytes)).collect();
     let page = Block::heap(BlockId(30), 4096);
-    Memory { window: blocks(10..14, 64 << 10), cold: blocks(20..23, 32 << 10), page }
+    Memory { window: blocks(10..14, 64 << 10), cold: blocks(20..23, 32 << 10), page, copy: plain_copy }
 }
 
 /// What an opening told its owner.

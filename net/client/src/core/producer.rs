@@ -227,13 +227,13 @@ impl Producer {
     pub(crate) fn push_with(
         &mut self,
         at: usize,
-        record: RecordRef<'_>,
+        record: &RecordRef<'_>,
         value_bytes: usize,
         mut write: impl FnMut(&mut [u8]),
         now_us: impl Fn() -> u64,
         effects: &mut Effects,
     ) -> Result<Taken<'_>, TrySendError> {
-        let weight = weight(&RecordRef { value: None, ..record }) + value_bytes;
+        let weight = weight_with(record, value_bytes);
         let push = |builder: &mut BatchBuilder| builder.push_with(record, value_bytes, &mut write);
         self.take(at, weight, push, now_us, effects)
     }
@@ -771,8 +771,13 @@ impl Producer {
 
 /// What a record takes of the buffer, in bytes.
 fn weight(record: &RecordRef<'_>) -> usize {
+    weight_with(record, record.value.map_or(0, <[u8]>::len))
+}
+
+/// The same with a value of so many bytes.
+fn weight_with(record: &RecordRef<'_>, value_bytes: usize) -> usize {
     let headers: usize = record.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-    record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len) + headers + RECORD_OVERHEAD_BYTES
+    record.key.map_or(0, <[u8]>::len) + value_bytes + headers + RECORD_OVERHEAD_BYTES
 }
 
 /// What records take of the buffer together, without the overhead of one, which `wait` adds.
