@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use core_affinity::CoreId;
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_setaffinity, sched_yield};
 
 /// The cores this process may use, ascending. Read once, because a pinned thread sees only its own core: the
 /// first call belongs at the start of the program.
@@ -31,6 +31,11 @@ pub fn unpin() {
     }
     // Refused, it stays where it is, which is only slower.
     let _ = sched_setaffinity(None, &all);
+}
+
+/// Lets another thread that waits for this core run first.
+pub fn give_way() {
+    sched_yield();
 }
 
 #[cfg(test)]

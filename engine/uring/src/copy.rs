@@ -29,31 +29,22 @@ mod x86 {
 
     /// Bytes of a line, and of a vector.
     const LINE: usize = 64;
-    /// Lines a step: loads that wait for one another's latency least.
-    const STEP: usize = 4 * LINE;
 
     #[target_feature(enable = "avx512f")]
     #[expect(unsafe_code, reason = "non-temporal stores take addresses")]
     pub(super) fn stream(to: &mut [u8], from: &[u8]) {
         let head = to.as_ptr().align_offset(LINE).min(to.len());
-        let lines = (to.len() - head) / STEP * STEP;
+        let lines = (to.len() - head) / LINE * LINE;
         let (head_to, to) = to.split_at_mut(head);
         let (head_from, from) = from.split_at(head);
         head_to.copy_from_slice(head_from);
         let (lines_to, tail_to) = to.split_at_mut(lines);
         let (lines_from, tail_from) = from.split_at(lines);
-        for (to, from) in lines_to.chunks_exact_mut(STEP).zip(lines_from.chunks_exact(STEP)) {
-            let (to, from) = (to.as_mut_ptr().cast(), from.as_ptr().cast());
-            // SAFETY: both chunks are STEP bytes long, which is four vectors; `to` starts on a line, as it lies whole
-            // lines behind one, and a load needs no alignment.
-            unsafe {
-                let (a, b) = (_mm512_loadu_si512(from), _mm512_loadu_si512(from.add(1)));
-                let (c, d) = (_mm512_loadu_si512(from.add(2)), _mm512_loadu_si512(from.add(3)));
-                _mm512_stream_si512(to, a);
-                _mm512_stream_si512(to.add(1), b);
-                _mm512_stream_si512(to.add(2), c);
-                _mm512_stream_si512(to.add(3), d);
-            }
+        for (to, from) in lines_to.chunks_exact_mut(LINE).zip(lines_from.chunks_exact(LINE)) {
+            // SAFETY: a chunk is as long as a vector, and a load needs no alignment.
+            let line = unsafe { _mm512_loadu_si512(from.as_ptr().cast()) };
+            // SAFETY: a chunk is as long as a vector, and this one starts on a line: it lies whole lines behind one.
+            unsafe { _mm512_stream_si512(to.as_mut_ptr().cast(), line) };
         }
         tail_to.copy_from_slice(tail_from);
         // Such stores are not ordered with later ones: without this the kernel's thread that writes the frame might

@@ -9,7 +9,7 @@ use corelog_model::time::Now;
 use corelog_uring::clock;
 use corelog_uring::host::{BackgroundDone, Host};
 use corelog_uring::ring::{Registration, Ring, RingError};
-use corelog_uring::{Completion, status};
+use corelog_uring::{Completion, affinity, status};
 
 use crate::config::Mode;
 use crate::core::{Core, Opening, Output, Turn};
@@ -22,6 +22,9 @@ use crate::stop::{Stop, Wanted};
 
 /// How long a stopping broker waits for peers to take their replies, in microseconds.
 const FAREWELL_US: u64 = 1_000_000;
+/// `adaptive` spins for so long, in microseconds, while the disk has something of ours: a durable write of a disk that
+/// is worth waiting for takes less, and falling asleep just before it ends costs as much as it does.
+const COMMIT_SPIN_US: u64 = 400;
 /// The longest sleep: a reactor that is told nothing looks up once in a while.
 const LONGEST_PARK: Duration = Duration::from_secs(1);
 
@@ -158,13 +161,14 @@ impl Reactor {
             if worked {
                 worked_us = now.mono_us;
             }
-            let spins = match self.manners.mode {
-                Mode::Poll => true,
-                Mode::Adaptive => now.mono_us - worked_us < self.manners.spin_us,
-                Mode::Park => false,
-            };
+            let spins = self.spins(now.mono_us - worked_us);
             if self.shell.host.need_yield() {
                 self.shell.host.yield_now().await;
+                now = clock::now();
+            } else if !worked && !self.again && spins && !self.core.is_settled() {
+                // What makes a write durable ends in a thread of the kernel, on the core the disk's interrupt goes to,
+                // most likely this one. A thread that spins is not preempted for it before its slice is over.
+                affinity::give_way();
                 now = clock::now();
             } else if worked || spins || self.again {
                 std::hint::spin_loop();
@@ -172,6 +176,16 @@ impl Reactor {
                 self.sleep(now).await?;
                 now = clock::now();
             }
+        }
+    }
+
+    /// Whether to look again rather than sleep, so long after there was something to do.
+    fn spins(&self, idle_us: u64) -> bool {
+        match self.manners.mode {
+            Mode::Poll => true,
+            Mode::Adaptive if self.core.is_settled() => idle_us < self.manners.spin_us,
+            Mode::Adaptive => idle_us < self.manners.spin_us.max(COMMIT_SPIN_US),
+            Mode::Park => false,
         }
     }
 
