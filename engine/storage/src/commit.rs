@@ -266,7 +266,7 @@ impl Log {
             Some(Purpose::Zero { extent }) => self.on_zeroed(extent, completion.result),
             Some(Purpose::Superblock { copy }) => self.superblock.on_written(copy, completion.result.is_ok()),
             // Not of this log's making; whoever sent it, the log's state does not depend on it.
-            Some(Purpose::OpeningRead { .. }) | None => {}
+            Some(Purpose::OpeningRead { .. } | Purpose::OpeningSync { .. }) | None => {}
         }
     }
 

@@ -1,7 +1,7 @@
 //! What a log is told once, and the few values that may change while it runs.
 
 use corelog_model::limits::{
-    FRAME_ALIGN, FRAME_TARGET_BYTES, MAX_BATCH_BYTES_DEFAULT, MAX_BATCH_BYTES_LIMIT,
+    BATCH_ALIGN, FRAME_ALIGN, FRAME_TARGET_BYTES, MAX_BATCH_BYTES_DEFAULT, MAX_BATCH_BYTES_LIMIT,
 };
 use corelog_model::{Block, LogId};
 
@@ -94,7 +94,8 @@ impl LogConfig {
     /// Says which value cannot work, and with which memory.
     pub fn check(&self, memory: &Memory) -> Result<(), ConfigError> {
         let max_frame = self.max_frame_bytes();
-        if self.max_batch_bytes as usize > MAX_BATCH_BYTES_LIMIT || self.max_batch_bytes < 128 {
+        let batch = self.max_batch_bytes as usize;
+        if !(128..=MAX_BATCH_BYTES_LIMIT).contains(&batch) || !batch.is_multiple_of(BATCH_ALIGN) {
             return Err(ConfigError::MaxBatchBytes);
         }
         if (self.frame_target_bytes as usize) < FRAME_ALIGN || self.frame_target_bytes > 16 << 20 {
@@ -165,7 +166,7 @@ pub struct Settings {
 /// A value that cannot work: the name says which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConfigError {
-    /// Outside 128 bytes to the limit.
+    /// Outside 128 bytes to the limit, or not a multiple of 16.
     MaxBatchBytes,
     /// Outside 4 KiB to 16 MiB.
     FrameTargetBytes,

@@ -241,6 +241,7 @@ pub(crate) enum Purpose {
     Zero { extent: u32 },
     Superblock { copy: u8 },
     OpeningRead { ticket: u64 },
+    OpeningSync { extent: u32 },
 }
 
 const PURPOSE_SHIFT: u32 = 56;
@@ -256,6 +257,7 @@ impl Purpose {
             Self::Zero { extent } => (5, u64::from(extent)),
             Self::Superblock { copy } => (6, u64::from(copy)),
             Self::OpeningRead { ticket } => (7, ticket),
+            Self::OpeningSync { extent } => (8, u64::from(extent)),
         };
         assert!(value <= VALUE_MASK, "56 bits name every frame a log will ever have");
         OpId(kind << PURPOSE_SHIFT | value)
@@ -272,6 +274,7 @@ impl Purpose {
             5 => Self::Zero { extent: narrow()? },
             6 => Self::Superblock { copy: u8::try_from(value).ok()? },
             7 => Self::OpeningRead { ticket: value },
+            8 => Self::OpeningSync { extent: narrow()? },
             _ => return None,
         })
     }

@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use corelog_model::limits::{FRAME_ALIGN, MAX_BATCH_BYTES_LIMIT};
+use corelog_model::limits::{BATCH_ALIGN, FRAME_ALIGN, MAX_BATCH_BYTES_LIMIT};
 use corelog_wire::frame::{FRAME_OVERHEAD_BYTES, MAX_FRAME_BYTES};
 
 mod value;
@@ -541,6 +541,9 @@ impl LimitsSection {
             "max_batch_bytes" => {
                 let limit = MAX_BATCH_BYTES_LIMIT as u64;
                 self.max_batch_bytes = within(bytes(text)?, 4 << 10, limit, "4 KiB to 16 MiB")?;
+                if !self.max_batch_bytes.is_multiple_of(BATCH_ALIGN as u64) {
+                    return Err(Bad::Value("a multiple of 16 bytes"));
+                }
             }
             "max_frame_bytes" => {
                 let limit = MAX_FRAME_BYTES as u64;

@@ -13,11 +13,39 @@ use crate::error::OpenError;
 use crate::extent::{GENERATIONS_SKIPPED, RESERVE, Spare};
 use crate::frame::FLAG_START;
 use crate::log::Log;
-use crate::op::{DiskCompletion, DiskOp, FileName};
+use crate::op::{DiskCompletion, DiskOp, FileName, Purpose};
 use crate::superblock::SuperblockWriter;
 use crate::window::Window;
 
 impl Opening {
+    /// Flushes every extent that was scanned. A process that was killed, with the power on, leaves frames that were
+    /// written and not flushed: they were read from a cache, and from here on they count as durable.
+    pub(super) fn settle(&mut self, out: &mut Vec<DiskOp>) -> Result<(), OpenError> {
+        if self.planned.is_empty() {
+            return self.begin(out);
+        }
+        self.stage = Stage::Settling { outstanding: self.planned.len() };
+        out.extend(self.planned.iter().map(|planned| {
+            let extent = planned.extent;
+            DiskOp::Sync { id: Purpose::OpeningSync { extent }.id(), file: FileName::Extent(extent) }
+        }));
+        Ok(())
+    }
+
+    /// Takes the end of a flush; the last one lets the log begin.
+    pub(super) fn on_settled(
+        &mut self,
+        completion: DiskCompletion,
+        out: &mut Vec<DiskOp>,
+    ) -> Result<(), OpenError> {
+        let Some(Purpose::OpeningSync { extent }) = Purpose::of(completion.id) else { return Ok(()) };
+        let Stage::Settling { outstanding } = &mut self.stage else { return Ok(()) };
+        let file = FileName::Extent(extent);
+        completion.result.map_err(|error| OpenError::Disk { file, position: 0, error })?;
+        *outstanding -= 1;
+        if *outstanding == 0 { self.begin(out) } else { Ok(()) }
+    }
+
     /// Everything is known: builds the log and appends the first frame of the new term.
     pub(super) fn begin(&mut self, out: &mut Vec<DiskOp>) -> Result<(), OpenError> {
         let config = self.config.clone();

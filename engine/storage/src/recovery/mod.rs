@@ -113,6 +113,10 @@ enum Stage {
     },
     /// All is known; reads that are no longer needed bring their blocks back.
     Draining,
+    /// Making durable what was found: so many flushes are on their way.
+    Settling {
+        outstanding: usize,
+    },
     Starting {
         log: Box<Log>,
         first: u64,
@@ -245,6 +249,7 @@ impl Opening {
                 })?;
                 self.advance(replay, out).map(|()| None)
             }
+            Stage::Settling { .. } => self.on_settled(completion, out).map(|()| None),
             Stage::Starting { .. } => self.on_started(completion, out),
         }
     }
@@ -273,7 +278,7 @@ impl Opening {
         match self.stage {
             Stage::Checkpoint { .. } => self.advance_checkpoint(replay, out),
             Stage::Scan { .. } => self.advance_scan(replay, out),
-            Stage::Draining if self.pool.len() == self.blocks => self.begin(out),
+            Stage::Draining if self.pool.len() == self.blocks => self.settle(out),
             _ => Ok(()),
         }
     }

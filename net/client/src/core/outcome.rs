@@ -36,20 +36,18 @@ impl Outcome {
             return Poll::Ready(answer);
         }
         let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
-        match seat.0 {
-            Some(at) => wakers[at] = Some(cx.waker().clone()),
-            None => {
-                let free = wakers.iter().position(Option::is_none);
-                let at = free.unwrap_or_else(|| {
-                    wakers.push(None);
-                    wakers.len() - 1
-                });
-                wakers[at] = Some(cx.waker().clone());
-                seat.0 = Some(at);
-            }
+        // Settled between the first look and the lock: nobody would wake this task, and the seats are gone.
+        if let Some(answer) = self.get() {
+            return Poll::Ready(answer);
         }
-        // Settled between the first look and the lock: nobody would wake this task.
-        self.get().map_or(Poll::Pending, Poll::Ready)
+        let at = *seat.0.get_or_insert_with(|| {
+            wakers.iter().position(Option::is_none).unwrap_or_else(|| {
+                wakers.push(None);
+                wakers.len() - 1
+            })
+        });
+        wakers[at] = Some(cx.waker().clone());
+        Poll::Pending
     }
 
     /// The receipt is gone: its task must not be kept alive by its waker.

@@ -334,14 +334,12 @@ impl Producer {
         lane.identity.or(self.identity.filter(|identity| lane.worn != Some(*identity)))
     }
 
-    /// Puts the lane on its link's list if it belongs there.
+    /// Puts the lane on its link's lists where it belongs: of those that send, of those whose partition is to be opened.
     fn enlist(&mut self, at: usize) {
-        if !self.lanes[at].has_waiting() {
-            return;
-        }
-        if self.may_send(at) {
-            let lane = &mut self.lanes[at];
-            let link = &mut self.links[lane.link];
+        let sends = self.lanes[at].has_waiting() && self.may_send(at);
+        let lane = &mut self.lanes[at];
+        let link = &mut self.links[lane.link];
+        if sends {
             link.kick = true;
             if !lane.in_ready {
                 lane.in_ready = true;
@@ -349,11 +347,12 @@ impl Producer {
             }
             return;
         }
-        let lane = &mut self.lanes[at];
-        if lane.opened == Opened::No {
+        // An open batch is closed only once its partition is open.
+        let needed = lane.has_waiting() || lane.open.is_some();
+        if lane.opened == Opened::No && needed && !matches!(lane.flow, Flow::Paused { .. }) {
             lane.opened = Opened::Asked;
-            self.links[lane.link].unopened.push_back(at);
-            self.links[lane.link].kick = true;
+            link.unopened.push_back(at);
+            link.kick = true;
         }
     }
 

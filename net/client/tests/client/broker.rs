@@ -65,6 +65,8 @@ pub(crate) struct Store {
     pub(crate) fetch_refusals: VecDeque<(ErrorCode, [u64; 2])>,
     /// Answers to the next produce requests.
     pub(crate) produce_refusals: VecDeque<(ErrorCode, [u64; 2])>,
+    /// Answers to the next opens.
+    pub(crate) open_refusals: VecDeque<(ErrorCode, [u64; 2])>,
     /// The port of the core that serves all partitions, if not every one does.
     pub(crate) home: Option<u16>,
     /// Opens that were refused because another core serves the partition.
@@ -318,6 +320,10 @@ fn cold(shared: &Shared, request: Request<'_>, handles: &mut Handles, reply: imp
         Request::Open { .. } if store.home.is_some_and(|home| home != shared.port) => {
             store.astray += 1;
             reply(&refusal(ErrorCode::NotHere, [0, 0]));
+        }
+        Request::Open { .. } if !store.open_refusals.is_empty() => {
+            let (code, details) = store.open_refusals.pop_front().expect("there is one");
+            reply(&refusal(code, details));
         }
         Request::Open { handle, topic, partition } => {
             let durability = match store.log(topic, partition) {

@@ -99,6 +99,17 @@ async fn a_refusal_for_good_fails_its_batch_and_no_other() {
 }
 
 #[tokio::test]
+async fn a_partition_that_is_not_ready_at_once_gets_its_record_soon_after() {
+    let config = ProducerConfig { deadline: Duration::from_secs(20), ..small_batches() };
+    let (broker, _client, producer, topic) = setup(Faults::default(), 1, config).await;
+    broker.store().open_refusals.extend([(ErrorCode::NotReady, [0, 0]), (ErrorCode::TooMany, [0, 0])]);
+    // Nothing closes the batch but the producer itself: no flush, no second record.
+    let receipt = producer.send(&topic, Partition::Index(0), record(b"a")).await.unwrap();
+    receipt.await.unwrap();
+    assert_eq!(broker.values("t", 0), [b"a"]);
+}
+
+#[tokio::test]
 async fn silence_ends_with_the_deadline_and_the_doubt_is_said() {
     let config = ProducerConfig { deadline: Duration::from_millis(80), ..small_batches() };
     let (broker, _client, producer, topic) = setup(Faults::default(), 1, config).await;

@@ -54,6 +54,7 @@ fn whatever_is_not_understood_stops_the_start_and_is_named() {
         ("log.buffered=yes", &["log.buffered", "true or false"]),
         ("limits.connections=0", &["limits.connections", "1 to 8000"]),
         ("limits.max_batch_bytes=17 MiB", &["limits.max_batch_bytes", "4 KiB to 16 MiB"]),
+        ("limits.max_batch_bytes=1000001", &["limits.max_batch_bytes", "16 bytes"]),
         ("nonsense", &["nonsense", "section.key=value"]),
     ];
     for (flag, parts) in rows {
