@@ -317,15 +317,10 @@ fn cold(shared: &Shared, request: Request<'_>, handles: &mut Handles, reply: imp
             reply(&Response::TopicDeleted);
         }
         Request::Metadata { topic } => metadata(&store, store.home.unwrap_or(shared.port), topic, reply),
-        Request::Open { .. } if store.home.is_some_and(|home| home != shared.port) => {
-            store.astray += 1;
-            reply(&refusal(ErrorCode::NotHere, [0, 0]));
-        }
-        Request::Open { .. } if !store.open_refusals.is_empty() => {
-            let (code, details) = store.open_refusals.pop_front().expect("there is one");
-            reply(&refusal(code, details));
-        }
         Request::Open { handle, topic, partition } => {
+            if let Some((code, details)) = store.open_refusal(shared.port) {
+                return reply(&refusal(code, details));
+            }
             let durability = match store.log(topic, partition) {
                 Ok((_, durability)) => durability,
                 Err(code) => return reply(&refusal(code, [0, 0])),
@@ -381,6 +376,15 @@ fn metadata(store: &Store, port: u16, wanted: Option<&str>, reply: impl Fn(&Resp
 }
 
 impl Store {
+    /// Why the core at `port` does not open a partition now, if it does not.
+    fn open_refusal(&mut self, port: u16) -> Option<(ErrorCode, [u64; 2])> {
+        if self.home.is_some_and(|home| home != port) {
+            self.astray += 1;
+            return Some((ErrorCode::NotHere, [0, 0]));
+        }
+        self.open_refusals.pop_front()
+    }
+
     fn log(&mut self, topic: TopicId, partition: u32) -> Result<(&mut Log, Durability), ErrorCode> {
         let topic =
             self.topics.iter_mut().find(|known| known.id == topic).ok_or(ErrorCode::UnknownTopicId)?;

@@ -38,7 +38,7 @@ fn flags_win_over_variables_and_variables_over_the_file() {
 #[test]
 fn whatever_is_not_understood_stops_the_start_and_is_named() {
     // A flag, and what the message must name.
-    let rows: [(&str, &[&str]); 16] = [
+    let rows: [(&str, &[&str]); 17] = [
         ("server.color=blue", &["server.color", "does not exist"]),
         ("colour.server=blue", &["colour.server", "does not exist"]),
         ("probe.depth=4", &["probe.depth", "does not exist"]),

@@ -56,6 +56,14 @@ impl Ingest {
         shelf.waiting.pop_front()
     }
 
+    /// Who may try again although nothing came back just now, one of each size: those who were told before them
+    /// left without taking the block.
+    pub(crate) fn owed(&mut self) -> [Option<u32>; SIZES] {
+        self.shelves
+            .each_mut()
+            .map(|shelf| if shelf.free.is_empty() { None } else { shelf.waiting.pop_front() })
+    }
+
     /// The connection in `slot` is over.
     pub(crate) fn forget(&mut self, slot: u32) {
         for shelf in &mut self.shelves {
@@ -96,5 +104,18 @@ mod tests {
         assert_eq!(pool.give(large), None);
         assert!(!pool.has_waiting());
         assert_eq!(pool.free(), 2);
+    }
+
+    #[test]
+    fn a_block_that_the_one_who_was_told_does_not_take_goes_to_the_next() {
+        let mut pool = Ingest::new(vec![Block::heap(BlockId(0), 8192)], vec![Block::heap(BlockId(1), 16384)]);
+        let block = pool.take(1, 5000).expect("free");
+        assert!(pool.take(2, 5000).is_none() && pool.take(3, 5000).is_none());
+        assert_eq!(pool.owed(), [None, None], "nothing is free");
+        assert_eq!(pool.give(block), Some(2));
+        pool.forget(2);
+        assert_eq!(pool.owed(), [Some(3), None]);
+        assert!(pool.take(3, 5000).is_some());
+        assert_eq!(pool.owed(), [None, None]);
     }
 }

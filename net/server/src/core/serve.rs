@@ -88,6 +88,9 @@ impl Core {
             }
         }
         if self.ingest.has_waiting() {
+            for next in self.ingest.owed().into_iter().flatten() {
+                self.unpause(next, Pause::Memory);
+            }
             self.reclaim_idle_blocks(out);
         }
     }
