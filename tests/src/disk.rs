@@ -24,7 +24,7 @@ pub struct Faults {
     pub delay_us: u64,
     /// Commit writes and flushes that fail, in a million.
     pub write_errors: u64,
-    /// Cold reads that fail, in a million.
+    /// Reads that fail, in a million.
     pub read_errors: u64,
     /// Bytes that all files together may take.
     pub capacity: u64,
@@ -33,6 +33,13 @@ pub struct Faults {
 impl Default for Faults {
     fn default() -> Self {
         Self { delay_us: 300, write_errors: 0, read_errors: 0, capacity: u64::MAX }
+    }
+}
+
+impl Faults {
+    /// Whether operations may fail.
+    pub fn fail(&self) -> bool {
+        self.write_errors > 0 || self.read_errors > 0
     }
 }
 
@@ -281,6 +288,16 @@ impl SimDisk {
                     }
                 }
                 DiskOp::Sync { .. } | DiskOp::Read { .. } => {}
+            }
+        }
+    }
+
+    /// The process is killed and the power stays on: all that was complete is still seen, flushed or not, and what was
+    /// under way happens whole or not at all.
+    pub fn kill(&mut self, bytes: &dyn Fn(Slice) -> Vec<u8>) {
+        for Started { op, covers, .. } in std::mem::take(&mut self.started) {
+            if self.random.chance(50) {
+                self.perform(op, covers, bytes);
             }
         }
     }

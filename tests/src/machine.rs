@@ -16,6 +16,9 @@ use crate::trace::Trace;
 
 /// Turns after which something is said to wait for ever.
 pub const STUCK: u32 = 200_000;
+/// Blocks of the window that come after the start, and the first of their names.
+const LATER_BLOCKS: u32 = 3;
+const FIRST_LATER_BLOCK: u32 = 12;
 
 enum Node {
     Off,
@@ -43,6 +46,8 @@ pub struct Machine {
     pub actions: Actions,
     random: Random,
     node: Node,
+    /// Blocks of the window that came later.
+    grown: u32,
     holds: Vec<Hold>,
 }
 
@@ -58,6 +63,7 @@ impl Machine {
             actions: Actions::default(),
             random,
             node: Node::Off,
+            grown: 0,
             holds: Vec::new(),
         }
     }
@@ -75,6 +81,7 @@ impl Machine {
         let listing = self.disk.listing();
         self.trace.line(format_args!("start {:?}", listing.files));
         let memory = memory(&self.config.log);
+        self.grown = 0;
         let mut starting = Starting::new(self.config.clone(), memory, listing, self.clock.now());
         starting.start(&mut self.actions)?;
         self.node = Node::Starting(Box::new(starting));
@@ -99,10 +106,31 @@ impl Machine {
         self.trace.line(format_args!("crash"));
         let Self { disk, node, .. } = self;
         disk.crash(&|slice| bytes_of(node, slice));
+        self.off();
+        self.clock.restart(&mut self.random);
+    }
+
+    /// The process is killed: the disk keeps what it was given, flushed or not, and the clocks go on.
+    pub fn kill(&mut self) {
+        self.trace.line(format_args!("kill"));
+        let Self { disk, node, .. } = self;
+        disk.kill(&|slice| bytes_of(node, slice));
+        self.off();
+    }
+
+    fn off(&mut self) {
         self.node = Node::Off;
         self.actions.clear();
         self.holds.clear();
-        self.clock.restart(&mut self.random);
+    }
+
+    /// The rest of the live window's memory comes, a block at a time.
+    pub fn grow(&mut self) {
+        if self.shard().is_some() && self.grown < LATER_BLOCKS {
+            let block = Block::heap(BlockId(FIRST_LATER_BLOCK + self.grown), block_bytes(&self.config.log));
+            self.grown += 1;
+            self.event(Event::Memory(vec![block]));
+        }
     }
 
     /// Something happens to the running shard.
@@ -267,10 +295,15 @@ fn bytes_of(node: &Node, slice: Slice) -> Vec<u8> {
     }
 }
 
+/// What a shard starts with; the rest of its window comes later.
 fn memory(log: &LogConfig) -> Memory {
-    let block = |id: u32| Block::heap(BlockId(id), 2 * log.max_frame_bytes());
+    let block = |id: u32| Block::heap(BlockId(id), block_bytes(log));
     let page = Block::heap(BlockId(11), 4096);
-    Memory { window: (0..8).map(block).collect(), cold: (8..11).map(block).collect(), page, copy: plain_copy }
+    Memory { window: (0..5).map(block).collect(), cold: (8..11).map(block).collect(), page, copy: plain_copy }
+}
+
+fn block_bytes(log: &LogConfig) -> usize {
+    2 * log.max_frame_bytes()
 }
 
 /// What an operation does, where in its file, and to how many bytes.

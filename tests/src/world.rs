@@ -107,6 +107,9 @@ impl World {
         if random.chance(20) {
             faults.write_errors = 3_000;
         }
+        if random.chance(20) {
+            faults.read_errors = 10_000;
+        }
         let config = log_config(&mut random);
         let disk = SimDisk::new(random.fork(), faults);
         let machine = Machine::new(config, disk, random.fork(), Trace::new(plan.keep_trace));
@@ -138,7 +141,10 @@ impl World {
     }
 
     fn crash(&mut self) {
-        self.machine.crash();
+        match self.random.chance(30) {
+            true => self.machine.kill(),
+            false => self.machine.crash(),
+        }
         for at in 0..self.seats.len() {
             self.disconnect(at);
         }
@@ -151,10 +157,8 @@ impl World {
         }
         match self.machine.turn() {
             Ok(()) => self.deliver(),
-            // A write that fails may fail the start, which is then repeated; nothing else may.
-            Err(error @ StartError::Log(OpenError::Disk { .. }))
-                if self.machine.disk.faults.write_errors > 0 =>
-            {
+            // An operation that fails may fail the start, which is then repeated; nothing else may.
+            Err(error @ StartError::Log(OpenError::Disk { .. })) if self.machine.disk.faults.fail() => {
                 self.machine.trace.line(format_args!("no start: {error}"));
                 self.crash();
                 self.start();
@@ -174,6 +178,9 @@ impl World {
             } else if self.random.chance(60) {
                 self.offer(at);
             }
+        }
+        if self.random.chance(1) {
+            self.machine.grow();
         }
         if self.random.chance(1) {
             let settings = Settings {
@@ -259,7 +266,7 @@ impl World {
 
     /// No more faults and no new records: everything must come to its end.
     fn calm(&mut self) {
-        self.machine.disk.faults.write_errors = 0;
+        (self.machine.disk.faults.write_errors, self.machine.disk.faults.read_errors) = (0, 0);
         self.start();
         for seat in &mut self.seats {
             if let Client::Producer(producer) = &mut seat.client {

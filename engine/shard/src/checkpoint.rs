@@ -398,7 +398,7 @@ mod tests {
         let (first, base_offset) = (n / 3, entry.cursors().log_end);
         let identity = Identity { producer: ProducerId(1 + u64::from(n % 3)), epoch: 0, first, last: first };
         let at = Remembered { first, last: first, base_offset, append_us: 5 + u64::from(n), frame: 0 };
-        state.producers.appended(group, entry.next_index, identity, at);
+        state.producers.appended(group, entry.next_index, identity, at, at.append_us);
         entry.appended(term, base_offset + 1, at.append_us);
     }
 

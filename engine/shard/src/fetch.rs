@@ -3,7 +3,7 @@
 //! Whatever a fetch waited for, it is then attempted anew from its offset: the log may have moved on meanwhile.
 
 use corelog_model::Now;
-use corelog_storage::{Read, ReadRequest, TimeFound};
+use corelog_storage::{Finished, Read, ReadRequest, TimeFound};
 
 use crate::event::{Actions, ConnId, Taken};
 use crate::partition::PartitionId;
@@ -50,17 +50,7 @@ impl Shard {
             Wanted::Time(time_us) => self.search(id, fetch.partition, time_us, out),
         };
         match outcome {
-            Outcome::Answer(response) => {
-                self.waits.take(id);
-                let asker = Asker { conn: fetch.conn, correlation: fetch.correlation };
-                match response {
-                    Response::Refused(refusal) => _ = self.refuse(asker, refusal, out),
-                    response => {
-                        self.counters.fetches += 1;
-                        asker.answer(response, out);
-                    }
-                }
-            }
+            Outcome::Answer(response) => self.end(id, response, out),
             Outcome::AwaitData(due_bytes) => {
                 let partition =
                     self.partitions.get_mut(fetch.partition).expect("the partition was just read");
@@ -73,6 +63,19 @@ impl Shard {
             }
         }
         true
+    }
+
+    /// Answers a fetch that waits for nothing.
+    fn end(&mut self, id: WaitId, response: Response, out: &mut Actions) {
+        let Fetch { conn, correlation, .. } = self.waits.take(id);
+        let asker = Asker { conn, correlation };
+        match response {
+            Response::Refused(refusal) => _ = self.refuse(asker, refusal, out),
+            response => {
+                self.counters.fetches += 1;
+                asker.answer(response, out);
+            }
+        }
     }
 
     fn read(&mut self, now: Now, id: WaitId, fetch: Fetch, out: &mut Actions) -> Outcome {
@@ -249,16 +252,17 @@ impl Shard {
 
     /// Fetches whose read is over, then those that waited for a free read, in their order.
     pub(crate) fn resume_reads(&mut self, now: Now, out: &mut Actions) {
-        let mut tokens = std::mem::take(&mut self.tokens);
-        self.log.finished(&mut tokens);
-        for token in tokens.drain(..) {
+        let mut finished = std::mem::take(&mut self.finished);
+        self.log.finished(&mut finished);
+        for Finished { token, failed } in finished.drain(..) {
             match self.waits.read_over(token) {
+                Some((id, true)) if failed => self.end(id, Response::Refused(Refusal::ReadFailed), out),
                 Some((id, true)) => _ = self.attempt(now, id, out),
                 Some((id, false)) => _ = self.waits.take(id),
                 None => {}
             }
         }
-        self.tokens = tokens;
+        self.finished = finished;
         while let Some(id) = self.waits.next_queued() {
             if !self.attempt(now, id, out) {
                 self.waits.keep_turn();

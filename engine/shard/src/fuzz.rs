@@ -181,7 +181,7 @@ mod tests {
                 let producer = ProducerId(1 + u64::from(n % 3));
                 let identity = Identity { producer, epoch: 0, first, last: first };
                 let at = Remembered { first, last: first, base_offset, append_us: 5, frame: 0 };
-                state.producers.appended(group, partition.next_index, identity, at);
+                state.producers.appended(group, partition.next_index, identity, at, at.append_us);
                 partition.appended(Term(1 + n / 4), base_offset + 1, at.append_us);
             }
             state.groups.insert(group, partition);

@@ -97,7 +97,7 @@ impl Shard {
         let identity = identity_of(&header);
         if !header.verify_body(batch) {
             if let Some(identity) = identity {
-                self.producers.refused(group, identity, now.wall_us);
+                self.producers.refused(group, identity, now);
             }
             return Err(Refusal::Corrupt(Part::Body).into());
         }
@@ -119,7 +119,7 @@ impl Shard {
         }
         self.room(now, batch.len())?;
         if let Some(identity) = identity {
-            self.producers.reserve(group, identity.producer, now.wall_us)?;
+            self.producers.reserve(group, identity.producer, now)?;
         }
         let at = self.append(now, id, &header, batch);
         progress.bytes += batch.len() as u64;
@@ -142,7 +142,8 @@ impl Shard {
         let last = identity_of(header).map_or(0, |identity| identity.last);
         let at = Remembered { first, last, base_offset, append_us, frame: appended.frame };
         if let Some(identity) = identity_of(header) {
-            self.producers.appended(partition.group, index, identity, at);
+            let time_us = self.producers.time_us(now);
+            self.producers.appended(partition.group, index, identity, at, time_us);
         }
         self.counters.batches += 1;
         self.counters.records += u64::from(header.record_count);

@@ -4,11 +4,13 @@
 //! flight. The state is rebuilt from batch headers and checkpoints; it never says more than the log does, because it
 //! changes only together with an append. Bounded per shard: the pair that was idle longest goes first, after
 //! [`ProducerLimits::expiry_us`] in any case, and not before [`ProducerLimits::keep_us`] (then new producers are
-//! refused): forgetting a live producer would let its retries in twice.
+//! refused): forgetting a live producer would let its retries in twice. So the wall clock, which somebody may set, only
+//! says what was idle before a start, and nothing is forgotten in the first [`ProducerLimits::keep_us`] after one;
+//! from then on idle time is counted by the monotonic clock.
 
 use std::collections::HashMap;
 
-use corelog_model::{GroupId, ProducerId};
+use corelog_model::{GroupId, Now, ProducerId};
 
 use crate::refusal::{Bounded, Refusal};
 
@@ -71,7 +73,7 @@ pub(crate) struct ProducerState {
     pub(crate) next_sequence: u32,
     /// Index of the group's entry that changed this state last: replay skips what is older.
     pub(crate) index: u64,
-    /// When that was, in microseconds since 1970.
+    /// When it was used last, by [`Producers::time_us`].
     pub(crate) last_us: u64,
     /// How many of `batches` are set, the newest last.
     pub(crate) count: u8,
@@ -92,6 +94,8 @@ struct Pair {
 #[derive(Debug)]
 pub(crate) struct Producers {
     limits: ProducerLimits,
+    /// When the shard started.
+    started: Now,
     by_key: HashMap<(GroupId, ProducerId), u32>,
     pairs: Vec<Pair>,
     free: Vec<u32>,
@@ -110,8 +114,34 @@ fn out_of_order(expected: u32, batch: Identity) -> Refusal {
 
 impl Producers {
     pub(crate) fn new(limits: ProducerLimits) -> Self {
-        let by_key = HashMap::new();
-        Self { limits, by_key, pairs: Vec::new(), free: Vec::new(), oldest: NONE, newest: NONE }
+        Self {
+            limits,
+            started: Now::default(),
+            by_key: HashMap::new(),
+            pairs: Vec::new(),
+            free: Vec::new(),
+            oldest: NONE,
+            newest: NONE,
+        }
+    }
+
+    /// The log has been replayed: what it says about times to come was written under a clock that was wrong.
+    pub(crate) fn started(&mut self, now: Now) {
+        self.started = now;
+        for pair in &mut self.pairs {
+            pair.state.last_us = pair.state.last_us.min(now.wall_us);
+        }
+    }
+
+    /// Microseconds since 1970 as the wall clock had them at the start, going on by the monotonic clock.
+    pub(crate) fn time_us(&self, now: Now) -> u64 {
+        self.started.wall_us + now.mono_us.saturating_sub(self.started.mono_us)
+    }
+
+    /// Whether a pair was idle for so long, and could have shown since the start that it is not.
+    fn is_idle(&self, pair: &Pair, idle_us: u64, now: Now) -> bool {
+        let running_us = now.mono_us.saturating_sub(self.started.mono_us);
+        running_us >= self.limits.keep_us && pair.state.last_us.saturating_add(idle_us) <= self.time_us(now)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -141,17 +171,12 @@ impl Producers {
     }
 
     /// Whether one more pair fits, if `key` is a new one; makes room when the longest idle pair may go.
-    pub(crate) fn reserve(
-        &mut self,
-        group: GroupId,
-        producer: ProducerId,
-        wall_us: u64,
-    ) -> Result<(), Refusal> {
+    pub(crate) fn reserve(&mut self, group: GroupId, producer: ProducerId, now: Now) -> Result<(), Refusal> {
         if self.by_key.contains_key(&(group, producer)) || self.len() < self.limits.pairs as usize {
             return Ok(());
         }
         match self.pairs.get(self.oldest as usize) {
-            Some(pair) if pair.state.last_us.saturating_add(self.limits.keep_us) <= wall_us => {
+            Some(pair) if self.is_idle(pair, self.limits.keep_us, now) => {
                 self.remove(self.oldest);
                 Ok(())
             }
@@ -161,8 +186,15 @@ impl Producers {
 
     /// The batch was appended as entry `index` of its group. Entries that the state already holds change nothing:
     /// that is how replay after a checkpoint works.
-    pub(crate) fn appended(&mut self, group: GroupId, index: u64, batch: Identity, at: Remembered) {
-        let slot = self.touch(group, batch.producer, at.append_us);
+    pub(crate) fn appended(
+        &mut self,
+        group: GroupId,
+        index: u64,
+        batch: Identity,
+        at: Remembered,
+        time_us: u64,
+    ) {
+        let slot = self.touch(group, batch.producer, time_us);
         let state = &mut self.pairs[slot as usize].state;
         if index <= state.index {
             return;
@@ -183,12 +215,12 @@ impl Producers {
 
     /// The first batch of a producer was refused: its later ones, already on their way, must not look like those
     /// of a producer that expired.
-    pub(crate) fn refused(&mut self, group: GroupId, batch: Identity, wall_us: u64) {
+    pub(crate) fn refused(&mut self, group: GroupId, batch: Identity, now: Now) {
         let known = self.by_key.contains_key(&(group, batch.producer));
-        if known || batch.first != 0 || self.reserve(group, batch.producer, wall_us).is_err() {
+        if known || batch.first != 0 || self.reserve(group, batch.producer, now).is_err() {
             return;
         }
-        let slot = self.touch(group, batch.producer, wall_us);
+        let slot = self.touch(group, batch.producer, self.time_us(now));
         self.pairs[slot as usize].state.epoch = batch.epoch;
     }
 
@@ -204,11 +236,10 @@ impl Producers {
     }
 
     /// Forgets the pairs that were idle too long.
-    pub(crate) fn expire(&mut self, wall_us: u64) {
-        while let Some(pair) = self.pairs.get(self.oldest as usize) {
-            if pair.state.last_us.saturating_add(self.limits.expiry_us) > wall_us {
-                return;
-            }
+    pub(crate) fn expire(&mut self, now: Now) {
+        while let Some(pair) = self.pairs.get(self.oldest as usize)
+            && self.is_idle(pair, self.limits.expiry_us, now)
+        {
             self.remove(self.oldest);
         }
     }
@@ -267,7 +298,7 @@ impl Producers {
     }
 
     /// Finds or adds the pair and makes it the newest.
-    fn touch(&mut self, group: GroupId, producer: ProducerId, wall_us: u64) -> u32 {
+    fn touch(&mut self, group: GroupId, producer: ProducerId, time_us: u64) -> u32 {
         let slot = match self.by_key.get(&(group, producer)) {
             Some(&slot) => {
                 self.unlink(slot);
@@ -277,8 +308,8 @@ impl Producers {
         };
         let newest = self.newest;
         let pair = &mut self.pairs[slot as usize];
-        // A wall clock that was set back must not make this pair look idle.
-        pair.state.last_us = pair.state.last_us.max(wall_us);
+        // Batches are replayed with the wall clock's times: one that was set back must not make this pair look idle.
+        pair.state.last_us = pair.state.last_us.max(time_us);
         pair.changed = true;
         (pair.older, pair.newer) = (newest, NONE);
         match newest {
@@ -358,6 +389,10 @@ mod tests {
         Identity { producer: ProducerId(producer), epoch, first, last: first + count - 1 }
     }
 
+    fn at(time_us: u64) -> Now {
+        Now { mono_us: time_us, wall_us: time_us }
+    }
+
     struct Log {
         producers: Producers,
         index: u64,
@@ -365,18 +400,19 @@ mod tests {
     }
 
     impl Log {
+        /// A start at time 0, after which nothing is kept for being restored.
         fn new() -> Self {
             Self { producers: Producers::new(LIMITS), index: 0, offset: 0 }
         }
 
-        fn offer(&mut self, batch: Identity, wall_us: u64) -> Result<Verdict, Refusal> {
+        fn offer(&mut self, batch: Identity, time_us: u64) -> Result<Verdict, Refusal> {
             let verdict = self.producers.judge(GROUP, batch)?;
             if verdict == Verdict::Fresh {
-                self.producers.reserve(GROUP, batch.producer, wall_us)?;
+                self.producers.reserve(GROUP, batch.producer, at(time_us))?;
                 self.index += 1;
                 let (first, last, base_offset) = (batch.first, batch.last, self.offset);
-                let at = Remembered { first, last, base_offset, append_us: wall_us, frame: 1 };
-                self.producers.appended(GROUP, self.index, batch, at);
+                let at = Remembered { first, last, base_offset, append_us: time_us, frame: 1 };
+                self.producers.appended(GROUP, self.index, batch, at, time_us);
                 self.offset += u64::from(batch.last - batch.first) + 1;
             }
             self.producers.check();
@@ -425,7 +461,7 @@ mod tests {
     #[test]
     fn a_refused_first_batch_does_not_make_its_followers_look_expired() {
         let mut log = Log::new();
-        log.producers.refused(GROUP, batch(1, 0, 0, 5), 1);
+        log.producers.refused(GROUP, batch(1, 0, 0, 5), at(1));
         assert_eq!(
             log.offer(batch(1, 0, 5, 5), 1),
             Err(Refusal::OutOfOrderSequence { expected: 0, actual: 5 })
@@ -460,6 +496,7 @@ mod tests {
             9,
             across,
             Remembered { first: across.first, last: 2, ..Remembered::default() },
+            2,
         );
         assert!(matches!(log.producers.judge(GROUP, across), Ok(Verdict::Duplicate(_))));
         assert_eq!(log.producers.judge(GROUP, batch(1, 0, 3, 2)), Ok(Verdict::Fresh));
@@ -483,12 +520,37 @@ mod tests {
         let mut log = Log::new();
         log.offer(batch(1, 0, 0, 1), 10).unwrap();
         log.offer(batch(2, 0, 0, 1), 500).unwrap();
-        log.producers.expire(1010);
+        log.producers.expire(at(1010));
         assert_eq!(log.offer(batch(1, 0, 1, 1), 1010), Err(Refusal::UnknownProducerId));
         assert!(log.offer(batch(2, 0, 1, 1), 1010).is_ok());
         log.producers.drop_group(GROUP);
         assert_eq!(log.producers.len(), 0);
         log.producers.check();
+    }
+
+    /// A live producer's retries must find its state, whatever somebody does to the wall clock, also between two runs.
+    #[test]
+    fn a_wall_clock_that_is_set_makes_nobody_look_idle() {
+        let mut log = Log::new();
+        log.offer(batch(1, 0, 0, 1), 10).unwrap();
+        let set = |mono_us, wall_us| Now { mono_us, wall_us };
+        log.producers.expire(set(500, 1_000_000));
+        assert!(matches!(log.offer(batch(1, 0, 0, 1), 500), Ok(Verdict::Duplicate(_))));
+
+        // A start under a clock that is far ahead of the one that wrote the log.
+        log.producers.started(set(0, 2_000_000));
+        log.producers.expire(set(LIMITS.keep_us - 1, 2_000_000));
+        assert!(matches!(log.offer(batch(1, 0, 0, 1), 500), Ok(Verdict::Duplicate(_))));
+        log.producers.expire(set(LIMITS.keep_us, 2_000_000));
+        assert_eq!(log.producers.len(), 0, "it had time to show itself");
+
+        // And under one that is far behind: its times to come do not keep a pair for ever.
+        log.offer(batch(2, 0, 0, 1), 2_000_000).unwrap();
+        log.producers.started(set(0, 1_000));
+        log.producers.expire(set(LIMITS.expiry_us - 1, 0));
+        assert_eq!(log.producers.len(), 1);
+        log.producers.expire(set(LIMITS.expiry_us, 0));
+        assert_eq!(log.producers.len(), 0);
     }
 
     #[test]
@@ -499,7 +561,7 @@ mod tests {
         let state = *log.producers.iter().next().unwrap();
         let mut restored = Producers::new(LIMITS);
         restored.restore(state);
-        restored.appended(GROUP, 1, batch(1, 0, 0, 5), Remembered::default());
+        restored.appended(GROUP, 1, batch(1, 0, 0, 5), Remembered::default(), 0);
         assert_eq!(*restored.iter().next().unwrap(), state);
     }
 }

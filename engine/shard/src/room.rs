@@ -27,24 +27,52 @@ impl From<Refusal> for NoRoom {
     }
 }
 
-/// Since when an extent is waited for, in monotonic microseconds.
+/// How long an extent has been waited for.
 #[derive(Debug, Default)]
-pub(crate) struct Patience(Option<u64>);
+pub(crate) enum Patience {
+    /// None is.
+    #[default]
+    Calm,
+    /// Until then, in monotonic microseconds.
+    Until(u64),
+    /// Too long.
+    Over,
+}
 
 impl Patience {
     fn judge(&mut self, now: Now, room: Result<(), Full>) -> Result<(), NoRoom> {
         if room != Err(Full::Extents) {
-            self.0 = None;
+            *self = Self::Calm;
         }
         match room {
             Ok(()) => Ok(()),
             Err(Full::Window) => Err(NoRoom::Wait),
             Err(Full::ReadOnly) => Err(NoRoom::Refused(Refusal::ReadOnly)),
             Err(Full::Extents) => {
-                let since_us = *self.0.get_or_insert(now.mono_us);
-                let patient = now.mono_us.saturating_sub(since_us) < EXTENT_PATIENCE_US;
-                Err(if patient { NoRoom::Wait } else { NoRoom::Refused(Refusal::StorageFull) })
+                if let Self::Calm = self {
+                    *self = Self::Until(now.mono_us + EXTENT_PATIENCE_US);
+                }
+                self.pass(now);
+                Err(match self {
+                    Self::Over => NoRoom::Refused(Refusal::StorageFull),
+                    _ => NoRoom::Wait,
+                })
             }
+        }
+    }
+
+    /// Time passes.
+    pub(crate) fn pass(&mut self, now: Now) {
+        if self.ends_us().is_some_and(|ends_us| ends_us <= now.mono_us) {
+            *self = Self::Over;
+        }
+    }
+
+    /// When it will be over: whoever waits is to be heard then, in monotonic microseconds.
+    pub(crate) const fn ends_us(&self) -> Option<u64> {
+        match self {
+            Self::Until(ends_us) => Some(*ends_us),
+            Self::Calm | Self::Over => None,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use corelog_model::{GroupId, Now, Slice, TopicId};
-use corelog_storage::{GroupSlot, Log, LogConfig};
+use corelog_storage::{Finished, GroupSlot, Log, LogConfig};
 
 use crate::authorise::{Access, Operation, Principal, Resource, authorise};
 use crate::change::Changes;
@@ -112,9 +112,9 @@ pub struct Shard {
     /// Partitions with waiting fetches that showed more data this turn.
     pub(crate) shown: Vec<PartitionId>,
     pub(crate) checkpoint: CheckpointBuffers,
-    /// Reused: log starts that recycling moved, tokens of reads that are over, bytes of control entries.
+    /// Reused: log starts that recycling moved, reads that are over, bytes of control entries.
     pub(crate) moved: Vec<(GroupSlot, u64)>,
-    pub(crate) tokens: Vec<u64>,
+    pub(crate) finished: Vec<Finished>,
     pub(crate) scratch: Vec<u8>,
 }
 
@@ -248,10 +248,16 @@ impl Shard {
         self.resume_reads(now, out);
         self.wake_shown(now, out);
         self.expire_waits(now, out);
-        self.producers.expire(now.wall_us);
+        self.producers.expire(now);
         self.write_checkpoint();
         self.log.cut(now, &mut out.disk);
-        self.log.wanted(&mut out.evict);
+        if self.log.is_read_only() {
+            // It may be so only since this cut, after which nothing may happen for long.
+            self.follow_log(out);
+        }
+        self.batch_patience.pass(now);
+        self.change_patience.pass(now);
+        self.log.wanted(now, self.waits.are_queued(), &mut out.evict);
     }
 
     /// What the log finished: frames that reached a level, records that were recycled, the loss of its disk.
@@ -289,7 +295,14 @@ impl Shard {
 
     /// When [`Self::turn`] is to be called although nothing happened, in monotonic microseconds.
     pub fn next_deadline(&self) -> Option<u64> {
-        [self.log.next_deadline(), self.waits.deadline_us()].into_iter().flatten().min()
+        let deadlines = [
+            self.log.next_deadline(),
+            self.log.next_wanted_us().filter(|_| self.waits.are_queued()),
+            self.waits.deadline_us(),
+            self.batch_patience.ends_us(),
+            self.change_patience.ends_us(),
+        ];
+        deadlines.into_iter().flatten().min()
     }
 
     /// The term it serves in.

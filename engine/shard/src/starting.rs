@@ -107,7 +107,7 @@ impl Starting {
         if let Some(error) = self.replay.error {
             return Err(error);
         }
-        Ok(log.map(|log| self.shard(log)))
+        Ok(log.map(|log| self.shard(log, now)))
     }
 
     /// The bytes of a frame that the start writes.
@@ -115,7 +115,7 @@ impl Starting {
         self.opening.bytes(slice)
     }
 
-    fn shard(&mut self, mut log: Log) -> Shard {
+    fn shard(&mut self, mut log: Log, now: Now) -> Shard {
         let config = self.config.clone();
         let limits = config.limits;
         let empty = State {
@@ -126,6 +126,7 @@ impl Starting {
         let mut state = std::mem::replace(&mut self.replay.state, empty);
         state.drop_closed(config.log.log);
         state.producers.trim();
+        state.producers.started(now);
         let State { metadata, groups: recovered, producers } = state;
         let mut partitions = Partitions::default();
         let mut groups = BTreeMap::new();
@@ -165,7 +166,7 @@ impl Starting {
             checkpoint: CheckpointBuffers::new(),
             shown: Vec::with_capacity(limits.pending as usize),
             moved: Vec::new(),
-            tokens: Vec::with_capacity(limits.waits as usize),
+            finished: Vec::with_capacity(limits.waits as usize),
             scratch: Vec::new(),
         };
         shard.check();
@@ -244,7 +245,7 @@ impl Replay {
                 append_us: header.append_timestamp_us,
                 frame: 0,
             };
-            self.state.producers.appended(entry.group, entry.index, identity, at);
+            self.state.producers.appended(entry.group, entry.index, identity, at, at.append_us);
         }
         if entry.index < partition.next_index {
             return Ok(());

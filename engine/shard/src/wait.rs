@@ -132,6 +132,11 @@ impl Waits {
         self.disk + u32::try_from(self.queue.len()).expect("waits are bounded")
     }
 
+    /// Whether fetches wait for a free read.
+    pub(crate) fn are_queued(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
     /// A place for a fetch, not waiting for anything yet: it is to be given to one of the `await_` functions or
     /// back to `take`.
     pub(crate) fn reserve(&mut self, fetch: Fetch) -> Result<WaitId, Refusal> {

@@ -3,11 +3,13 @@
 //! **Invariant:** a block that is away has no pins; a filled block's batches are consecutive, verified, and
 //! described by `first..next` offsets.
 
-use corelog_model::{Block, BlockId, Slice};
+use corelog_model::{Block, BlockId, Now, Slice};
 
 use crate::groups::GroupSlot;
 use crate::index::Run;
 
+/// Readers may send from a block for so long before it is wanted back for others, microseconds.
+const KEEP_US: u64 = 1_000_000;
 /// Runs that one read covers at most.
 pub(crate) const RUNS_PER_READ: usize = 64;
 
@@ -18,6 +20,15 @@ pub(crate) enum Job {
     Batches { slot: GroupSlot, offset: u64, next: u64, generation: u64 },
     /// A piece of an extent's index.
     Index { generation: u64 },
+}
+
+/// A read that a reader was told to wait for is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Finished {
+    /// Of the reader.
+    pub token: u64,
+    /// The disk did not answer: asking again may help. Otherwise it is worth while.
+    pub failed: bool,
 }
 
 /// A batch in a filled block.
@@ -38,8 +49,12 @@ pub(crate) struct ColdBlock {
     pub(crate) runs: Vec<Run>,
     pub(crate) batches: Vec<ColdBatch>,
     pub(crate) filled: Option<Filled>,
+    /// When its read ended, monotonic microseconds.
+    ended_us: u64,
     pins: u32,
     used: u64,
+    /// Its readers were asked to make room.
+    asked: bool,
     pub(crate) tokens: Vec<u64>,
 }
 
@@ -55,7 +70,10 @@ pub(crate) struct Cold {
     budget: u64,
     in_flight: u64,
     clock: u64,
-    pub(crate) finished: Vec<u64>,
+    /// Where the last failed read of several runs began: from there the next one covers a single run, so that bytes
+    /// which the disk cannot give keep back only the run they are in.
+    single: Option<(GroupSlot, u64)>,
+    pub(crate) finished: Vec<Finished>,
 }
 
 impl Cold {
@@ -70,11 +88,20 @@ impl Cold {
             runs: Vec::with_capacity(RUNS_PER_READ),
             batches: Vec::with_capacity(RUNS_PER_READ),
             filled: None,
+            ended_us: 0,
             pins: 0,
             used: 0,
+            asked: false,
             tokens: Vec::with_capacity(16),
         });
-        Self { blocks: blocks.collect(), budget, in_flight: 0, clock: 0, finished: Vec::with_capacity(64) }
+        Self {
+            blocks: blocks.collect(),
+            budget,
+            in_flight: 0,
+            clock: 0,
+            single: None,
+            finished: Vec::with_capacity(64),
+        }
     }
 
     pub(crate) fn set_budget(&mut self, bytes: u64) {
@@ -126,18 +153,37 @@ impl Cold {
         assert!(cold.pins == 0, "nobody sends from a block that is read into");
         (cold.job, cold.position, cold.length, cold.filled) = (Some(job), position, length, None);
         cold.batches.clear();
+        cold.asked = false;
         self.in_flight += u64::from(length);
         cold.block.take().expect("a free block is here")
     }
 
     /// Takes a block back; `None` when it was not away.
-    pub(crate) fn give_back(&mut self, at: usize, block: Option<Block>) -> Option<Job> {
+    pub(crate) fn give_back(&mut self, at: usize, block: Option<Block>, now: Now) -> Option<Job> {
         let cold = self.blocks.get_mut(at)?;
         let job = cold.job.take()?;
+        cold.ended_us = now.mono_us;
         self.in_flight -= u64::from(cold.length);
         cold.block = block.filter(|block| block.id() == cold.id);
-        self.finished.append(&mut cold.tokens);
         Some(job)
+    }
+
+    /// Whoever waited for the block may ask again, or hears that the disk did not answer.
+    pub(crate) fn finish(&mut self, at: usize, failed: bool) {
+        let tokens = self.blocks[at].tokens.drain(..);
+        self.finished.extend(tokens.map(|token| Finished { token, failed }));
+    }
+
+    /// The disk did not answer a read of batches.
+    pub(crate) fn failed(&mut self, at: usize, slot: GroupSlot, offset: u64) {
+        let several = self.blocks[at].runs.len() > 1;
+        self.single = several.then_some((slot, offset));
+        self.finish(at, !several);
+    }
+
+    /// Runs that a read from here covers at most.
+    pub(crate) fn most_runs(&self, slot: GroupSlot, offset: u64) -> usize {
+        if self.single == Some((slot, offset)) { 1 } else { RUNS_PER_READ }
     }
 
     pub(crate) fn pin(&mut self, at: usize) {
@@ -149,6 +195,27 @@ impl Cold {
         let block = block.expect("a pinned block is one of the log's");
         assert!(block.pins > 0, "a pin ends once");
         block.pins -= 1;
+    }
+
+    /// The block that was used least lately, where readers keep new reads from having any.
+    fn kept(&self) -> Option<usize> {
+        let here = || self.blocks.iter().enumerate().filter(|(_, block)| block.block.is_some());
+        let unpinned = here().any(|(_, block)| block.pins == 0);
+        here().min_by_key(|(_, block)| block.used).filter(|_| !unpinned).map(|(at, _)| at)
+    }
+
+    /// The block that must make room for reads that wait, if it was kept for long enough.
+    pub(crate) fn wanted(&mut self, now: Now) -> Option<BlockId> {
+        let at = self.kept()?;
+        let block = &mut self.blocks[at];
+        block.asked |= block.ended_us + KEEP_US <= now.mono_us;
+        block.asked.then_some(block.id)
+    }
+
+    /// When a block will have been kept for long enough, monotonic microseconds.
+    pub(crate) fn next_wanted_us(&self) -> Option<u64> {
+        let block = &self.blocks[self.kept()?];
+        (!block.asked).then_some(block.ended_us + KEEP_US)
     }
 
     pub(crate) fn bytes(&self, id: BlockId) -> Option<&[u8]> {

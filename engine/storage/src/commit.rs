@@ -250,10 +250,7 @@ impl Log {
     pub fn next_deadline(&self) -> Option<u64> {
         let beacon = self.commit.last_durable_us.saturating_add(self.config.beacon_us);
         let beacon = (self.commit.unproven && self.queue.frames.is_empty()).then_some(beacon);
-        match (beacon, self.extents.retry_us) {
-            (Some(beacon), Some(retry)) => Some(beacon.min(retry)),
-            (beacon, retry) => beacon.or(retry),
-        }
+        [beacon, self.extents.retry_us, self.superblock.retry_us()].into_iter().flatten().min()
     }
 
     /// Takes the answer to an operation. Call [`Log::cut`] afterwards in the same turn.
@@ -261,10 +258,12 @@ impl Log {
         match Purpose::of(completion.id) {
             Some(Purpose::Frame { sequence }) => self.on_frame(sequence, completion.result, now),
             Some(Purpose::Sync { ticket }) => self.on_sync(ticket, completion.result, now),
-            Some(Purpose::ColdRead { slot }) => self.on_cold_read(slot, completion),
+            Some(Purpose::ColdRead { slot }) => self.on_cold_read(slot, completion, now),
             Some(Purpose::Create { extent }) => self.on_created(extent, completion.result, now),
             Some(Purpose::Zero { extent }) => self.on_zeroed(extent, completion.result),
-            Some(Purpose::Superblock { copy }) => self.superblock.on_written(copy, completion.result.is_ok()),
+            Some(Purpose::Superblock { copy }) => {
+                self.superblock.on_written(copy, completion.result.is_ok(), now);
+            }
             // Not of this log's making; whoever sent it, the log's state does not depend on it.
             Some(Purpose::OpeningRead { .. } | Purpose::OpeningSync { .. }) | None => {}
         }

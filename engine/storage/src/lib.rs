@@ -54,7 +54,7 @@ pub mod format {
 
 pub use append::Appended;
 pub use checkpoint::{CheckpointKind, Parts};
-
+pub use cold::Finished;
 pub use config::{
     ConfigError, Copier, DurableMethod, FRAMES_IN_FLIGHT_MAX, LogConfig, Memory, Preparation, Settings,
     plain_copy,

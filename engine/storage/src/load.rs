@@ -1,11 +1,12 @@
 //! Loading the index of a closed extent: from its footer, and where that does not verify, from its frames.
 //!
 //! **Invariants:** one index is loaded at a time; whoever waits for it hears of its end, also when the extent is
-//! gone. An index derived from frames is written down again, as that of an extent just closed.
+//! gone. An index derived from frames is written down again, as that of an extent just closed; so a frame that the
+//! disk did not give ends the attempt: it is not known to be lost.
 
 use corelog_model::limits::{FRAME_ALIGN, round_up};
 
-use crate::cold::Job;
+use crate::cold::{Finished, Job};
 use crate::derive::Derivation;
 use crate::footer::{Loading, Source};
 use crate::frame::{ENTRY_HEADER_BYTES, EntryHeader};
@@ -86,7 +87,7 @@ impl Log {
                 }
             }
             Piece::NoFooter => self.derive(generation),
-            Piece::Gone => self.end_loading(),
+            Piece::Gone => self.end_loading(false),
         }
     }
 
@@ -104,15 +105,20 @@ impl Log {
         Piece::Footer { extent: holder.extent, position, length }
     }
 
-    /// Takes what was read of an index.
-    pub(crate) fn on_index(&mut self, at: usize, generation: u64, found: u32) {
+    /// Takes what was read of an index; `None`: the disk did not answer.
+    pub(crate) fn on_index(&mut self, at: usize, generation: u64, found: Option<u32>) {
         let Some(mut loading) = self.footers.loading.take_if(|loading| loading.generation == generation)
         else {
             return;
         };
         let cold = &self.cold.blocks[at];
-        let bytes = cold.block.as_ref().map_or(&[][..], |block| &block.bytes()[..found as usize]);
+        let length = found.unwrap_or(0) as usize;
+        let bytes = cold.block.as_ref().map_or(&[][..], |block| &block.bytes()[..length]);
         match &mut loading.source {
+            Source::Frames(_) if found.is_none() => {
+                self.footers.loading = Some(loading);
+                return self.end_loading(true);
+            }
             Source::Frames(derivation) => derivation.take(bytes, cold.length, self.seed, &mut self.groups),
             Source::Footer { part } => {
                 let part = *part;
@@ -138,7 +144,7 @@ impl Log {
                     loading.runs.sort();
                     self.footers.keep(generation, std::mem::take(&mut loading.runs));
                     self.footers.loading = Some(loading);
-                    return self.end_loading();
+                    return self.end_loading(false);
                 }
             }
         }
@@ -179,13 +185,14 @@ impl Log {
         }
         self.counters.derived_indexes += 1;
         self.footers.closed(generation, runs);
-        self.end_loading();
+        self.end_loading(false);
     }
 
-    /// Whoever waited may ask again.
-    fn end_loading(&mut self) {
-        if let Some(mut loading) = self.footers.loading.take() {
-            self.cold.finished.append(&mut loading.tokens);
+    /// Whoever waited may ask again, or hears that the disk did not answer.
+    fn end_loading(&mut self, failed: bool) {
+        if let Some(loading) = self.footers.loading.take() {
+            let tokens = loading.tokens.into_iter();
+            self.cold.finished.extend(tokens.map(|token| Finished { token, failed }));
         }
     }
 }

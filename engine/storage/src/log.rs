@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use corelog_model::{Block, BlockId, GroupId, Slice, Term, TopicId};
+use corelog_model::{Block, BlockId, GroupId, Now, Slice, Term, TopicId};
 
 use crate::append::Queue;
 use crate::arena::Arena;
@@ -149,9 +149,18 @@ impl Log {
         self.arena.grow(window);
     }
 
-    /// Blocks that must make room and are pinned: whoever sends from them moves or gives up.
-    pub fn wanted(&mut self, out: &mut Vec<BlockId>) {
+    /// Blocks that must make room and are pinned: whoever sends from them moves or gives up. Those of cold reads
+    /// only where `readers_wait` for one.
+    pub fn wanted(&mut self, now: Now, readers_wait: bool, out: &mut Vec<BlockId>) {
         out.extend(self.arena.wanted());
+        if readers_wait {
+            out.extend(self.cold.wanted(now));
+        }
+    }
+
+    /// When [`Log::wanted`] will want the block of a cold read for readers that wait, monotonic microseconds.
+    pub fn next_wanted_us(&self) -> Option<u64> {
+        self.cold.next_wanted_us()
     }
 
     /// Log starts moved by recycling since the last call.

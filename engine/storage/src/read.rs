@@ -3,11 +3,11 @@
 //! **Invariants:** what is given out is whole padded batches, in order, verified when they come from the disk.
 //! Damaged offsets are named and never served.
 
-use corelog_model::Slice;
 use corelog_model::batch::BatchHeader;
 use corelog_model::limits::{BATCH_ALIGN, FRAME_ALIGN, round_up};
+use corelog_model::{Now, Slice};
 
-use crate::cold::{ColdBatch, Filled, Job, RUNS_PER_READ};
+use crate::cold::{ColdBatch, Filled, Finished, Job, RUNS_PER_READ};
 use crate::frame::{ENTRY_HEADER_BYTES, EntryHeader, EntryKind};
 use crate::groups::GroupSlot;
 use crate::index::Run;
@@ -30,7 +30,7 @@ pub struct ReadRequest {
     pub end_offset: u64,
     /// Bytes of batches; the first batch is given out whatever its size.
     pub max_bytes: u32,
-    /// Comes back through [`Log::finished`] when a pending read may be asked for again.
+    /// Comes back through [`Log::finished`] when a pending read is over.
     pub token: u64,
 }
 
@@ -180,6 +180,7 @@ impl Log {
                 return self.damaged(request, behind.or(in_window).unwrap_or(group.log_end));
             }
         };
+        runs.truncate(self.cold.most_runs(request.slot, request.offset));
         let (position, length) = plan(&mut runs, request.max_bytes, self.cold.block_bytes(at));
         let next = runs.last().map_or(request.offset, |run| run.last_offset) + 1;
         self.cold.blocks[at].runs = runs;
@@ -232,15 +233,18 @@ impl Log {
         }
     }
 
-    pub(crate) fn on_cold_read(&mut self, at: u32, completion: DiskCompletion) {
+    pub(crate) fn on_cold_read(&mut self, at: u32, completion: DiskCompletion, now: Now) {
         let at = at as usize;
-        let Some(job) = self.cold.give_back(at, completion.block) else { return };
-        let found = completion.result.unwrap_or(0).min(self.cold.blocks[at].length);
-        match job {
-            Job::Batches { slot, offset, generation, .. } => {
+        let Some(job) = self.cold.give_back(at, completion.block, now) else { return };
+        // A short read is what the file holds; a failed one says nothing about it.
+        let found = completion.result.ok().map(|found| found.min(self.cold.blocks[at].length));
+        match (job, found) {
+            (Job::Batches { slot, offset, generation, .. }, Some(found)) => {
                 self.on_batches(at, slot, offset, generation, found);
+                self.cold.finish(at, false);
             }
-            Job::Index { generation } => self.on_index(at, generation, found),
+            (Job::Batches { slot, offset, .. }, None) => self.cold.failed(at, slot, offset),
+            (Job::Index { generation }, found) => self.on_index(at, generation, found),
         }
     }
 
@@ -294,9 +298,9 @@ impl Log {
         }
     }
 
-    /// Tokens of reads that may be asked for again.
-    pub fn finished(&mut self, tokens: &mut Vec<u64>) {
-        tokens.append(&mut self.cold.finished);
+    /// Reads that are over.
+    pub fn finished(&mut self, reads: &mut Vec<Finished>) {
+        reads.append(&mut self.cold.finished);
     }
 
     /// The first batch of a group whose newest record is at or behind a time.

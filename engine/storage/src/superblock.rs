@@ -6,7 +6,7 @@
 //! the newest version is rewritten last: what only older ones point at may be overwritten already.
 
 use corelog_model::crc::crc32c;
-use corelog_model::{Block, BlockId, LogId, Slice, Term};
+use corelog_model::{Block, BlockId, LogId, Now, Slice, Term};
 
 use crate::frame::{RISING_LIMIT, field};
 use crate::op::{DiskOp, Purpose};
@@ -200,6 +200,8 @@ pub(crate) struct SuperblockWriter {
     page: Block,
     /// Something changed since `writing` was encoded.
     dirty: bool,
+    /// When a rewrite that most copies refused is tried again, monotonic microseconds.
+    retry_us: Option<u64>,
     writing: Option<Writing>,
     /// The newest version that went through all copies.
     settled: u64,
@@ -207,6 +209,9 @@ pub(crate) struct SuperblockWriter {
     newest: u8,
     failed_copies: u64,
 }
+
+/// After a rewrite that most copies refused, how long until the next one, microseconds.
+const RETRY_US: u64 = 1_000_000;
 
 struct Writing {
     version: u64,
@@ -221,7 +226,7 @@ impl SuperblockWriter {
     /// Of a log whose copy `newest` holds `current`.
     pub(crate) fn new(current: Superblock, newest: u8, page: Block) -> Self {
         let settled = current.version;
-        Self { current, page, dirty: false, writing: None, settled, newest, failed_copies: 0 }
+        Self { current, page, dirty: false, retry_us: None, writing: None, settled, newest, failed_copies: 0 }
     }
 
     /// Asks for a rewrite; gives back the version that will hold everything changed so far.
@@ -243,10 +248,17 @@ impl SuperblockWriter {
         self.failed_copies
     }
 
+    /// When `advance` has something to do even if nothing else happens, monotonic microseconds.
+    pub(crate) const fn retry_us(&self) -> Option<u64> {
+        self.retry_us
+    }
+
     /// Issues the next copy's write when none is under way.
-    pub(crate) fn advance(&mut self, out: &mut Vec<DiskOp>) {
-        if self.writing.is_none() && self.dirty {
+    pub(crate) fn advance(&mut self, now: Now, out: &mut Vec<DiskOp>) {
+        let retry = self.retry_us.is_some_and(|at| at <= now.mono_us);
+        if self.writing.is_none() && (self.dirty || retry) {
             self.dirty = false;
+            self.retry_us = None;
             self.current.version += 1;
             self.writing = Some(Writing {
                 version: self.current.version,
@@ -270,7 +282,7 @@ impl SuperblockWriter {
         (block == self.page.id()).then(|| self.page.bytes())
     }
 
-    pub(crate) fn on_written(&mut self, copy: u8, good: bool) {
+    pub(crate) fn on_written(&mut self, copy: u8, good: bool, now: Now) {
         let Some(writing) = self.writing.as_mut().filter(|writing| writing.in_flight && writing.copy == copy)
         else {
             return;
@@ -285,9 +297,12 @@ impl SuperblockWriter {
             self.failed_copies += 1;
         }
         if writing.left == 0 {
-            // Two good copies outlive the loss of any one; fewer, and the older versions stay in force.
+            // Two good copies outlive the loss of any one; fewer, and the older versions stay in force, which keeps
+            // extents from being recycled: so it is tried until it succeeds.
             if writing.good >= 2 {
                 self.settled = writing.version;
+            } else {
+                self.retry_us = Some(now.mono_us + RETRY_US);
             }
             self.writing = None;
         }
@@ -321,6 +336,10 @@ mod tests {
         let mut page = vec![1; SUPERBLOCK_BYTES];
         superblock.encode(&mut page);
         page
+    }
+
+    fn now(mono_us: u64) -> Now {
+        Now { mono_us, wall_us: 0 }
     }
 
     fn page() -> Block {
@@ -374,25 +393,35 @@ mod tests {
         let version = writer.touch();
         for copy in 0..SUPERBLOCK_COPIES {
             assert!(writer.settled() < version);
-            writer.advance(&mut out);
-            writer.advance(&mut out);
+            writer.advance(now(0), &mut out);
+            writer.advance(now(0), &mut out);
             assert_eq!(out.len(), usize::from(copy) + 1, "one copy at a time");
-            writer.on_written(copy, copy != 1);
+            writer.on_written(copy, copy != 1, now(0));
         }
         assert_eq!((writer.settled(), writer.failed_copies()), (version, 1));
         assert!(writer.is_idle());
     }
 
     #[test]
-    fn a_version_on_one_copy_only_settles_nothing() {
+    fn a_version_on_one_copy_only_settles_nothing_and_is_written_again() {
         let mut writer = SuperblockWriter::new(superblock(5), 3, page());
         let mut out = Vec::new();
         let version = writer.touch();
         for copy in 0..SUPERBLOCK_COPIES {
-            writer.advance(&mut out);
-            writer.on_written(copy, copy == 0);
+            writer.advance(now(0), &mut out);
+            writer.on_written(copy, copy == 0, now(7));
         }
         assert!(writer.settled() < version);
+        out.clear();
+        writer.advance(now(RETRY_US), &mut out);
+        assert!(out.is_empty(), "not at once");
+        assert_eq!(writer.retry_us(), Some(7 + RETRY_US));
+        for _ in 0..SUPERBLOCK_COPIES {
+            writer.advance(now(7 + RETRY_US), &mut out);
+            let Some(DiskOp::WriteSuperblock { copy, .. }) = out.pop() else { panic!("a copy is due") };
+            writer.on_written(copy, true, now(7 + RETRY_US));
+        }
+        assert!(writer.settled() >= version && writer.retry_us().is_none());
     }
 
     /// A rewrite that a crash cut short leaves one copy of its version. Were that copy the next one to be torn, the
@@ -404,10 +433,10 @@ mod tests {
             let (mut out, mut order) = (Vec::new(), Vec::new());
             writer.touch();
             for _ in 0..SUPERBLOCK_COPIES {
-                writer.advance(&mut out);
+                writer.advance(now(0), &mut out);
                 let Some(DiskOp::WriteSuperblock { copy, .. }) = out.pop() else { panic!("a copy is due") };
                 order.push(copy);
-                writer.on_written(copy, true);
+                writer.on_written(copy, true, now(0));
             }
             assert_eq!(order.pop(), Some(newest));
             assert!(writer.is_idle() && !order.contains(&newest));

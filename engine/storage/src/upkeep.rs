@@ -27,7 +27,7 @@ impl Log {
         self.move_footers(out);
         self.extents.review();
         self.create_extents(now, out);
-        self.superblock.advance(out);
+        self.superblock.advance(now, out);
     }
 
     fn create_extents(&mut self, now: Now, out: &mut Vec<DiskOp>) {

@@ -182,10 +182,12 @@ fn create_topic(address: &str, name: &str) -> Topic {
 
 /// Extents of the store's log.
 fn extents(place: &Place) -> usize {
-    let names = fs::read_dir(place.log()).expect("a log");
-    names
-        .filter(|name| name.as_ref().is_ok_and(|name| name.file_name().to_string_lossy().starts_with("ext-")))
-        .count()
+    let names = fs::read_dir(place.log()).expect("a log").map(|entry| entry.expect("listed").file_name());
+    // One that was killed on its way has a further ending, and is gone after the next start.
+    let is_extent = |name: &std::ffi::OsString| {
+        name.to_str().is_some_and(|name| name.starts_with("ext-") && !name.ends_with(".tmp"))
+    };
+    names.filter(is_extent).count()
 }
 
 fn ballast(disk: &Path) -> PathBuf {

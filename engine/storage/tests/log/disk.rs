@@ -10,8 +10,8 @@ use corelog_model::batch::{AlignedVec, BatchBuilder, BatchHeader, Codec, Patch, 
 use corelog_model::time::Now;
 use corelog_model::{Block, BlockId, GroupId, LogId, ProducerId, Slice, TopicId};
 use corelog_storage::{
-    DiskCompletion, DiskError, DiskOp, DurableMethod, FileName, GroupSlot, Listing, Log, LogConfig, Memory,
-    OpenError, Opening, Parts, Preparation, Read, ReadRequest, Replayed, plain_copy,
+    DiskCompletion, DiskError, DiskOp, DurableMethod, FileName, Finished, GroupSlot, Listing, Log, LogConfig,
+    Memory, OpenError, Opening, Parts, Preparation, Read, ReadRequest, Replayed, plain_copy,
 };
 
 pub(crate) const SECTOR: usize = 512;
@@ -72,6 +72,8 @@ pub(crate) struct Disk {
     pub(crate) files: BTreeMap<FileName, File>,
     /// Operations to fail: counts down at each write or flush of a frame; 0 fails.
     pub(crate) fail_frame_in: Option<u32>,
+    /// A place that no read gets over.
+    pub(crate) unreadable: Option<(FileName, usize)>,
     /// No further file can be made.
     pub(crate) full: bool,
     /// No more extents than these can be made.
@@ -115,6 +117,19 @@ impl Disk {
         }
     }
 
+    fn read(&self, name: FileName, from: usize, into: &mut [u8]) -> Result<u32, DiskError> {
+        let content = self.files.get(&name).map_or(&[][..], |file| &file.live);
+        let available = content.get(from..).unwrap_or(&[]);
+        let found = available.len().min(into.len());
+        into[..found].copy_from_slice(&available[..found]);
+        match self.unreadable {
+            Some((bad, at)) if bad == name && (from..from + found).contains(&at) => {
+                Err(DiskError::Io { errno: 5 })
+            }
+            _ => Ok(found as u32),
+        }
+    }
+
     /// Carries an operation out; `bytes` gives the bytes of a frame as they are now.
     pub(crate) fn run<'a>(&mut self, op: DiskOp, bytes: impl Fn(Slice) -> &'a [u8]) -> DiskCompletion {
         let id = op.id();
@@ -143,13 +158,9 @@ impl Disk {
                 }
             }
             DiskOp::Read { file, position, length, mut into, .. } => {
-                let from = position as usize;
-                let content = self.files.get(&file).map_or(&[][..], |file| &file.live);
-                let available = content.get(from..).unwrap_or(&[]);
-                let found = available.len().min(length as usize);
-                into.bytes_mut()[..found].copy_from_slice(&available[..found]);
+                let result = self.read(file, position as usize, &mut into.bytes_mut()[..length as usize]);
                 block = Some(into);
-                Ok(found as u32)
+                result
             }
             DiskOp::CreateExtent { file, bytes, .. } => {
                 let extents = self.files.keys().filter(|file| matches!(file, FileName::Extent(_))).count();
@@ -311,7 +322,8 @@ pub(crate) fn append(log: &mut Log, group: GroupId, records: u64, filler: usize)
     Some(log.append_batch(slot, log.last_index(slot) + 1, &bytes, &patch).frame)
 }
 
-/// Reads a group from `offset` to its end, through memory and disk: batch headers in order, or what stopped it.
+/// Reads a group from `offset` to its end, through memory and disk: batch headers in order, or what stopped it,
+/// which is `Pending` where the disk did not answer.
 pub(crate) fn read_all(
     log: &mut Log,
     disk: &mut Disk,
@@ -319,7 +331,7 @@ pub(crate) fn read_all(
     mut offset: u64,
 ) -> Result<Vec<BatchHeader>, Read> {
     let mut found = Vec::new();
-    let (mut slices, mut ops, mut tokens) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut slices, mut ops, mut over) = (Vec::new(), Vec::new(), Vec::new());
     // Turns in which an index of several parts is on its way, in a row.
     let mut waits = 0;
     let end_offset = log.log_end(slot);
@@ -333,14 +345,16 @@ pub(crate) fn read_all(
         match answer {
             Read::Ready { next_offset } => (offset, waits) = (next_offset, 0),
             Read::Pending => {
-                tokens.clear();
+                over.clear();
                 // An index takes several reads, each issued by a cut.
                 for turn in 0.. {
-                    log.finished(&mut tokens);
-                    if tokens == [9] {
-                        break;
+                    log.finished(&mut over);
+                    match over.first() {
+                        Some(Finished { failed: false, .. }) => break,
+                        Some(_) => return Err(Read::Pending),
+                        None => {}
                     }
-                    assert!(tokens.is_empty() && turn < 1_000, "a pending read is finished once");
+                    assert!(over.is_empty() && turn < 1_000, "a pending read is finished once");
                     log.cut(now(0), &mut ops);
                     for op in ops.drain(..) {
                         let completion = disk.run(op, |slice| log.bytes(slice));

@@ -4,8 +4,8 @@ use crate::disk::{Disk, Random, append, config, now, open_with, read_all, state}
 use crate::failures::settle;
 use corelog_model::{GroupId, LogId};
 use corelog_storage::{
-    DiskOp, ENTRY_HEADER_BYTES, EntryHeader, EntryKind, FRAME_HEADER_BYTES, FileName, FrameHeader, FrameSeed,
-    Log, LogConfig, Read, ReadRequest,
+    DiskOp, ENTRY_HEADER_BYTES, EntryHeader, EntryKind, FRAME_HEADER_BYTES, FileName, Finished, FrameHeader,
+    FrameSeed, Log, LogConfig, Read, ReadRequest,
 };
 
 const A: GroupId = GroupId(16);
@@ -148,6 +148,48 @@ fn what_the_frames_no_longer_tell_is_named_and_the_rest_is_served() {
     assert_eq!(log.stats().damaged_ranges, 2, "named once each");
 }
 
+/// A frame that the disk does not give while an index is derived is not known to be lost: nothing is written down
+/// without it, and when the disk gives it again everything is there.
+#[test]
+fn a_failed_read_is_not_taken_for_damage() {
+    let mut disk = Disk::default();
+    let always = listed(&mut disk, config(), 4);
+    let mut sound = disk.clone();
+    let records = all(&mut open(&mut sound, always.clone()), &mut sound, A).expect("served");
+    let oldest = places(&disk, EntryKind::Batch).remove(0);
+    let unreadable = Some((oldest.name, oldest.entries[2] + ENTRY_HEADER_BYTES));
+
+    for (what, footers) in [("batches", false), ("frames of an index", true)] {
+        let mut disk = disk.clone();
+        if footers {
+            damage_footers(&mut disk);
+        }
+        let mut log = open(&mut disk, always.clone());
+        let slot = log.group(A).expect("listed");
+        disk.unreadable = unreadable;
+        for _ in 0..3 {
+            assert_eq!(all(&mut log, &mut disk, A), Err(Read::Pending), "{what}");
+        }
+        if !footers {
+            let (offset, mut slices) = (log.log_start(slot), Vec::new());
+            let request = ReadRequest { slot, offset, end_offset: offset + 1, max_bytes: 1, token: 1 };
+            let before = log.read(&request, &mut slices, &mut Vec::new());
+            assert_eq!(before, Read::Ready { next_offset: offset + 1 }, "what lies before it was served");
+            slices.drain(..).for_each(|slice| log.unpin(slice.block));
+        }
+        for turn in 0..10 {
+            append(&mut log, A, 1, 10).expect("room");
+            checkpoints(&mut log, &mut disk, turn);
+        }
+        disk.unreadable = None;
+        assert_eq!(all(&mut log, &mut disk, A).expect("the disk answers again"), records + 10, "{what}");
+        assert_eq!(log.stats().damaged_ranges, 0, "{what}");
+        drop(log);
+        let mut log = open(&mut disk, always.clone());
+        assert_eq!(all(&mut log, &mut disk, A).expect("nor was it written down"), records + 10, "{what}");
+    }
+}
+
 #[test]
 fn a_reader_whose_extent_is_recycled_while_its_index_is_loaded_hears_so() {
     let mut disk = Disk::default();
@@ -173,9 +215,9 @@ fn a_reader_whose_extent_is_recycled_while_its_index_is_loaded_hears_so() {
         log.on(completion, now(turn));
     }
     settle(&mut log, &mut disk, turn);
-    let mut tokens = Vec::new();
-    log.finished(&mut tokens);
-    assert_eq!(tokens, [7], "nobody waits for ever");
+    let mut over = Vec::new();
+    log.finished(&mut over);
+    assert_eq!(over, [Finished { token: 7, failed: false }], "nobody waits for ever");
     let log_start = log.log_start(slot);
     assert!(log_start > offset);
     let again = log.read(&request, &mut Vec::new(), &mut Vec::new());

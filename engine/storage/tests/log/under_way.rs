@@ -82,3 +82,47 @@ fn a_cold_read_stops_before_frames_that_are_on_their_way() {
     }
     assert_eq!(read_all(&mut log, &mut disk, slot, 0).expect("all of it").len(), 70);
 }
+
+/// Readers that take nothing must not keep everybody else from reading: after a second their blocks are wanted back,
+/// one at a time, while somebody waits.
+#[test]
+fn blocks_that_readers_keep_are_wanted_back_while_others_wait() {
+    let small = LogConfig { entries_in_window: 16, ..config() };
+    let (mut disk, mut random) = (Disk::default(), Random::new(1));
+    let (mut log, _) = open_with(&mut disk, small, &mut random).expect("it opens");
+    for at in 1..=40 {
+        append(&mut log, A, 1, 20_000).expect("room");
+        turn(&mut log, &mut disk, at);
+    }
+    let slot = log.group(A).expect("open");
+    let request = |offset| ReadRequest { slot, offset, end_offset: offset + 1, max_bytes: 1, token: offset };
+    let mut kept = Vec::new();
+    let waits = (0..20).find(|offset| {
+        let mut ops = Vec::new();
+        if log.read(&request(*offset), &mut kept, &mut ops) == Read::Busy {
+            return true;
+        }
+        for op in ops {
+            let completion = disk.run(op, |slice| log.bytes(slice));
+            log.on(completion, now(100));
+        }
+        let again = log.read(&request(*offset), &mut kept, &mut Vec::new());
+        assert_eq!(again, Read::Ready { next_offset: offset + 1 });
+        false
+    });
+    let waits = request(waits.expect("the blocks are used up"));
+    let wanted = |log: &mut Log, at, readers_wait| {
+        let mut wanted = Vec::new();
+        log.wanted(now(at), readers_wait, &mut wanted);
+        wanted
+    };
+    assert_eq!(wanted(&mut log, 1_000_099, true), [], "they are reading");
+    assert_eq!(log.next_wanted_us(), Some(1_000_100));
+    assert_eq!(wanted(&mut log, 1_000_100, false), [], "nobody waits");
+    let oldest = kept[0].block;
+    assert_eq!(wanted(&mut log, 1_000_100, true), [oldest]);
+    assert_eq!(log.next_wanted_us(), None, "it has been said");
+    kept.iter().filter(|slice| slice.block == oldest).for_each(|slice| log.unpin(slice.block));
+    assert_eq!(wanted(&mut log, 1_000_101, true), [], "there is one");
+    assert_eq!(log.read(&waits, &mut Vec::new(), &mut Vec::new()), Read::Pending);
+}
