@@ -9,6 +9,7 @@ mod support;
 use corelog_perf::peer::Peer;
 use corelog_testing::Broker;
 use counting::Watch;
+use support::alone;
 use support::load::Load;
 use support::task;
 
@@ -22,6 +23,19 @@ const MEASURED: usize = 100_000;
 /// reserved is enough from then on. One request that has to allocate shows that the check would see it.
 #[test]
 fn the_shard_allocates_nothing_after_its_warm_up() {
+    let allocations = serve("poll");
+    println!("gate: allocations {allocations}");
+}
+
+/// Sleeping takes no memory either.
+#[test]
+fn a_shard_that_sleeps_between_its_turns_allocates_nothing() {
+    serve("park");
+}
+
+/// Serves the batches and asserts that nothing was allocated for them.
+fn serve(mode: &str) -> u64 {
+    let _alone = alone();
     // Extents are rolled, recycled and checkpointed all the time; none is made, which is the host's work and not free.
     let settings = [
         "log.extent_bytes=8 MiB",
@@ -29,7 +43,7 @@ fn the_shard_allocates_nothing_after_its_warm_up() {
         "log.checkpoint_bytes=8 MiB",
         "log.window_bytes=32 MiB",
     ];
-    let mut builder = Broker::builder().set("server.mode=poll");
+    let mut builder = Broker::builder().set(format!("server.mode={mode}"));
     for setting in settings {
         builder = builder.set(setting);
     }
@@ -42,7 +56,6 @@ fn the_shard_allocates_nothing_after_its_warm_up() {
     let watch = Watch::thread(task::shard());
     load.run(MEASURED / PRODUCERS);
     let counted = watch.end();
-    println!("gate: allocations {}", counted.allocations);
     let after = Superblock::of(&broker);
     assert!(after.head > before.head, "the log was rolled to another extent: {before:?}, {after:?}");
     assert!(after.checkpoint > before.checkpoint, "and checkpointed: {before:?}, {after:?}");
@@ -50,8 +63,9 @@ fn the_shard_allocates_nothing_after_its_warm_up() {
 
     let watch = Watch::thread(task::shard());
     other.status().expect("the counters");
-    let counted = watch.end();
-    assert!(counted.allocations > 0, "the answer to Status has a box of its own, and was counted");
+    let seen = watch.end();
+    assert!(seen.allocations > 0, "the answer to Status has a box of its own, and was counted");
+    counted.allocations
 }
 
 /// What the newest copy of the superblock says (`engine/storage/FORMAT.md`): generation of the head, and the id of the
@@ -77,6 +91,7 @@ impl Superblock {
 /// The check can fail: one allocation is counted, and told apart from those of other threads.
 #[test]
 fn one_allocation_is_counted_where_it_happens() {
+    let _alone = alone();
     let watch = Watch::thread(rustix::thread::gettid().as_raw_nonzero().get());
     let elsewhere = std::thread::scope(|scope| scope.spawn(|| vec![1_u8; 100]).join().expect("a vector"));
     let before = watch.so_far();

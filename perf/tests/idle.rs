@@ -7,7 +7,6 @@ mod support;
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 use std::{env, fs};
@@ -17,6 +16,7 @@ use corelog_testing::Broker;
 use corelog_wire::{Request, Response, Status};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::time::{ClockId, clock_gettime};
+use support::alone;
 use support::load::Load;
 use support::task;
 
@@ -44,12 +44,6 @@ const NAMED: [&str; 9] = [
 const PINGS: u32 = 500;
 /// Longer than a check takes.
 const WAIT_US: u64 = 60_000_000;
-
-/// One broker is measured at a time.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 fn watched() -> Duration {
     let asked = env::var(WATCH_SECONDS).ok().map(|seconds| seconds.parse().expect("a number of seconds"));

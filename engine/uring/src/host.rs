@@ -4,8 +4,9 @@
 //! way to park, and background work on `DmaFile` (`BufferedFile` where the file system has no O_DIRECT) in a task
 //! queue with fewer shares, so that preparing extents never takes the core from serving.
 //!
-//! Parking: an executor cannot wait for a foreign ring, but it can read a file. A task of its own keeps one read
-//! of the ring's eventfd outstanding across all parks; whatever adds to the eventfd completes that read.
+//! Parking: a reactor that is alone sleeps in its ring. Beside background work it has to sleep here, and an executor
+//! cannot wait for a foreign ring, but it can read a file. A task of its own keeps one read of the signal of the ring's
+//! waker outstanding across all parks; whatever adds to that eventfd completes the read.
 //!
 //! Yielding: glommio 0.9 goes to sleep with runnable tasks when its preempt timer fires between its poll for I/O
 //! and its run of the tasks, which a thread that loses its core for a moment does meet (one park in 50,000 under
@@ -33,7 +34,7 @@ use crate::affinity;
 use crate::file::{self, Access, FileError, FileOperation};
 use crate::op::Errno;
 use crate::ring::{RingError, RingOperation};
-use crate::waker::Waker;
+use crate::waker::Eventfd;
 
 /// Locked memory in bytes that glommio insists on.
 const LOCKED_MEMORY_BYTES: u64 = 512 << 10;
@@ -107,15 +108,6 @@ pub enum BackgroundOp {
         /// Number of bytes, a multiple of 4,096.
         bytes: u64,
     },
-    /// Writes bytes to a file and flushes them; the file is created, and its name made durable, when absent.
-    WriteCopy {
-        /// Which file.
-        path: PathBuf,
-        /// First byte, a multiple of 4,096.
-        position: u64,
-        /// What to write, a multiple of 4,096 long.
-        bytes: Box<[u8]>,
-    },
     /// Removes a file and flushes the directory.
     Remove {
         /// Which file.
@@ -144,8 +136,8 @@ struct Inner {
     /// The parked reactor.
     parked: Cell<Option<TaskWaker>>,
     finished: RefCell<Vec<BackgroundDone>>,
-    /// The tasks that read eventfds, and how to end their reads.
-    listeners: RefCell<Vec<(Waker, Task<()>)>>,
+    /// The tasks that read signals, and how to end their reads.
+    listeners: RefCell<Vec<(Eventfd, Task<()>)>>,
     /// The reactor is over.
     ended: Cell<bool>,
     running: Cell<usize>,
@@ -189,10 +181,10 @@ impl Host {
         }))
     }
 
-    /// Lets `waker` end parks from now on. Once per waker.
+    /// Lets the signal of a ring end parks from now on. Once per ring.
     #[expect(unsafe_code, reason = "glommio's file takes a descriptor over")]
-    pub fn listen(&self, waker: &Waker) -> Result<(), HostError> {
-        let fd = waker.as_fd().try_clone_to_owned().map_err(|error| HostError::Executor(error.into()))?;
+    pub fn listen(&self, signal: &Eventfd) -> Result<(), HostError> {
+        let fd = signal.as_fd().try_clone_to_owned().map_err(|error| HostError::Executor(error.into()))?;
         // SAFETY: the descriptor is a duplicate made for this file, which alone owns and closes it.
         let file = unsafe { BufferedFile::from_raw_fd(fd.into_raw_fd()) };
         let inner = Rc::clone(&self.0);
@@ -207,13 +199,13 @@ impl Host {
                 inner.wake();
             }
             // Without the read no park would end: a reactor that never sleeps again is the lesser evil.
-            tracing::error!("the eventfd of the ring cannot be read: parks end at once from now on");
+            tracing::error!("the signal of the ring cannot be read: parks end at once from now on");
             while !inner.ended.get() {
                 inner.wake();
                 glommio::executor().yield_task_queue_now().await;
             }
         });
-        self.0.listeners.borrow_mut().push((waker.clone(), task));
+        self.0.listeners.borrow_mut().push((signal.clone(), task));
         Ok(())
     }
 
@@ -221,18 +213,23 @@ impl Host {
     async fn end(&self) {
         self.0.ended.set(true);
         let listeners = self.0.listeners.take();
-        for (waker, task) in listeners {
-            waker.wake();
+        for (signal, task) in listeners {
+            signal.add();
             task.await;
         }
+    }
+
+    /// Whether nothing else is alive on this core: the reactor may block the thread.
+    pub fn is_alone(&self) -> bool {
+        self.running() == 0 && self.0.beside.get() == 0
     }
 
     /// Whether other tasks of this core have waited long enough; never while there are none, because every return
     /// to the executor costs system calls and allocations of its own. One reading of the clock at most.
     pub fn need_yield(&self) -> bool {
-        let turn = match (self.running(), self.0.beside.get()) {
-            (0, 0) => return false,
-            (0, _) => TURN_BESIDE_TASKS,
+        let turn = match self.running() {
+            _ if self.is_alone() => return false,
+            0 => TURN_BESIDE_TASKS,
             _ => TURN_BESIDE_WORK,
         };
         self.0.resumed.get().elapsed() >= turn
@@ -252,7 +249,7 @@ impl Host {
         }
     }
 
-    /// Sleeps until a waker fired, background work is finished, or the time is over; at once if the first two
+    /// Sleeps until a signal came, background work is finished, or the time is over; at once if the first two
     /// happened since the last park. May end early: look again at what was waited for.
     pub async fn park(&self, limit: Option<Duration>) {
         self.sleep(limit.unwrap_or(BACKSTOP).min(BACKSTOP), || self.0.woken.replace(false)).await;
@@ -391,7 +388,6 @@ async fn execute(access: Access, op: BackgroundOp) -> Result<u64, FileError> {
             file.close(&path).await?;
             Ok(bytes)
         }
-        BackgroundOp::WriteCopy { path, position, bytes } => write_copy(access, &path, position, bytes).await,
         BackgroundOp::Remove { path } => {
             glommio::io::remove(&path).await.map_err(failed(FileOperation::Remove, &path))?;
             sync_parent(&path).await?;
@@ -406,39 +402,27 @@ async fn create_extent(access: Access, directory: &Path, name: &str, bytes: u64)
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(true);
     let mut file = Target::open(access, &temporary, &options).await?;
-    match file.allocate(bytes).await {
-        // A file system that cannot allocate is made to: the commit path never does.
-        Err(error) if errno(&error) == Errno(libc::EOPNOTSUPP) => {
-            file.write_zeros(&temporary, 0, bytes).await?;
-        }
-        allocated => allocated.map_err(failed(FileOperation::Allocate, &temporary))?,
+    if let Err(error) = fill_extent(&file, &temporary, bytes).await {
+        // A full disk has given it what it had left.
+        file.close(&temporary).await?;
+        glommio::io::remove(&temporary).await.map_err(failed(FileOperation::Remove, &temporary))?;
+        return Err(error);
     }
-    // Flushes size and allocation too: without them the data could not be read back.
-    file.flush(&temporary).await?;
     file.rename(&path).await?;
     file.close(&path).await?;
     sync_parent(&path).await?;
     Ok(bytes)
 }
 
-async fn write_copy(access: Access, path: &Path, position: u64, bytes: Box<[u8]>) -> Result<u64, FileError> {
-    let existing = Target::open(access, path, OpenOptions::new().read(true).write(true)).await;
-    let (file, created) = match existing {
-        Ok(file) => (file, false),
-        Err(error) if error.errno() == Errno(libc::ENOENT) => {
-            let mut options = OpenOptions::new();
-            (Target::open(access, path, options.read(true).write(true).create(true)).await?, true)
-        }
-        Err(error) => return Err(error),
-    };
-    let length = bytes.len() as u64;
-    file.write(path, position, bytes).await?;
-    file.flush(path).await?;
-    file.close(path).await?;
-    if created {
-        sync_parent(path).await?;
+/// Gives a new file its space, for good.
+async fn fill_extent(file: &Target, path: &Path, bytes: u64) -> Result<(), FileError> {
+    match file.allocate(bytes).await {
+        // A file system that cannot allocate is made to: the commit path never does.
+        Err(error) if errno(&error) == Errno(libc::EOPNOTSUPP) => file.write_zeros(path, 0, bytes).await?,
+        allocated => allocated.map_err(failed(FileOperation::Allocate, path))?,
     }
-    Ok(length)
+    // Flushes size and allocation too: without them the data could not be read back.
+    file.flush(path).await
 }
 
 /// A file past the page cache or, where the file system has no O_DIRECT, through it.
@@ -461,17 +445,6 @@ impl Target {
         match self {
             Self::Direct(file) => file.pre_allocate(bytes, false).await,
             Self::Buffered(file) => file.pre_allocate(bytes, false).await,
-        }
-    }
-
-    async fn write(&self, path: &Path, position: u64, bytes: Box<[u8]>) -> Result<(), FileError> {
-        match self {
-            Self::Direct(file) => {
-                let mut buffer = file.alloc_dma_buffer(bytes.len());
-                buffer.as_bytes_mut().copy_from_slice(&bytes);
-                write_direct(file, path, Rc::new(buffer), position).await
-            }
-            Self::Buffered(file) => write_buffered(file, path, bytes.into_vec(), position).await,
         }
     }
 

@@ -31,7 +31,7 @@ fn run(listens: bool) {
     let ended = Host::run(&HostConfig::default(), |host| async move {
         let ring = Ring::new(&SMALL).expect("io_uring");
         if listens {
-            host.listen(&ring.waker()).expect("listening");
+            host.listen(ring.waker().signal()).expect("listening");
         }
         host.park(Some(Duration::from_millis(1))).await;
     });

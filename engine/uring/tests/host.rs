@@ -62,7 +62,7 @@ fn another_thread_ends_every_park_even_when_the_core_is_fought_for() {
         .collect();
     let rounds = Host::run(&HostConfig::default(), |host| async move {
         let ring = Ring::new(&SMALL).expect("io_uring");
-        host.listen(&ring.waker()).expect("listening");
+        host.listen(ring.waker().signal()).expect("listening");
         let (go, gone) = std::sync::mpsc::channel::<()>();
         let waker = ring.waker();
         let other = thread::spawn(move || gone.iter().for_each(|()| waker.wake()));
@@ -88,7 +88,7 @@ fn another_thread_ends_every_park_even_when_the_core_is_fought_for() {
 fn a_completion_of_an_armed_ring_ends_a_park_without_a_timer() {
     let received = Host::run(&HostConfig::default(), |host| async move {
         let mut ring = Ring::new(&SMALL).expect("io_uring");
-        host.listen(&ring.waker()).expect("listening");
+        host.listen(ring.waker().signal()).expect("listening");
         let any = "127.0.0.1:0".parse().expect("an address");
         let (listener, address) = socket::listen(any, &socket::SocketOptions::default()).expect("a port");
         let listener = ring.register_listener(listener).expect("room");
@@ -127,7 +127,7 @@ fn a_wake_before_the_park_is_not_lost() {
     let ended = Host::run(&HostConfig::default(), |host| async move {
         let ring = Ring::new(&SMALL).expect("io_uring");
         ring.waker().wake();
-        host.listen(&ring.waker()).expect("listening");
+        host.listen(ring.waker().signal()).expect("listening");
         host.park(None).await;
     });
     assert_eq!(ended, Ok(()));
@@ -232,25 +232,6 @@ fn zeroing_touches_its_range_and_nothing_else() {
 }
 
 #[test]
-fn copies_are_written_to_their_places_whether_the_file_is_there_or_not() {
-    for access in BOTH {
-        let directory = directory();
-        let path = directory.path().join("superblock");
-        let copy = |index: u8| BackgroundOp::WriteCopy {
-            path: path.clone(),
-            position: u64::from(index) * 4096,
-            bytes: vec![index + 1; 4096].into_boxed_slice(),
-        };
-        let results = in_order(access, vec![copy(2), copy(0), copy(1)]);
-        assert_eq!(results, [done(0, 4096), done(1, 4096), done(2, 4096)]);
-        let bytes = std::fs::read(&path).expect("read");
-        assert_eq!(bytes.len(), 3 * 4096);
-        let mut chunks = bytes.chunks(4096).zip(1_u8..);
-        assert!(chunks.all(|(chunk, value)| chunk.iter().all(|&byte| byte == value)));
-    }
-}
-
-#[test]
 fn a_directory_that_is_not_there_is_named_in_the_error() {
     for access in BOTH {
         let create = BackgroundOp::CreateExtent {
@@ -280,7 +261,7 @@ fn too_little_locked_memory_says_what_to_type() {
 fn a_ring_dropped_inside_its_host_gives_its_operations_back() {
     let ended = Host::run(&HostConfig::default(), |host| async move {
         let mut ring = Ring::new(&SMALL).expect("io_uring");
-        host.listen(&ring.waker()).expect("listening");
+        host.listen(ring.waker().signal()).expect("listening");
         let any = "127.0.0.1:0".parse().expect("an address");
         let (listener, address) = socket::listen(any, &socket::SocketOptions::default()).expect("a port");
         let listener = ring.register_listener(listener).expect("room");

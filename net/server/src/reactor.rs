@@ -22,9 +22,6 @@ use crate::stop::{Stop, Wanted};
 
 /// How long a stopping broker waits for peers to take their replies, in microseconds.
 const FAREWELL_US: u64 = 1_000_000;
-/// `adaptive` spins for so long, in microseconds, while the disk has something of ours: a durable write of a disk that
-/// is worth waiting for takes less, and falling asleep just before it ends costs as much as it does.
-const COMMIT_SPIN_US: u64 = 400;
 /// The longest sleep: a reactor that is told nothing looks up once in a while.
 const LONGEST_PARK: Duration = Duration::from_secs(1);
 
@@ -109,7 +106,7 @@ impl Shell {
                 return Ok(());
             }
             if !self.collect() {
-                park(&mut self.ring, &self.host, Some(LONGEST_PARK)).await?;
+                park(&mut self.ring, &self.host, LONGEST_PARK).await?;
                 continue;
             }
             let now = clock::now();
@@ -183,8 +180,7 @@ impl Reactor {
     fn spins(&self, idle_us: u64) -> bool {
         match self.manners.mode {
             Mode::Poll => true,
-            Mode::Adaptive if self.core.is_settled() => idle_us < self.manners.spin_us,
-            Mode::Adaptive => idle_us < self.manners.spin_us.max(COMMIT_SPIN_US),
+            Mode::Adaptive => idle_us < self.manners.spin_us,
             Mode::Park => false,
         }
     }
@@ -218,7 +214,7 @@ impl Reactor {
             busy_us: metrics.busy_us(),
             polling_us: metrics.polling_us(),
             enters: ring.counters().enters,
-            registrations: ring.counters().registrations,
+            other_calls: ring.counters().registrations + ring.counters().sleeps,
             turns: metrics.turns(),
             idle_turns: metrics.idle_turns(),
             resident_bytes: status::resident_bytes(),
@@ -260,7 +256,7 @@ impl Reactor {
             return Ok(());
         }
         self.metrics.parked();
-        park(&mut self.shell.ring, &self.shell.host, Some(limit)).await
+        park(&mut self.shell.ring, &self.shell.host, limit).await
     }
 
     /// Whether it was told to stop and everything that must be kept is on disk and told.
@@ -291,11 +287,14 @@ impl Reactor {
     }
 }
 
-/// Sleeps until the ring, the host or the stop handle has something, or the time is over.
-async fn park(ring: &mut Ring, host: &Host, limit: Option<Duration>) -> Result<(), RingError> {
-    let may_sleep = ring.arm()?;
-    if may_sleep {
-        host.park(limit).await;
+/// Sleeps until the ring, the host or the stop handle has something, or the time is over. In the ring itself unless
+/// something else has to run on this core meanwhile: that takes one system call and no memory.
+async fn park(ring: &mut Ring, host: &Host, limit: Duration) -> Result<(), RingError> {
+    if host.is_alone() {
+        return ring.sleep(limit);
+    }
+    if ring.arm()? {
+        host.park(Some(limit)).await;
     }
     ring.disarm();
     Ok(())

@@ -45,8 +45,8 @@ pub struct Machine {
     pub polling_us: u64,
     /// Ring enters.
     pub enters: u64,
-    /// System calls of the ring beside its enters.
-    pub registrations: u64,
+    /// System calls of the ring beside its enters: registrations and sleeps.
+    pub other_calls: u64,
     /// Turns that found work.
     pub turns: u64,
     /// Turns that found none.
@@ -91,7 +91,7 @@ pub(crate) fn wire_status(shard: &ShardStatus, reactor: &Reactor, machine: Machi
         cpu_us: machine.cpu_us,
         busy_us: machine.busy_us,
         polling_us: machine.polling_us,
-        system_calls: machine.enters + machine.registrations,
+        system_calls: machine.enters + machine.other_calls,
         enters: machine.enters,
         resident_bytes: machine.resident_bytes,
         bytes_accepted: counters.produced_bytes,

@@ -15,7 +15,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use super::RingConfig;
 use super::error::{RingError, RingOperation};
 use crate::op::Errno;
-use crate::waker::Waker;
+use crate::waker::Eventfd;
 
 pub(super) struct Instance {
     submitter: Submitter<'static>,
@@ -52,15 +52,15 @@ impl Instance {
         Ok(Self { submitter, sq, cq, wait_flags, _owner: owner })
     }
 
-    /// Registers the empty table of files and the eventfd, which stays silent until armed.
-    pub(super) fn register(&mut self, config: &RingConfig, waker: &Waker) -> Result<(), RingError> {
+    /// Registers the empty table of files and the signal, which stays silent until armed.
+    pub(super) fn register(&mut self, config: &RingConfig, signal: &Eventfd) -> Result<(), RingError> {
         let places = config.sockets + config.files;
         let table = RingOperation::RegisterTable { places };
         allow_open_files(u64::from(places)).map_err(|errno| RingError::new(table, errno))?;
         self.submitter.register_files_sparse(places).map_err(|error| RingError::new(table, error))?;
         self.cq.disable_eventfd();
         self.submitter
-            .register_eventfd(waker.as_fd().as_raw_fd())
+            .register_eventfd(signal.as_fd().as_raw_fd())
             .map_err(|error| RingError::new(RingOperation::Eventfd, error))
     }
 

@@ -37,9 +37,11 @@ pub use error::{RingError, RingOperation};
 pub use regions::Registration;
 
 /// The most slots a ring can have: the kernel's longest submission queue.
-pub const MAX_OPERATIONS: u32 = 32_768;
+pub const MAX_OPERATIONS: u32 = 32_767;
 /// Messages kept ready for sends with several pieces; more are made when needed and then kept.
 const MESSAGES: usize = 64;
+/// The name of the poll of the ring's waker; a slot of this number does not exist.
+const WAKE: Key = Key(u64::MAX);
 /// How long a dropped ring waits for what is in flight. A disk that takes longer keeps the memory for good.
 const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 
@@ -63,6 +65,8 @@ pub struct RingConfig {
 pub struct Counters {
     /// System calls to submit and collect.
     pub enters: u64,
+    /// System calls to sleep.
+    pub sleeps: u64,
     /// System calls that take files and sockets over or give them back.
     pub registrations: u64,
     /// Operations pushed.
@@ -87,7 +91,10 @@ pub struct Ring {
     region_limit: u32,
     registration: Registration,
     counters: Counters,
+    /// Other threads wake it.
     waker: Waker,
+    /// It is being polled.
+    attending: bool,
     instance: Instance,
 }
 
@@ -103,10 +110,14 @@ impl Ring {
     /// # Panics
     /// When `operations` is 0 or more than [`MAX_OPERATIONS`].
     pub fn new(config: &RingConfig) -> Result<Self, RingError> {
-        assert!((1..=MAX_OPERATIONS).contains(&config.operations), "a queue has 1 to 32768 entries");
+        assert!(
+            (1..=MAX_OPERATIONS).contains(&config.operations),
+            "a queue has 1 to 32767 entries and that of the waker"
+        );
         let waker = Waker::new().map_err(|errno| RingError::new(RingOperation::Eventfd, errno))?;
-        let mut instance = Instance::new(config.operations)?;
-        instance.register(config, &waker)?;
+        // One more than there are slots: the poll of the waker.
+        let mut instance = Instance::new(config.operations + 1)?;
+        instance.register(config, waker.signal())?;
         let registration = match config.register_buffers {
             false => Registration::Off,
             true => match instance.reserve_buffers(config.regions) {
@@ -127,6 +138,7 @@ impl Ring {
             registration,
             counters: Counters::default(),
             waker,
+            attending: false,
             instance,
         })
     }
@@ -215,7 +227,7 @@ impl Ring {
     }
 
     /// Like [`Ring::submit`], then blocks the thread until `want` completions are there or the time is over. For
-    /// tools and measurements: a reactor parks with its host instead.
+    /// tools and measurements: a reactor sleeps, or parks with its host.
     pub fn wait(&mut self, want: u32, timeout: Option<Duration>) -> Result<(), RingError> {
         if !self.refused.is_empty() {
             return self.submit();
@@ -227,6 +239,20 @@ impl Ring {
             .map_err(|error| RingError::new(RingOperation::Enter, error))
     }
 
+    /// Like [`Ring::submit`], then blocks the thread until something completes, the [`Waker`] is woken, or the time
+    /// is over; at once if one of them was before. Nothing else of the thread runs meanwhile.
+    pub fn sleep(&mut self, limit: Duration) -> Result<(), RingError> {
+        if !self.refused.is_empty() {
+            return self.submit();
+        }
+        self.attend();
+        let queued = self.instance.queued();
+        self.counters.sleeps += 1;
+        self.instance
+            .wait(queued, 1, Some(limit))
+            .map_err(|error| RingError::new(RingOperation::Enter, error))
+    }
+
     /// Appends what has completed and returns how many that were. No system call.
     pub fn completions(&mut self, out: &mut Vec<Completion>) -> usize {
         let before = out.len();
@@ -234,7 +260,10 @@ impl Ring {
         out.append(&mut self.refused);
         self.instance.refresh();
         while let Some((user_data, result)) = self.instance.next() {
-            out.push(self.complete(Key(user_data), result));
+            match Key(user_data) {
+                WAKE => self.woken(result),
+                key => out.push(self.complete(key, result)),
+            }
         }
         // Gives the places just read back to the kernel.
         self.instance.refresh();
@@ -253,13 +282,13 @@ impl Ring {
         self.counters
     }
 
-    /// What ends a park of this shard; give clones to the threads that hand things over.
+    /// What ends a sleep of this shard; give clones to the threads that hand things over.
     pub fn waker(&self) -> Waker {
         self.waker.clone()
     }
 
-    /// Makes ready to park: from now on the kernel wakes the [`Waker`] when something completes. True when
-    /// nothing has, so that the caller may park; either way [`Ring::disarm`] comes next.
+    /// Makes ready to park elsewhere: from now on the kernel adds to the [`Waker`]'s signal when something completes.
+    /// True when nothing has, so that the caller may park; either way [`Ring::disarm`] comes next.
     pub fn arm(&mut self) -> Result<bool, RingError> {
         self.instance.set_eventfd(true);
         // Pairs with the kernel's: either it sees the eventfd enabled, or we see what it completed.
@@ -272,6 +301,14 @@ impl Ring {
     /// Awake again: completions cost no eventfd signal from now on.
     pub fn disarm(&mut self) {
         self.instance.set_eventfd(false);
+    }
+
+    /// The poll of the waker is over; it is polled again before the next sleep.
+    fn woken(&mut self, result: i32) {
+        self.attending = false;
+        if result > 0 {
+            self.waker.polled().clear();
+        }
     }
 
     /// Takes a slot's operation back from the kernel.

@@ -1,12 +1,14 @@
 //! One submission becomes one entry of the kernel's queue.
 
+use std::os::fd::{AsFd, AsRawFd};
+
 use corelog_model::{Block, Slice};
-use io_uring::types::{DestinationSlot, Fixed, FsyncFlags};
+use io_uring::types::{DestinationSlot, Fd, Fixed, FsyncFlags};
 use io_uring::{opcode, squeue};
 
-use super::Ring;
 use super::operation::{Held, Message, Peer};
 use super::regions::Memory;
+use super::{Ring, WAKE};
 use crate::op::{Completion, Errno, FileId, Key, ListenerId, SEND_SLICES, SocketId, Submission};
 
 /// Sends fill the pipe by themselves after a short write and never raise SIGPIPE.
@@ -119,16 +121,30 @@ impl Ring {
         self.queue(key, entry, Held::Block(into));
     }
 
+    /// Sees to it that a wake completes something here; what that is stays within the ring.
+    pub(super) fn attend(&mut self) {
+        if !std::mem::replace(&mut self.attending, true) {
+            let waker = Fd(self.waker.polled().as_fd().as_raw_fd());
+            let entry = opcode::PollAdd::new(waker, libc::POLLIN as u32).build();
+            self.enter_queue(&entry.user_data(WAKE.0));
+        }
+    }
+
     /// Puts what the kernel touches in the slot, and the entry in the queue.
-    #[expect(unsafe_code, reason = "the one place where entries reach the kernel")]
     fn queue(&mut self, key: Key, entry: squeue::Entry, held: Held) {
         let slot = &mut self.slots[key.slot() as usize];
         slot.key = key;
         slot.held = held;
-        // SAFETY: the entry points at blocks, headers and addresses that `held` owns behind stable addresses and
-        // that leave the slot only in `complete`, or at slices of regions, whose mappings the ring keeps and
-        // which the kernel only reads. A ring that cannot drain leaks both instead of freeing them.
-        unsafe { self.instance.push(&entry.user_data(key.0)) };
+        self.enter_queue(&entry.user_data(key.0));
+    }
+
+    #[expect(unsafe_code, reason = "the one place where entries reach the kernel")]
+    fn enter_queue(&mut self, entry: &squeue::Entry) {
+        // SAFETY: the entry of a slot points at blocks, headers and addresses that its `held` owns behind stable
+        // addresses and that leave the slot only in `complete`, or at slices of regions, whose mappings the ring
+        // keeps and which the kernel only reads. A ring that cannot drain leaks both instead of freeing them. That
+        // of a poll points at nothing.
+        unsafe { self.instance.push(entry) };
     }
 }
 

@@ -260,12 +260,13 @@ fn an_idle_turn_makes_no_system_call_and_a_busy_one_makes_one() {
 }
 
 #[test]
-fn an_armed_ring_signals_its_eventfd_and_a_disarmed_one_does_not() {
+fn an_armed_ring_gives_a_signal_and_a_disarmed_one_does_not() {
     let (mut ring, _blocks) = with_region(&SMALL);
     let (socket, mut stream) = connected(&mut ring);
     let waker = ring.waker();
+    let signal = waker.signal();
     let pending = |timeout| {
-        let mut fds = [rustix::event::PollFd::new(&waker, rustix::event::PollFlags::IN)];
+        let mut fds = [rustix::event::PollFd::new(signal, rustix::event::PollFlags::IN)];
         let time = rustix::time::Timespec { tv_sec: timeout, tv_nsec: 0 };
         rustix::event::poll(&mut fds, Some(&time)).expect("polled") == 1
     };
@@ -281,12 +282,44 @@ fn an_armed_ring_signals_its_eventfd_and_a_disarmed_one_does_not() {
     ring.disarm();
     assert_eq!(finish_one(&mut ring).result, Ok(1));
 
-    rustix::io::read(&waker, &mut [0; 8]).expect("the count");
+    signal.clear();
     receive(&mut ring);
     ring.submit().expect("submitted");
     stream.write_all(b"y").expect("sent");
     assert_eq!(finish_one(&mut ring).result, Ok(1));
     assert!(!pending(0), "a busy reactor pays no signal");
+}
+
+/// However often, and whether it sleeps in the ring or where the signal is read.
+#[test]
+fn a_wake_ends_every_sleep_and_is_nobodys_completion() {
+    const LONG: Duration = Duration::from_secs(60);
+    let mut ring = Ring::new(&SMALL).expect("io_uring");
+    let (mut out, start) = (Vec::new(), Instant::now());
+    for _ in 0..5 {
+        ring.waker().wake();
+        ring.sleep(LONG).expect("woken before");
+        assert_eq!(ring.completions(&mut out), 0);
+        let waker = ring.waker();
+        let other = std::thread::spawn(move || waker.wake());
+        ring.sleep(LONG).expect("woken");
+        assert_eq!(ring.completions(&mut out), 0);
+        other.join().expect("it ends");
+        ring.waker().signal().clear();
+
+        assert!(ring.arm().expect("armed"), "nothing there");
+        let waker = ring.waker();
+        let other = std::thread::spawn(move || waker.wake());
+        ring.waker().signal().clear();
+        ring.disarm();
+        other.join().expect("it ends");
+    }
+    assert!(start.elapsed() < LONG, "no sleep took its time");
+    ring.sleep(LONG).expect("woken while armed");
+    assert_eq!(ring.completions(&mut out), 0);
+    let start = Instant::now();
+    ring.sleep(Duration::from_millis(2)).expect("nobody wakes it");
+    assert!(start.elapsed() >= Duration::from_millis(2));
 }
 
 #[test]
