@@ -257,7 +257,7 @@ mod tests {
                     names.extend(blocks.iter().map(|block| block.id().0));
                 }
                 // Blocks until the next part is told of.
-                Next::NotYet => assert_eq!(rustix::io::read(&waker, &mut [0_u8; 8]), Ok(8)),
+                Next::NotYet => waker.polled().clear(),
                 Next::Done => break,
             }
         }

@@ -214,7 +214,7 @@ impl Reactor {
             busy_us: metrics.busy_us(),
             polling_us: metrics.polling_us(),
             enters: ring.counters().enters,
-            other_calls: ring.counters().registrations + ring.counters().sleeps,
+            other_calls: ring.counters().registrations + ring.counters().parks,
             turns: metrics.turns(),
             idle_turns: metrics.idle_turns(),
             resident_bytes: status::resident_bytes(),
@@ -291,7 +291,7 @@ impl Reactor {
 /// something else has to run on this core meanwhile: that takes one system call and no memory.
 async fn park(ring: &mut Ring, host: &Host, limit: Duration) -> Result<(), RingError> {
     if host.is_alone() {
-        return ring.sleep(limit);
+        return ring.park(limit);
     }
     if ring.arm()? {
         host.park(Some(limit)).await;

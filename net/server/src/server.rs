@@ -276,11 +276,15 @@ async fn start(
     let log = log_config(config, directory, tuning);
     let Mapped { log: log_memory, core: memory, regions, later } = Plan::new(config, &log).map()?;
     log.check(&log_memory)?;
+    let files = Files::new(directory.log_path(LogId(0)), access);
+    let listing = files.list()?;
     let connections = config.limits.connections;
+    let sockets = connections + 1;
+    let room_for = file::free_bytes(directory.path())? / log.extent_bytes;
     let ring_config = RingConfig {
         operations: core::operations(connections),
-        sockets: connections + 1,
-        files: tuning::file_places(connections),
+        sockets,
+        files: tuning::file_places(sockets, listing.files.len(), room_for),
         regions: (regions.len() + later.regions()) as u32,
         register_buffers: true,
     };
@@ -288,11 +292,9 @@ async fn start(
     for region in &regions {
         ring.register_region(region);
     }
-    host.listen(&ring.waker())?;
+    host.listen(ring.waker().signal())?;
     stop.wakes(ring.waker());
     let (listener, address) = socket::listen(config.server.listen, &SocketOptions::default())?;
-    let files = Files::new(directory.log_path(LogId(0)), access);
-    let listing = files.list()?;
     let names: Vec<_> = listing.files.iter().map(|&(name, _)| name).collect();
     let starting = Starting::new(shard_config(config, directory, log), log_memory, listing, clock::now());
     let mut opening = Opening::new(starting, ring_config.operations);

@@ -45,7 +45,7 @@ pub struct Machine {
     pub polling_us: u64,
     /// Ring enters.
     pub enters: u64,
-    /// System calls of the ring beside its enters: registrations and sleeps.
+    /// System calls of the ring beside its enters: registrations and parks.
     pub other_calls: u64,
     /// Turns that found work.
     pub turns: u64,

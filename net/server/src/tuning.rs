@@ -17,10 +17,12 @@ use crate::server::has_direct;
 
 /// How long the disk is measured at first start.
 const PROBE_TIME: Duration = Duration::from_secs(3);
-/// Places for files besides those of connections, if the limit of open files allows.
-const FILE_PLACES: u32 = 8192;
-/// With fewer a small log would not open; the ring says what to type then.
-const LEAST_FILE_PLACES: u32 = 64;
+/// Files that are there besides the extents: superblock, listener, and what is on its way in or out.
+const OTHER_FILES: u64 = 64;
+/// Places for files at least, if the limit of open files allows: the disk may be given more room meanwhile.
+const FILE_PLACES: u64 = 8192;
+/// What the kernel takes at most.
+const MOST_PLACES: u64 = 1 << 20;
 
 /// How frames are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,17 +126,24 @@ pub(crate) fn tune(config: &Config, directory: &DataDir, access: Access) -> Resu
     Ok(Tuning::from(&limits).overridden(config))
 }
 
-/// Places in the ring's table for files and listeners. The table counts against the limit of open files, so that
-/// is raised as far as the process may; what it leaves is used.
-pub(crate) fn file_places(connections: u32) -> u32 {
+/// Places in the ring's table for files and listeners: for every extent that the disk has room for. The table counts
+/// against the limit of open files, so that is raised as far as the process may; what it leaves is used, and where
+/// that is too little for the files there are the ring says what to type.
+pub(crate) fn file_places(sockets: u32, files: usize, room_for: u64) -> u32 {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     let current = match setrlimit(Resource::Nofile, raised) {
         Ok(()) => limit.maximum,
         Err(_) => limit.current,
     };
-    let left = current.unwrap_or(u64::MAX).saturating_sub(u64::from(connections) + 1);
-    left.clamp(LEAST_FILE_PLACES.into(), FILE_PLACES.into()) as u32
+    places(current.unwrap_or(u64::MAX).min(MOST_PLACES), sockets.into(), files as u64, room_for)
+}
+
+fn places(allowed: u64, sockets: u64, files: u64, room_for: u64) -> u32 {
+    let least = files + OTHER_FILES;
+    let wanted = least.saturating_add(room_for).max(FILE_PLACES);
+    let places = wanted.min(allowed.saturating_sub(sockets)).max(least);
+    u32::try_from(places).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -168,6 +177,18 @@ mod tests {
             buffered.durable_method,
             DurableMethod::Fdatasync,
             "a page cache is flushed, not bypassed"
+        );
+    }
+
+    #[test]
+    fn the_table_of_files_has_room_for_what_the_disk_has_room_for() {
+        assert_eq!(places(MOST_PLACES, 4_097, 10, 130_000), 130_074, "eight terabytes");
+        assert_eq!(places(MOST_PLACES, 4_097, 10, 100), 8_192, "a small disk may grow");
+        assert_eq!(places(20_000, 4_097, 10, 130_000), 15_903, "what the limit leaves");
+        assert_eq!(
+            places(1_024, 4_097, 3_000, 0),
+            3_064,
+            "refused by the ring, which says how many it takes"
         );
     }
 

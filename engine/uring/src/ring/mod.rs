@@ -65,8 +65,8 @@ pub struct RingConfig {
 pub struct Counters {
     /// System calls to submit and collect.
     pub enters: u64,
-    /// System calls to sleep.
-    pub sleeps: u64,
+    /// System calls to park.
+    pub parks: u64,
     /// System calls that take files and sockets over or give them back.
     pub registrations: u64,
     /// Operations pushed.
@@ -241,13 +241,13 @@ impl Ring {
 
     /// Like [`Ring::submit`], then blocks the thread until something completes, the [`Waker`] is woken, or the time
     /// is over; at once if one of them was before. Nothing else of the thread runs meanwhile.
-    pub fn sleep(&mut self, limit: Duration) -> Result<(), RingError> {
+    pub fn park(&mut self, limit: Duration) -> Result<(), RingError> {
         if !self.refused.is_empty() {
             return self.submit();
         }
         self.attend();
         let queued = self.instance.queued();
-        self.counters.sleeps += 1;
+        self.counters.parks += 1;
         self.instance
             .wait(queued, 1, Some(limit))
             .map_err(|error| RingError::new(RingOperation::Enter, error))

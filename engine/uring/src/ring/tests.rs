@@ -298,11 +298,11 @@ fn a_wake_ends_every_sleep_and_is_nobodys_completion() {
     let (mut out, start) = (Vec::new(), Instant::now());
     for _ in 0..5 {
         ring.waker().wake();
-        ring.sleep(LONG).expect("woken before");
+        ring.park(LONG).expect("woken before");
         assert_eq!(ring.completions(&mut out), 0);
         let waker = ring.waker();
         let other = std::thread::spawn(move || waker.wake());
-        ring.sleep(LONG).expect("woken");
+        ring.park(LONG).expect("woken");
         assert_eq!(ring.completions(&mut out), 0);
         other.join().expect("it ends");
         ring.waker().signal().clear();
@@ -315,10 +315,10 @@ fn a_wake_ends_every_sleep_and_is_nobodys_completion() {
         other.join().expect("it ends");
     }
     assert!(start.elapsed() < LONG, "no sleep took its time");
-    ring.sleep(LONG).expect("woken while armed");
+    ring.park(LONG).expect("woken while armed");
     assert_eq!(ring.completions(&mut out), 0);
     let start = Instant::now();
-    ring.sleep(Duration::from_millis(2)).expect("nobody wakes it");
+    ring.park(Duration::from_millis(2)).expect("nobody wakes it");
     assert!(start.elapsed() >= Duration::from_millis(2));
 }
 

@@ -68,13 +68,20 @@ pub(crate) struct Connection {
     /// Whether the slot stands in the list of connections to be served, and to be sent to.
     pub(crate) in_ready: bool,
     pub(crate) in_flush: bool,
-    /// Times in microseconds of the monotonic clock: accepted, last bytes received, last request, last progress
-    /// of a send.
+    /// The request that is being answered and whose answer can be long, by its correlation: one at a time.
+    pub(crate) long: Option<u64>,
+    /// Times in microseconds of the monotonic clock: accepted, last progress in receiving a request, last request,
+    /// last progress of a send.
     pub(crate) accepted_us: u64,
     pub(crate) received_us: u64,
+    /// Bytes received since `received_us`.
+    received_bytes: usize,
     pub(crate) requested_us: u64,
     pub(crate) sent_us: u64,
 }
+
+/// Bytes of a request that have to come within `limits.stalled_ms`, or its rest.
+const PROGRESS_BYTES: usize = 64 << 10;
 
 impl Connection {
     /// A connection that was accepted at `now_us`.
@@ -107,11 +114,27 @@ impl Connection {
             evict: Vec::new(),
             in_ready: false,
             in_flush: false,
+            long: None,
             accepted_us: now_us,
             received_us: now_us,
+            received_bytes: 0,
             requested_us: now_us,
             sent_us: now_us,
         }
+    }
+
+    /// Bytes were received. They count as progress when a request begins with them, or when there are enough of them:
+    /// a peer that sends a request byte by byte must not hold the memory for it for ever.
+    pub(crate) fn heard(&mut self, bytes: usize, begins: bool, now_us: u64) {
+        self.received_bytes += bytes;
+        if begins || self.received_bytes >= PROGRESS_BYTES {
+            (self.received_us, self.received_bytes) = (now_us, 0);
+        }
+    }
+
+    /// When the request that is half received last made progress.
+    pub(crate) fn progress_us(&self) -> u64 {
+        self.received_us.max(self.requested_us)
     }
 
     /// Whether answers are sent to it.

@@ -48,20 +48,18 @@ impl Ingest {
         block
     }
 
-    /// Takes a block back; tells which connection may try again.
-    pub(crate) fn give(&mut self, block: Block) -> Option<u32> {
+    /// Takes a block back; whoever waits for it hears of it through [`Ingest::owed`].
+    pub(crate) fn give(&mut self, block: Block) {
         let shelf = self.shelves.iter_mut().find(|shelf| shelf.bytes == block.len());
-        let shelf = shelf.expect("only blocks of the pool come back to it");
-        shelf.free.push(block);
-        shelf.waiting.pop_front()
+        shelf.expect("only blocks of the pool come back to it").free.push(block);
     }
 
-    /// Who may try again although nothing came back just now, one of each size: those who were told before them
-    /// left without taking the block.
-    pub(crate) fn owed(&mut self) -> [Option<u32>; SIZES] {
-        self.shelves
-            .each_mut()
-            .map(|shelf| if shelf.free.is_empty() { None } else { shelf.waiting.pop_front() })
+    /// Who may try again: as many as there are blocks, the longest waiting first, no longer in line. Asked once a
+    /// turn, so a block that one of them leaves without taking goes to the next.
+    pub(crate) fn owed(&mut self) -> Vec<u32> {
+        let shelves = self.shelves.iter_mut();
+        let told = shelves.flat_map(|shelf| shelf.waiting.drain(..shelf.waiting.len().min(shelf.free.len())));
+        told.collect()
     }
 
     /// The connection in `slot` is over.
@@ -100,8 +98,10 @@ mod tests {
         assert!(pool.has_waiting());
         let large = pool.take(4, 9000).expect("another size is not touched by it");
         pool.forget(2);
-        assert_eq!(pool.give(medium), Some(3), "the one who left is passed over");
-        assert_eq!(pool.give(large), None);
+        pool.give(large);
+        assert!(pool.owed().is_empty(), "nothing of their size is free");
+        pool.give(medium);
+        assert_eq!(pool.owed(), [3], "the one who left is passed over");
         assert!(!pool.has_waiting());
         assert_eq!(pool.free(), 2);
     }
@@ -111,11 +111,11 @@ mod tests {
         let mut pool = Ingest::new(vec![Block::heap(BlockId(0), 8192)], vec![Block::heap(BlockId(1), 16384)]);
         let block = pool.take(1, 5000).expect("free");
         assert!(pool.take(2, 5000).is_none() && pool.take(3, 5000).is_none());
-        assert_eq!(pool.owed(), [None, None], "nothing is free");
-        assert_eq!(pool.give(block), Some(2));
+        pool.give(block);
+        assert_eq!(pool.owed(), [2]);
         pool.forget(2);
-        assert_eq!(pool.owed(), [Some(3), None]);
+        assert_eq!(pool.owed(), [3]);
         assert!(pool.take(3, 5000).is_some());
-        assert_eq!(pool.owed(), [None, None]);
+        assert!(pool.owed().is_empty());
     }
 }

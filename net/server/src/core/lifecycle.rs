@@ -92,7 +92,7 @@ impl Core {
         };
         let waits_for_us = connection.pause != Pause::No;
         let frame = match connection.inbox.is_partial() && connection.is_served() && !waits_for_us {
-            true => after(connection.received_us, bounds.stalled_us),
+            true => after(connection.progress_us(), bounds.stalled_us),
             false => u64::MAX,
         };
         let quiet = connection.pending.is_empty() && connection.outbox.is_idle() && !waits_for_us;
@@ -192,9 +192,7 @@ impl Core {
         let (small, large) = connection.inbox.into_blocks();
         self.blocks.push(small.expect("nothing is received any more"));
         self.blocks.push(connection.outbox.into_head().expect("nothing is sent any more"));
-        if let Some(next) = large.and_then(|block| self.ingest.give(block)) {
-            self.unpause(next, Pause::Memory);
-        }
+        large.into_iter().for_each(|block| self.ingest.give(block));
         self.free_slots.push(slot);
     }
 

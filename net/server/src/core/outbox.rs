@@ -33,7 +33,9 @@ impl Piece {
 /// What waits to be sent, and what is being sent.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
+    /// Behind `taken` bytes that are already handed to the ring: those go when they are the larger part.
     bytes: Vec<u8>,
+    taken: usize,
     pieces: VecDeque<Piece>,
     queued_bytes: usize,
     /// Bytes ever pushed, and where in them the frames start that are not sent yet.
@@ -139,7 +141,7 @@ impl Outbox {
                 self.flight.push(piece);
                 continue;
             };
-            head.bytes_mut()[filled..filled + taken].copy_from_slice(&self.bytes[used..used + taken]);
+            head.bytes_mut()[filled..filled + taken].copy_from_slice(&self.queued()[used..used + taken]);
             if self.flight.is_empty() {
                 head_length = taken as u32;
             } else {
@@ -152,9 +154,32 @@ impl Outbox {
                 break;
             }
         }
-        self.bytes.drain(..used);
+        self.taken += used;
+        if 2 * self.taken > self.bytes.len() {
+            self.bytes.drain(..self.taken);
+            self.taken = 0;
+        }
         self.queued_bytes -= self.flight_bytes;
         Some(Send { head, head_length })
+    }
+
+    /// The bytes that are not slices and not handed to the ring yet.
+    fn queued(&self) -> &[u8] {
+        &self.bytes[self.taken..]
+    }
+
+    /// Bytes that were handed to the ring and not sent are the first ones again.
+    fn put_back(&mut self, unsent: &[u8]) {
+        match self.taken.checked_sub(unsent.len()) {
+            Some(from) => {
+                self.bytes[from..self.taken].copy_from_slice(unsent);
+                self.taken = from;
+            }
+            None => {
+                self.bytes.splice(..self.taken, unsent.iter().copied());
+                self.taken = 0;
+            }
+        }
     }
 
     /// Bytes of the send in flight.
@@ -188,9 +213,7 @@ impl Outbox {
                 }
             }
         }
-        if unsent > 0 {
-            self.bytes.splice(..0, head.bytes()[filled - unsent..filled].iter().copied());
-        }
+        self.put_back(&head.bytes()[filled - unsent..filled]);
         self.flight_bytes = 0;
         self.head = Some(head);
         let front = self.front();
@@ -228,16 +251,16 @@ impl Outbox {
         if moved == 0 {
             return Ok(());
         }
-        let bytes = moved + self.bytes.len();
+        let bytes = moved + self.queued().len();
         if bytes > bound {
             return Err(TooSlow { bytes });
         }
-        let mut bytes = Vec::with_capacity(moved + self.bytes.len());
+        let mut bytes = Vec::with_capacity(moved + self.queued().len());
         let mut used = 0;
         for piece in &mut self.pieces {
             match *piece {
                 Piece::Bytes(length) => {
-                    bytes.extend_from_slice(&self.bytes[used..used + length as usize]);
+                    bytes.extend_from_slice(&self.bytes[self.taken + used..][..length as usize]);
                     used += length as usize;
                 }
                 Piece::Slice(slice) if slice.block == block => {
@@ -248,7 +271,7 @@ impl Outbox {
                 Piece::Slice(_) => {}
             }
         }
-        self.bytes = bytes;
+        (self.bytes, self.taken) = (bytes, 0);
         Ok(())
     }
 
@@ -260,6 +283,7 @@ impl Outbox {
             }
         }
         self.bytes.clear();
+        self.taken = 0;
         self.pushed -= self.queued_bytes as u64;
         self.queued_bytes = 0;
         let front = self.pushed;

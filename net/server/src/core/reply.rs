@@ -57,6 +57,7 @@ impl Core {
             return;
         };
         let to = connection.pending.remove(reply.correlation);
+        connection.long.take_if(|long| *long == reply.correlation);
         let payload_bytes = slices.iter().map(|slice| slice.length as usize).sum();
         let machine = match reply.response {
             Response::Status(_) => machine(),
@@ -83,14 +84,18 @@ impl Core {
         }
     }
 
-    /// One send for every connection that has something to send and no send in flight.
+    /// One send for every connection that has something to send and no send in flight, in the order in which that came
+    /// up: the shard acknowledges before it shows what it acknowledged to readers.
     pub(super) fn send_all(&mut self, now: Now, out: &mut Output) {
-        while let Some(slot) = self.flush.pop() {
+        let mut at = 0;
+        while let Some(&slot) = self.flush.get(at) {
+            at += 1;
             if let Some(connection) = &mut self.connections[slot as usize] {
                 connection.in_flush = false;
                 self.send(now, slot, out);
             }
         }
+        self.flush.clear();
     }
 
     fn send(&mut self, now: Now, slot: u32, out: &mut Output) {

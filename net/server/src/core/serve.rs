@@ -19,6 +19,8 @@ use crate::{session, translate};
 
 /// Queued reply bytes of one connection beyond which its further requests wait.
 const QUEUED_BYTES: usize = 8 << 20;
+/// The same for requests whose answers no field of theirs bounds, and of which one is answered at a time.
+pub(super) const LONG_QUEUED_BYTES: usize = 64 << 10;
 /// The kind of a receive's key, for whoever reads traces.
 const KIND_RECV: u8 = 3;
 const KIND_CANCEL: u8 = 6;
@@ -39,10 +41,11 @@ impl Core {
         let cancelled = mem::take(&mut connection.recv_cancelled);
         let block = completion.block.expect("the ring gives back what moved in");
         let received = completion.result.map(|bytes| bytes as usize);
+        let begins = !connection.inbox.is_partial();
         connection.inbox.returned(block, received.unwrap_or(0));
         match received {
             Ok(bytes) if bytes > 0 => {
-                connection.received_us = now.mono_us;
+                connection.heard(bytes, begins, now.mono_us);
                 self.make_ready(slot);
             }
             Err(_) if cancelled && connection.is_served() => {
@@ -88,7 +91,7 @@ impl Core {
             }
         }
         if self.ingest.has_waiting() {
-            for next in self.ingest.owed().into_iter().flatten() {
+            for next in self.ingest.owed() {
                 self.unpause(next, Pause::Memory);
             }
             self.reclaim_idle_blocks(out);
@@ -173,10 +176,15 @@ impl Core {
     fn offer(&mut self, now: Now, slot: u32, to: ReplyTo, request: &Request<'_>) -> Served {
         let Some(request) = translate::request(request) else { return Served::Done };
         let connection = self.connections[slot as usize].as_mut().expect("the slot is in use");
+        let is_long = matches!(request, corelog_shard::Request::Metadata { .. });
+        if is_long && (connection.long.is_some() || connection.outbox.queued_bytes() > LONG_QUEUED_BYTES) {
+            return Served::Paused(Pause::Replies);
+        }
         let correlation = connection.pending.insert(to);
         let request = translate::bounded(request, connection.frame_limit);
         match self.shard.request(now, connection.id, correlation, &request, &mut self.actions) {
             Taken::Done => {
+                connection.long = connection.long.or(is_long.then_some(correlation));
                 self.counters.requests += 1;
                 Served::Done
             }
@@ -241,8 +249,7 @@ impl Core {
                 Want::Block(bytes) => match self.ingest.take(slot, bytes) {
                     Some(larger) => {
                         if let Some(old) = connection.inbox.grow(larger) {
-                            let next = self.ingest.give(old);
-                            return self.go_on_after_block(slot, next);
+                            self.ingest.give(old);
                         }
                     }
                     None => {
@@ -258,20 +265,10 @@ impl Core {
         out.submissions.push(Submission::Recv { key, socket, block, offset, length });
     }
 
-    fn go_on_after_block(&mut self, slot: u32, next: Option<u32>) {
-        self.make_ready(slot);
-        if let Some(next) = next {
-            self.unpause(next, Pause::Memory);
-        }
-    }
-
-    /// Gives an ingest block that holds nothing back to the pool, if somebody waits for its size.
+    /// Gives an ingest block that holds nothing back to the pool.
     fn shrink_inbox(&mut self, slot: u32) {
-        let returned = self.connection(slot).inbox.shrink();
-        if let Some(block) = returned
-            && let Some(next) = self.ingest.give(block)
-        {
-            self.unpause(next, Pause::Memory);
+        if let Some(block) = self.connection(slot).inbox.shrink() {
+            self.ingest.give(block);
         }
     }
 

@@ -12,6 +12,7 @@ use corelog_wire::{
 };
 use rkyv::util::AlignedVec;
 
+use super::serve::LONG_QUEUED_BYTES;
 use super::*;
 use fake::{Fake, Happened};
 
@@ -440,6 +441,56 @@ fn a_consumer_that_takes_nothing_for_long_is_closed_and_a_slow_one_is_not() {
     assert!(matches!(bed.answers(slow)[..], [(5, Answer::Fetched(_))]), "it got there, 5 kB at a time");
     assert!(!bed.fake.sockets[slow].closed);
     assert_eq!(bed.core.counters().timed_out, 1);
+}
+
+/// A request that comes byte by byte holds memory for all of it; one that is merely slow is let come.
+#[test]
+fn a_request_that_drips_is_cut_off_and_a_slow_one_is_not() {
+    let mut bed = Bed::new(6);
+    let (slow, topic) = bed.producer(Durability::Memory);
+    let batches = batch(topic, &[9; 20_000]);
+    let produce = Request::Produce { handle: 1, expected_offset: None, batches: &batches };
+    let mut request = Vec::new();
+    encode_request(&produce, Call { correlation: 3, version: 1 }, &mut request);
+
+    for piece in [&request[..10_000], &request[10_000..]] {
+        bed.fake.sockets[slow].incoming.extend(piece);
+        bed.settle();
+        bed.pass(29_000_000);
+    }
+    assert_eq!(bed.answers(slow), [(3, Answer::Produced(0))]);
+
+    let dripping = bed.peer();
+    bed.open(dripping, topic);
+    let mut bytes = request.into_iter();
+    for second in 0..32 {
+        assert_eq!(bed.fake.sockets[dripping].closed, second >= 30, "after {second} s");
+        bed.fake.sockets[dripping].incoming.extend(bytes.by_ref().take(100));
+        bed.settle();
+        bed.pass(1_000_000);
+    }
+}
+
+/// Short requests for long answers: a connection that does not read them makes the broker hold few at a time.
+#[test]
+fn a_connection_that_asks_for_metadata_again_and_again_is_answered_as_it_reads() {
+    let mut bed = Bed::new(7);
+    let peer = bed.peer();
+    bed.send(peer, 1, &Request::CreateTopic { name: "t", partitions: 1_000, durability: Durability::Memory });
+    bed.settle();
+    assert!(matches!(bed.answers(peer)[..], [(1, Answer::TopicCreated(_))]));
+    bed.fake.sockets[peer].window = 0;
+    for correlation in 10..60 {
+        bed.send(peer, correlation, &Request::Metadata { topic: None });
+    }
+    bed.settle();
+    let most: usize = bed.core.connections.iter().flatten().map(|open| open.outbox.queued_bytes()).sum();
+    bed.fake.sockets[peer].window = usize::MAX;
+    bed.settle();
+    let one = bed.fake.sockets[peer].outgoing.len() / 50;
+    let expected: Vec<_> = (10..60).map(|correlation| (correlation, Answer::Other)).collect();
+    assert_eq!(bed.answers(peer), expected, "each of them is answered in the end");
+    assert!(one > 5_000 && most <= LONG_QUEUED_BYTES + one, "{most} bytes, {one} each");
 }
 
 #[test]
