@@ -138,10 +138,14 @@ impl Producers {
         self.started.wall_us + now.mono_us.saturating_sub(self.started.mono_us)
     }
 
-    /// Whether a pair was idle for so long, and could have shown since the start that it is not.
+    /// Whether a pair was idle for so long, and others were at work for long enough, before the start or since, to show
+    /// that this is not the clock's doing.
     fn is_idle(&self, pair: &Pair, idle_us: u64, now: Now) -> bool {
         let running_us = now.mono_us.saturating_sub(self.started.mono_us);
-        running_us >= self.limits.keep_us && pair.state.last_us.saturating_add(idle_us) <= self.time_us(now)
+        let newest = self.pairs.get(self.newest as usize).map_or(0, |pair| pair.state.last_us);
+        let others_us = newest.min(self.started.wall_us).saturating_sub(pair.state.last_us);
+        running_us.max(others_us) >= self.limits.keep_us
+            && pair.state.last_us.saturating_add(idle_us) <= self.time_us(now)
     }
 
     pub(crate) fn len(&self) -> usize {

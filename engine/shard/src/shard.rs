@@ -257,7 +257,7 @@ impl Shard {
         }
         self.batch_patience.pass(now);
         self.change_patience.pass(now);
-        self.log.wanted(now, self.waits.are_queued(), &mut out.evict);
+        self.log.wanted(self.waits.are_queued(), &mut out.evict);
     }
 
     /// What the log finished: frames that reached a level, records that were recycled, the loss of its disk.
@@ -297,7 +297,7 @@ impl Shard {
     pub fn next_deadline(&self) -> Option<u64> {
         let deadlines = [
             self.log.next_deadline(),
-            self.log.next_wanted_us().filter(|_| self.waits.are_queued()),
+            self.log.next_wanted_us(self.waits.are_queued()),
             self.waits.deadline_us(),
             self.batch_patience.ends_us(),
             self.change_patience.ends_us(),

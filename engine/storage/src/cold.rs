@@ -3,6 +3,8 @@
 //! **Invariant:** a block that is away has no pins; a filled block's batches are consecutive, verified, and
 //! described by `first..next` offsets.
 
+use std::collections::VecDeque;
+
 use corelog_model::{Block, BlockId, Now, Slice};
 
 use crate::groups::GroupSlot;
@@ -10,6 +12,8 @@ use crate::index::Run;
 
 /// Readers may send from a block for so long before it is wanted back for others, microseconds.
 const KEEP_US: u64 = 1_000_000;
+/// Places kept of failed reads.
+const SINGLE: usize = 64;
 /// Runs that one read covers at most.
 pub(crate) const RUNS_PER_READ: usize = 64;
 
@@ -49,10 +53,10 @@ pub(crate) struct ColdBlock {
     pub(crate) runs: Vec<Run>,
     pub(crate) batches: Vec<ColdBatch>,
     pub(crate) filled: Option<Filled>,
-    /// When its read ended, monotonic microseconds.
-    ended_us: u64,
     pins: u32,
+    /// When it was read or given out last: by a clock that tells any two apart, and in monotonic microseconds.
     used: u64,
+    used_us: u64,
     /// Its readers were asked to make room.
     asked: bool,
     pub(crate) tokens: Vec<u64>,
@@ -70,9 +74,11 @@ pub(crate) struct Cold {
     budget: u64,
     in_flight: u64,
     clock: u64,
-    /// Where the last failed read of several runs began: from there the next one covers a single run, so that bytes
-    /// which the disk cannot give keep back only the run they are in.
-    single: Option<(GroupSlot, u64)>,
+    /// Monotonic microseconds, as of the last turn.
+    now_us: u64,
+    /// Where failed reads of several runs began, the oldest first: from there the next one covers a single run, so that
+    /// bytes which the disk cannot give keep back only the run they are in.
+    single: VecDeque<(GroupSlot, u64)>,
     pub(crate) finished: Vec<Finished>,
 }
 
@@ -88,9 +94,9 @@ impl Cold {
             runs: Vec::with_capacity(RUNS_PER_READ),
             batches: Vec::with_capacity(RUNS_PER_READ),
             filled: None,
-            ended_us: 0,
             pins: 0,
             used: 0,
+            used_us: 0,
             asked: false,
             tokens: Vec::with_capacity(16),
         });
@@ -99,7 +105,8 @@ impl Cold {
             budget,
             in_flight: 0,
             clock: 0,
-            single: None,
+            now_us: 0,
+            single: VecDeque::with_capacity(SINGLE),
             finished: Vec::with_capacity(64),
         }
     }
@@ -113,7 +120,7 @@ impl Cold {
         let holds = |filled: Filled| filled.slot == slot && filled.first <= offset && offset < filled.next;
         let at = self.blocks.iter().position(|block| block.filled.is_some_and(holds))?;
         self.clock += 1;
-        self.blocks[at].used = self.clock;
+        (self.blocks[at].used, self.blocks[at].used_us) = (self.clock, self.now_us);
         Some(at)
     }
 
@@ -159,10 +166,10 @@ impl Cold {
     }
 
     /// Takes a block back; `None` when it was not away.
-    pub(crate) fn give_back(&mut self, at: usize, block: Option<Block>, now: Now) -> Option<Job> {
+    pub(crate) fn give_back(&mut self, at: usize, block: Option<Block>) -> Option<Job> {
         let cold = self.blocks.get_mut(at)?;
         let job = cold.job.take()?;
-        cold.ended_us = now.mono_us;
+        cold.used_us = self.now_us;
         self.in_flight -= u64::from(cold.length);
         cold.block = block.filter(|block| block.id() == cold.id);
         Some(job)
@@ -177,13 +184,28 @@ impl Cold {
     /// The disk did not answer a read of batches.
     pub(crate) fn failed(&mut self, at: usize, slot: GroupSlot, offset: u64) {
         let several = self.blocks[at].runs.len() > 1;
-        self.single = several.then_some((slot, offset));
+        self.single.retain(|place| *place != (slot, offset));
+        if several {
+            if self.single.len() == SINGLE {
+                self.single.pop_front();
+            }
+            self.single.push_back((slot, offset));
+        }
         self.finish(at, !several);
     }
 
     /// Runs that a read from here covers at most.
     pub(crate) fn most_runs(&self, slot: GroupSlot, offset: u64) -> usize {
-        if self.single == Some((slot, offset)) { 1 } else { RUNS_PER_READ }
+        if self.single.contains(&(slot, offset)) { 1 } else { RUNS_PER_READ }
+    }
+
+    pub(crate) const fn now_us(&self) -> u64 {
+        self.now_us
+    }
+
+    /// Time has passed.
+    pub(crate) fn pass(&mut self, now: Now) {
+        self.now_us = now.mono_us;
     }
 
     pub(crate) fn pin(&mut self, at: usize) {
@@ -205,17 +227,17 @@ impl Cold {
     }
 
     /// The block that must make room for reads that wait, if it was kept for long enough.
-    pub(crate) fn wanted(&mut self, now: Now) -> Option<BlockId> {
+    pub(crate) fn wanted(&mut self) -> Option<BlockId> {
         let at = self.kept()?;
         let block = &mut self.blocks[at];
-        block.asked |= block.ended_us + KEEP_US <= now.mono_us;
+        block.asked |= block.used_us + KEEP_US <= self.now_us;
         block.asked.then_some(block.id)
     }
 
     /// When a block will have been kept for long enough, monotonic microseconds.
     pub(crate) fn next_wanted_us(&self) -> Option<u64> {
         let block = &self.blocks[self.kept()?];
-        (!block.asked).then_some(block.ended_us + KEEP_US)
+        (!block.asked).then_some(block.used_us + KEEP_US)
     }
 
     pub(crate) fn bytes(&self, id: BlockId) -> Option<&[u8]> {

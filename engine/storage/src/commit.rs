@@ -82,6 +82,7 @@ impl Commit {
 impl Log {
     /// Once a turn, after completions and appends: hands out whatever the disk should do next.
     pub fn cut(&mut self, now: Now, out: &mut Vec<DiskOp>) {
+        self.cold.pass(now);
         if self.commit.failed && self.commit.writes == 0 && self.commit.sync.is_none() {
             self.void_in_flight();
         }
@@ -258,7 +259,7 @@ impl Log {
         match Purpose::of(completion.id) {
             Some(Purpose::Frame { sequence }) => self.on_frame(sequence, completion.result, now),
             Some(Purpose::Sync { ticket }) => self.on_sync(ticket, completion.result, now),
-            Some(Purpose::ColdRead { slot }) => self.on_cold_read(slot, completion, now),
+            Some(Purpose::ColdRead { slot }) => self.on_cold_read(slot, completion),
             Some(Purpose::Create { extent }) => self.on_created(extent, completion.result, now),
             Some(Purpose::Zero { extent }) => self.on_zeroed(extent, completion.result),
             Some(Purpose::Superblock { copy }) => {

@@ -63,6 +63,8 @@ pub(crate) struct Footers {
     cache: VecDeque<(u64, Runs)>,
     /// The index that is being loaded: `load.rs`.
     pub(crate) loading: Option<Loading>,
+    /// When the last one failed to be loaded, if that was the last one, monotonic microseconds.
+    pub(crate) failed_us: Option<u64>,
     part_bytes: usize,
     scratch: Vec<u8>,
     /// Memory that is used again: for all runs of an extent, for kept indexes, for the parts of pending ones.
@@ -83,6 +85,7 @@ impl Footers {
             pending: VecDeque::with_capacity(PENDING),
             cache: VecDeque::with_capacity(CACHED + 1),
             loading: None,
+            failed_us: None,
             part_bytes: PART_BYTES.min(max_batch_bytes as usize),
             scratch: Vec::with_capacity(PART_BYTES.min(max_batch_bytes as usize)),
         }

@@ -191,6 +191,7 @@ impl Log {
     /// Whoever waited may ask again, or hears that the disk did not answer.
     fn end_loading(&mut self, failed: bool) {
         if let Some(loading) = self.footers.loading.take() {
+            self.footers.failed_us = failed.then_some(self.cold.now_us());
             let tokens = loading.tokens.into_iter();
             self.cold.finished.extend(tokens.map(|token| Finished { token, failed }));
         }

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use corelog_model::{Block, BlockId, GroupId, Now, Slice, Term, TopicId};
+use corelog_model::{Block, BlockId, GroupId, Slice, Term, TopicId};
 
 use crate::append::Queue;
 use crate::arena::Arena;
@@ -150,17 +150,22 @@ impl Log {
     }
 
     /// Blocks that must make room and are pinned: whoever sends from them moves or gives up. Those of cold reads
-    /// only where `readers_wait` for one.
-    pub fn wanted(&mut self, now: Now, readers_wait: bool, out: &mut Vec<BlockId>) {
+    /// only where `readers_wait` for one, or an index does.
+    pub fn wanted(&mut self, readers_wait: bool, out: &mut Vec<BlockId>) {
         out.extend(self.arena.wanted());
-        if readers_wait {
-            out.extend(self.cold.wanted(now));
+        if readers_wait || self.index_waits() {
+            out.extend(self.cold.wanted());
         }
     }
 
-    /// When [`Log::wanted`] will want the block of a cold read for readers that wait, monotonic microseconds.
-    pub fn next_wanted_us(&self) -> Option<u64> {
-        self.cold.next_wanted_us()
+    /// When [`Log::wanted`] will want the block of a cold read, monotonic microseconds.
+    pub fn next_wanted_us(&self, readers_wait: bool) -> Option<u64> {
+        if readers_wait || self.index_waits() { self.cold.next_wanted_us() } else { None }
+    }
+
+    /// Whether an index is being loaded and has no block for its next piece.
+    fn index_waits(&self) -> bool {
+        self.footers.loading.is_some() && !self.cold.is_loading()
     }
 
     /// Log starts moved by recycling since the last call.

@@ -3,9 +3,9 @@
 //! **Invariants:** what is given out is whole padded batches, in order, verified when they come from the disk.
 //! Damaged offsets are named and never served.
 
+use corelog_model::Slice;
 use corelog_model::batch::BatchHeader;
 use corelog_model::limits::{BATCH_ALIGN, FRAME_ALIGN, round_up};
-use corelog_model::{Now, Slice};
 
 use crate::cold::{ColdBatch, Filled, Finished, Job, RUNS_PER_READ};
 use crate::frame::{ENTRY_HEADER_BYTES, EntryHeader, EntryKind};
@@ -233,11 +233,12 @@ impl Log {
         }
     }
 
-    pub(crate) fn on_cold_read(&mut self, at: u32, completion: DiskCompletion, now: Now) {
+    pub(crate) fn on_cold_read(&mut self, at: u32, completion: DiskCompletion) {
         let at = at as usize;
-        let Some(job) = self.cold.give_back(at, completion.block, now) else { return };
-        // A short read is what the file holds; a failed one says nothing about it.
-        let found = completion.result.ok().map(|found| found.min(self.cold.blocks[at].length));
+        let Some(job) = self.cold.give_back(at, completion.block) else { return };
+        // Reads stay within extents, whose length the start has checked: one that is short has failed behind what came.
+        let length = self.cold.blocks[at].length;
+        let found = completion.result.ok().filter(|found| *found >= length).map(|_| length);
         match (job, found) {
             (Job::Batches { slot, offset, generation, .. }, Some(found)) => {
                 self.on_batches(at, slot, offset, generation, found);

@@ -11,7 +11,7 @@ use crate::frame::EntryKind;
 use crate::log::Log;
 use crate::op::{DiskError, DiskOp, FileName, Purpose};
 
-/// After a failed creation, how long until the next try, microseconds.
+/// After a failed creation, or a failed read of an index to be moved, how long until the next try, microseconds.
 const RETRY_US: u64 = 1_000_000;
 /// Zeros written by one operation: short enough not to hold up a frame that arrives meanwhile.
 const ZERO_BYTES: u64 = 256 << 10;
@@ -24,7 +24,7 @@ impl Log {
         self.write_checkpoint();
         self.doom();
         self.recycle();
-        self.move_footers(out);
+        self.move_footers(now, out);
         self.extents.review();
         self.create_extents(now, out);
         self.superblock.advance(now, out);
@@ -167,8 +167,9 @@ impl Log {
     }
 
     /// On a full disk, where an index is all that keeps an extent: writes that index once more, at the head.
-    fn move_footers(&mut self, out: &mut Vec<DiskOp>) {
-        if !self.footers.settled() || !self.checkpoints.is_idle() || self.commit.read_only {
+    fn move_footers(&mut self, now: Now, out: &mut Vec<DiskOp>) {
+        let failed = self.footers.failed_us.is_some_and(|at| now.mono_us < at + RETRY_US);
+        if failed || !self.footers.settled() || !self.checkpoints.is_idle() || self.commit.read_only {
             return;
         }
         let Some(generation) = self.extents.index_to_move() else { return };

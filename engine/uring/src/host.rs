@@ -403,9 +403,9 @@ async fn create_extent(access: Access, directory: &Path, name: &str, bytes: u64)
     options.read(true).write(true).create(true).truncate(true);
     let mut file = Target::open(access, &temporary, &options).await?;
     if let Err(error) = fill_extent(&file, &temporary, bytes).await {
-        // A full disk has given it what it had left.
-        file.close(&temporary).await?;
-        glommio::io::remove(&temporary).await.map_err(failed(FileOperation::Remove, &temporary))?;
+        // A full disk has given it what it had left. What fails here is left to the next start.
+        let _ = file.close(&temporary).await;
+        let _ = glommio::io::remove(&temporary).await;
         return Err(error);
     }
     file.rename(&path).await?;

@@ -187,8 +187,9 @@ impl Reactor {
 
     /// One turn; whether there was anything to do.
     fn turn(&mut self, now: Now) -> Result<bool, RingError> {
-        let grown = self.grow(now);
-        let happened = self.shell.collect() || grown;
+        // First what has completed: a wake that is collected tells of memory that is there by then.
+        let collected = self.shell.collect();
+        let happened = self.grow(now) || collected;
         let due = self.core.next_deadline().is_some_and(|at_us| at_us <= now.mono_us);
         if !happened && !due && !self.again && self.stop.wanted() == Wanted::Run {
             // The kernel may have work of ours to finish; a turn that let it do so was not idle.

@@ -3,8 +3,10 @@
 use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread;
 
-use corelog_load::device;
+use corelog_uring::limits::{DurableMethod, Preparation};
+use corelog_uring::{affinity, baseline};
 use serde_json::Value;
 
 use crate::budget::Run;
@@ -27,12 +29,13 @@ const HUGE_PAGES: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1");
 pub(super) fn measure(run: &Run, place: &Place) -> io::Result<Sample> {
     let directory = place.own()?;
     let seconds = run.seconds.div_ceil(TURNS);
+    let time = format!("--runtime={seconds}");
     // Written over once, so that the measured writes meet written blocks.
     fio(place, directory.path(), &[])?;
     let (mut ratios, mut sample) = (Vec::new(), Sample::default());
     for _ in 0..TURNS {
         let own = own(place, directory.path(), seconds)?;
-        let fio = fastest_fio(place, directory.path(), seconds)?;
+        let fio = fio(place, directory.path(), &["--sync=dsync", "--time_based", &time])?;
         ratios.push((own / fio).max(fio / own));
         sample.say(format!("baseline {:.2} GB/s, fio {:.2} GB/s", own / 1e9, fio / 1e9));
     }
@@ -40,20 +43,15 @@ pub(super) fn measure(run: &Run, place: &Place) -> io::Result<Sample> {
     Ok(sample)
 }
 
+/// The baseline with RWF_DSYNC, which is what fio can do too: its fdatasync waits for every single write.
 fn own(place: &Place, directory: &Path, seconds: u64) -> io::Result<f64> {
-    let (cores, duration) = (&place.cores, Duration::from_secs(seconds));
-    let measured = device::measure(directory, false, cores.broker, cores.load, duration);
-    Ok(measured.map_err(io::Error::other)?.durable_write_bytes_per_second)
-}
-
-/// With the better of the two ways to make a write durable, as the baseline.
-fn fastest_fio(place: &Place, directory: &Path, seconds: u64) -> io::Result<f64> {
-    let time = format!("--runtime={seconds}");
-    let mut fastest = 0.0_f64;
-    for durable in ["--sync=dsync", "--fdatasync=1"] {
-        fastest = fastest.max(fio(place, directory, &[durable, "--time_based", &time])?);
-    }
-    Ok(fastest)
+    let (core, duration) = (place.cores.broker, Duration::from_secs(seconds));
+    let work = || {
+        affinity::pin(core);
+        baseline::disk(directory, Preparation::Written, DurableMethod::Dsync, duration)
+    };
+    let measured = thread::scope(|scope| scope.spawn(work).join()).expect("a measurement does not panic");
+    measured.map(|bytes| bytes as f64).map_err(io::Error::other)
 }
 
 /// Bytes a second of writes of 1 MiB, four in flight, from registered buffers.

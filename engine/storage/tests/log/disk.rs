@@ -72,8 +72,9 @@ pub(crate) struct Disk {
     pub(crate) files: BTreeMap<FileName, File>,
     /// Operations to fail: counts down at each write or flush of a frame; 0 fails.
     pub(crate) fail_frame_in: Option<u32>,
-    /// A place that no read gets over.
+    /// A place that no read gets over, and whether such a read gives what lies before it rather than an error.
     pub(crate) unreadable: Option<(FileName, usize)>,
+    pub(crate) short: bool,
     /// No further file can be made.
     pub(crate) full: bool,
     /// No more extents than these can be made.
@@ -123,9 +124,10 @@ impl Disk {
         let found = available.len().min(into.len());
         into[..found].copy_from_slice(&available[..found]);
         match self.unreadable {
-            Some((bad, at)) if bad == name && (from..from + found).contains(&at) => {
-                Err(DiskError::Io { errno: 5 })
-            }
+            Some((bad, at)) if bad == name && (from..from + found).contains(&at) => match self.short {
+                true => Ok((at - from) as u32 & !(SECTOR as u32 - 1)),
+                false => Err(DiskError::Io { errno: 5 }),
+            },
             _ => Ok(found as u32),
         }
     }

@@ -159,8 +159,9 @@ fn a_failed_read_is_not_taken_for_damage() {
     let oldest = places(&disk, EntryKind::Batch).remove(0);
     let unreadable = Some((oldest.name, oldest.entries[2] + ENTRY_HEADER_BYTES));
 
-    for (what, footers) in [("batches", false), ("frames of an index", true)] {
-        let mut disk = disk.clone();
+    let cases = [("batches", false, false), ("frames of an index", true, false), ("short", true, true)];
+    for (what, footers, short) in cases {
+        let mut disk = Disk { short, ..disk.clone() };
         if footers {
             damage_footers(&mut disk);
         }

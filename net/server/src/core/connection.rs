@@ -80,8 +80,10 @@ pub(crate) struct Connection {
     pub(crate) sent_us: u64,
 }
 
-/// Bytes of a request that have to come within `limits.stalled_ms`, or its rest.
+/// Bytes of a request that have to come within `limits.stalled_ms`, or its rest ...
 const PROGRESS_BYTES: usize = 64 << 10;
+/// ... and this share of a long one: the memory for all of it is held meanwhile.
+const PROGRESS_SHARE: usize = 8;
 
 impl Connection {
     /// A connection that was accepted at `now_us`.
@@ -127,7 +129,8 @@ impl Connection {
     /// a peer that sends a request byte by byte must not hold the memory for it for ever.
     pub(crate) fn heard(&mut self, bytes: usize, begins: bool, now_us: u64) {
         self.received_bytes += bytes;
-        if begins || self.received_bytes >= PROGRESS_BYTES {
+        let enough = PROGRESS_BYTES.max(self.inbox.needed() / PROGRESS_SHARE);
+        if begins || self.received_bytes >= enough {
             (self.received_us, self.received_bytes) = (now_us, 0);
         }
     }

@@ -87,6 +87,11 @@ impl Inbox {
         self.needed = bytes;
     }
 
+    /// Bytes that the frame at the start takes, as far as known.
+    pub(crate) const fn needed(&self) -> usize {
+        self.needed
+    }
+
     /// Where to receive to next. Moves the unread bytes to the front when the frame would not fit behind them.
     pub(crate) fn want(&mut self) -> Want {
         let block = self.block.as_mut().expect("one receive at a time");

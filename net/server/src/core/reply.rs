@@ -198,6 +198,8 @@ impl Core {
         self.counters.slow_consumers += u64::from(connection.is_answered());
         let told = !connection.outbox.is_cut();
         connection.outbox.discard(|block| shard.on(now, Event::Released { block }));
+        // Who waits for those blocks is to be asked again at once.
+        self.again = true;
         if told && connection.is_answered() {
             let details = [slow.bytes as u64, self.bounds.slow_bytes as u64];
             let message = format!(

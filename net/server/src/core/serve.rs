@@ -81,15 +81,18 @@ impl Core {
         self.connections[slot as usize].as_ref().is_some_and(|connection| connection.pause == Pause::No)
     }
 
-    /// Serves every connection in line once.
+    /// Serves every connection in line once, the longest waiting first: one that was told of an ingest block takes it
+    /// before whoever comes later.
     pub(super) fn serve(&mut self, now: Now, out: &mut Output) {
         mem::swap(&mut self.ready, &mut self.serving);
-        while let Some(slot) = self.serving.pop() {
+        for at in 0..self.serving.len() {
+            let slot = self.serving[at];
             if let Some(connection) = &mut self.connections[slot as usize] {
                 connection.in_ready = false;
                 self.serve_one(now, slot, out);
             }
         }
+        self.serving.clear();
         if self.ingest.has_waiting() {
             for next in self.ingest.owed() {
                 self.unpause(next, Pause::Memory);
@@ -105,7 +108,10 @@ impl Core {
         }
         // Taken out, so that requests can borrow its bytes while the rest of the core works on them.
         let mut inbox = mem::take(&mut connection.inbox);
-        connection.pause = Pause::No;
+        if mem::replace(&mut connection.pause, Pause::No) == Pause::Memory {
+            // It was not the peer who was waited for.
+            connection.received_us = now.mono_us;
+        }
         self.serve_frames(now, slot, &mut inbox);
         let connection = self.connection(slot);
         connection.inbox = inbox;
