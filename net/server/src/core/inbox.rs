@@ -144,13 +144,16 @@ impl Inbox {
         Some(old)
     }
 
-    /// Gives the block of the pool back when nothing is in it.
+    /// Gives the block of the pool back when the small one takes what is in it.
     pub(crate) fn shrink(&mut self) -> Option<Block> {
-        if self.is_partial() || self.is_receiving() {
-            return None;
-        }
-        let small = self.spare.take()?;
-        self.block.replace(small)
+        let unread = self.start..self.end;
+        let large =
+            self.block.take_if(|_| self.spare.as_ref().is_some_and(|small| unread.len() <= small.len()))?;
+        let mut small = self.spare.take().expect("it takes what is there");
+        small.bytes_mut()[..unread.len()].copy_from_slice(&large.bytes()[unread.clone()]);
+        (self.start, self.end) = (0, unread.len());
+        self.block = Some(small);
+        Some(large)
     }
 
     /// All blocks, when the connection is over: the small one first.

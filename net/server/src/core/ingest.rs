@@ -22,6 +22,8 @@ struct Shelf {
     bytes: usize,
     free: Vec<Block>,
     waiting: VecDeque<u32>,
+    /// Who was told to come for a block, and has not yet.
+    told: Vec<u32>,
 }
 
 impl Ingest {
@@ -30,7 +32,8 @@ impl Ingest {
         let shelf = |free: Vec<Block>| {
             let bytes = free.first().map_or(0, Block::len);
             assert!(free.iter().all(|block| block.len() == bytes), "one size a shelf");
-            Shelf { bytes, waiting: VecDeque::with_capacity(free.len()), free }
+            let (waiting, told) = (VecDeque::with_capacity(free.len()), Vec::with_capacity(free.len()));
+            Shelf { bytes, waiting, told, free }
         };
         let shelves = [shelf(medium), shelf(large)];
         assert!(shelves[1].bytes > 0, "every frame that is allowed fits the largest size");
@@ -41,7 +44,9 @@ impl Ingest {
     pub(crate) fn take(&mut self, slot: u32, bytes: usize) -> Option<Block> {
         let shelf = self.shelves.iter_mut().find(|shelf| shelf.bytes >= bytes);
         let shelf = shelf.expect("a frame within the limit fits the largest size");
-        let block = shelf.free.pop();
+        let told = shelf.told.iter().position(|&told| told == slot).map(|at| shelf.told.swap_remove(at));
+        let left = shelf.free.len() > shelf.told.len() && shelf.waiting.is_empty();
+        let block = if told.is_some() || left { shelf.free.pop() } else { None };
         if block.is_none() && !shelf.waiting.contains(&slot) {
             shelf.waiting.push_back(slot);
         }
@@ -54,24 +59,27 @@ impl Ingest {
         shelf.expect("only blocks of the pool come back to it").free.push(block);
     }
 
-    /// Who may try again: as many as there are blocks, the longest waiting first, no longer in line. Asked once a
-    /// turn, so a block that one of them leaves without taking goes to the next.
-    pub(crate) fn owed(&mut self) -> Vec<u32> {
-        let shelves = self.shelves.iter_mut();
-        let told = shelves.flat_map(|shelf| shelf.waiting.drain(..shelf.waiting.len().min(shelf.free.len())));
-        told.collect()
+    /// Who may come for a block: as many as there are, the longest waiting first. Asked once a turn, so what one of
+    /// them leaves goes to the next.
+    pub(crate) fn owed(&mut self) -> impl Iterator<Item = u32> {
+        for Shelf { free, waiting, told, .. } in &mut self.shelves {
+            told.clear();
+            told.extend(waiting.drain(..waiting.len().min(free.len())));
+        }
+        self.shelves.iter().flat_map(|shelf| shelf.told.iter().copied())
     }
 
     /// The connection in `slot` is over.
     pub(crate) fn forget(&mut self, slot: u32) {
         for shelf in &mut self.shelves {
             shelf.waiting.retain(|&waiting| waiting != slot);
+            shelf.told.retain(|&told| told != slot);
         }
     }
 
-    /// Whether somebody waits at all.
+    /// Whether somebody waits at all, or was told and has not come.
     pub(crate) fn has_waiting(&self) -> bool {
-        self.shelves.iter().any(|shelf| !shelf.waiting.is_empty())
+        self.shelves.iter().any(|shelf| !shelf.waiting.is_empty() || !shelf.told.is_empty())
     }
 
     /// Free blocks of all sizes.
@@ -87,6 +95,10 @@ mod tests {
 
     use super::*;
 
+    fn owed(pool: &mut Ingest) -> Vec<u32> {
+        pool.owed().collect()
+    }
+
     #[test]
     fn a_connection_that_finds_the_pool_empty_is_next_when_a_block_comes_back() {
         let mut pool = Ingest::new(vec![Block::heap(BlockId(0), 8192)], vec![Block::heap(BlockId(1), 16384)]);
@@ -99,11 +111,13 @@ mod tests {
         let large = pool.take(4, 9000).expect("another size is not touched by it");
         pool.forget(2);
         pool.give(large);
-        assert!(pool.owed().is_empty(), "nothing of their size is free");
+        assert!(owed(&mut pool).is_empty(), "nothing of their size is free");
         pool.give(medium);
-        assert_eq!(pool.owed(), [3], "the one who left is passed over");
-        assert!(!pool.has_waiting());
-        assert_eq!(pool.free(), 2);
+        assert!(pool.take(5, 5000).is_none(), "there is a line");
+        assert_eq!(owed(&mut pool), [3], "the one who left is passed over");
+        assert!(pool.take(5, 5000).is_none(), "nor is the block for who was not told");
+        assert!(pool.take(3, 5000).is_some());
+        assert!(pool.has_waiting(), "that is 5");
     }
 
     #[test]
@@ -112,10 +126,10 @@ mod tests {
         let block = pool.take(1, 5000).expect("free");
         assert!(pool.take(2, 5000).is_none() && pool.take(3, 5000).is_none());
         pool.give(block);
-        assert_eq!(pool.owed(), [2]);
-        pool.forget(2);
-        assert_eq!(pool.owed(), [3]);
-        assert!(pool.take(3, 5000).is_some());
-        assert!(pool.owed().is_empty());
+        assert_eq!(owed(&mut pool), [2]);
+        assert_eq!(owed(&mut pool), [3], "2 did not come");
+        pool.forget(3);
+        assert!(!pool.has_waiting());
+        assert!(pool.take(4, 5000).is_some(), "nobody is told any more");
     }
 }

@@ -94,9 +94,8 @@ impl Core {
         }
         self.serving.clear();
         if self.ingest.has_waiting() {
-            for next in self.ingest.owed() {
-                self.unpause(next, Pause::Memory);
-            }
+            let told: Vec<u32> = self.ingest.owed().collect();
+            told.into_iter().for_each(|next| self.unpause(next, Pause::Memory));
             self.reclaim_idle_blocks(out);
         }
     }
@@ -248,6 +247,10 @@ impl Core {
 
     /// Submits the next receive, with a larger block if the frame needs one.
     pub(super) fn receive(&mut self, slot: u32, out: &mut Output) {
+        if self.ingest.has_waiting() {
+            // Between two requests is the time to take turns: a peer that never pauses would keep its block.
+            self.shrink_inbox(slot);
+        }
         let connection = self.connections[slot as usize].as_mut().expect("the slot is in use");
         let (offset, length) = loop {
             match connection.inbox.want() {
@@ -271,7 +274,7 @@ impl Core {
         out.submissions.push(Submission::Recv { key, socket, block, offset, length });
     }
 
-    /// Gives an ingest block that holds nothing back to the pool.
+    /// Gives an ingest block that the connection can do without back to the pool.
     fn shrink_inbox(&mut self, slot: u32) {
         if let Some(block) = self.connection(slot).inbox.shrink() {
             self.ingest.give(block);

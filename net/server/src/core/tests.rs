@@ -101,27 +101,26 @@ impl Bed {
 
     /// Lets everything happen that can, in the order of the seed.
     fn settle(&mut self) {
-        loop {
-            self.now.mono_us += 1;
-            let turn = self.core.turn(self.now, &mut Machine::default, &mut self.out);
-            self.core.check();
-            self.fake.take(&mut self.out);
-            let mut happened = 0;
-            for _ in 0..=self.fake.random(3) {
-                let core = &self.core;
-                match self.fake.next(|slice| core.shard().bytes(slice).to_vec()) {
-                    Some(Happened::Ring(completion)) => self.core.on(self.now, completion, &mut self.out),
-                    Some(Happened::Background(ended, opened)) => {
-                        self.core.on_background(self.now, ended, opened)
-                    }
-                    None => break,
-                }
-                happened += 1;
+        while self.step() {}
+    }
+
+    /// One turn and some of what can happen after it; whether there was anything.
+    fn step(&mut self) -> bool {
+        self.now.mono_us += 1;
+        let turn = self.core.turn(self.now, &mut Machine::default, &mut self.out);
+        self.core.check();
+        self.fake.take(&mut self.out);
+        let mut happened = 0;
+        for _ in 0..=self.fake.random(3) {
+            let core = &self.core;
+            match self.fake.next(|slice| core.shard().bytes(slice).to_vec()) {
+                Some(Happened::Ring(completion)) => self.core.on(self.now, completion, &mut self.out),
+                Some(Happened::Background(ended, opened)) => self.core.on_background(self.now, ended, opened),
+                None => break,
             }
-            if happened == 0 && turn == Turn::Idle && self.out.is_empty() {
-                return;
-            }
+            happened += 1;
         }
+        happened > 0 || turn == Turn::Again || !self.out.is_empty()
     }
 
     /// Lets time pass, so that what is due happens.
@@ -441,6 +440,30 @@ fn a_consumer_that_takes_nothing_for_long_is_closed_and_a_slow_one_is_not() {
     assert!(matches!(bed.answers(slow)[..], [(5, Answer::Fetched(_))]), "it got there, 5 kB at a time");
     assert!(!bed.fake.sockets[slow].closed);
     assert_eq!(bed.core.counters().timed_out, 1);
+}
+
+/// The one large block is in the hands of a peer whose next request is always there already.
+#[test]
+fn a_peer_that_never_pauses_does_not_keep_the_memory_that_another_waits_for() {
+    for seed in 0..30 {
+        let mut bed = Bed::new(seed);
+        let (busy, topic) = bed.producer(Durability::Memory);
+        let other = bed.peer();
+        bed.open(other, topic);
+        // Two batches are too long for the medium size.
+        let batches = batch(topic, &[7; 30_000]).repeat(2);
+        let produce = Request::Produce { handle: 1, expected_offset: None, batches: &batches };
+        (0..60).for_each(|correlation| bed.send(busy, correlation, &produce));
+        bed.send(other, 1, &produce);
+        while bed.fake.sockets[other].outgoing.is_empty() {
+            assert!(bed.step(), "seed {seed}: it waits for ever");
+        }
+        let first = bed.answers(busy).len();
+        assert!(first < 10, "seed {seed}: {first} requests of the busy one came first");
+        bed.settle();
+        assert!(matches!(bed.answers(other)[..], [(1, Answer::Produced(_))]), "seed {seed}");
+        assert_eq!(bed.answers(busy).len(), 60 - first, "seed {seed}");
+    }
 }
 
 /// A request that comes byte by byte holds memory for all of it; one that is merely slow is let come.
