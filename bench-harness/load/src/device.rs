@@ -107,7 +107,10 @@ fn at(times: &[u32], percent: usize) -> f64 {
 }
 
 /// Runs `work` on a thread of its own that stays on `core`.
-fn on_core<T: Send>(
+///
+/// # Errors
+/// Those of `work`, and that the thread cannot be there.
+pub fn on_core<T: Send>(
     core: usize,
     work: impl FnOnce() -> Result<T, MeasureError> + Send,
 ) -> Result<T, MeasureError> {

@@ -4,9 +4,9 @@
 //! flight. The state is rebuilt from batch headers and checkpoints; it never says more than the log does, because it
 //! changes only together with an append. Bounded per shard: the pair that was idle longest goes first, after
 //! [`ProducerLimits::expiry_us`] in any case, and not before [`ProducerLimits::keep_us`] (then new producers are
-//! refused): forgetting a live producer would let its retries in twice. So the wall clock, which somebody may set, only
-//! says what was idle before a start, and nothing is forgotten in the first [`ProducerLimits::keep_us`] after one;
-//! from then on idle time is counted by the monotonic clock.
+//! refused): forgetting a live producer would let its retries in twice. So idle time is counted by the monotonic clock;
+//! the wall clock, which somebody may set, only says what was idle before a start, and is believed when others were at
+//! work for [`ProducerLimits::keep_us`] meanwhile, or the shard has run for so long since.
 
 use std::collections::HashMap;
 
@@ -404,7 +404,7 @@ mod tests {
     }
 
     impl Log {
-        /// A start at time 0, after which nothing is kept for being restored.
+        /// Of a shard that started at time 0.
         fn new() -> Self {
             Self { producers: Producers::new(LIMITS), index: 0, offset: 0 }
         }

@@ -54,7 +54,7 @@ pub(crate) struct ColdBlock {
     pub(crate) batches: Vec<ColdBatch>,
     pub(crate) filled: Option<Filled>,
     pins: u32,
-    /// When it was read or given out last: by a clock that tells any two apart, and in monotonic microseconds.
+    /// When it was given out last: by a clock that tells any two apart, and in monotonic microseconds.
     used: u64,
     used_us: u64,
     /// Its readers were asked to make room.
@@ -169,7 +169,6 @@ impl Cold {
     pub(crate) fn give_back(&mut self, at: usize, block: Option<Block>) -> Option<Job> {
         let cold = self.blocks.get_mut(at)?;
         let job = cold.job.take()?;
-        cold.used_us = self.now_us;
         self.in_flight -= u64::from(cold.length);
         cold.block = block.filter(|block| block.id() == cold.id);
         Some(job)

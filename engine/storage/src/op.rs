@@ -231,6 +231,9 @@ pub struct Listing {
     pub files: Vec<(FileName, u64)>,
 }
 
+/// After a refusal, how long until an operation of the log's own is tried again, microseconds.
+pub(crate) const RETRY_US: u64 = 1_000_000;
+
 /// What an operation was asked for, kept in the id itself: nothing has to be looked up when it completes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {

@@ -9,7 +9,7 @@ use corelog_model::crc::crc32c;
 use corelog_model::{Block, BlockId, LogId, Now, Slice, Term};
 
 use crate::frame::{RISING_LIMIT, field};
-use crate::op::{DiskOp, Purpose};
+use crate::op::{DiskOp, Purpose, RETRY_US};
 
 /// Bytes of one copy.
 pub const SUPERBLOCK_BYTES: usize = 4096;
@@ -209,9 +209,6 @@ pub(crate) struct SuperblockWriter {
     newest: u8,
     failed_copies: u64,
 }
-
-/// After a rewrite that most copies refused, how long until the next one, microseconds.
-const RETRY_US: u64 = 1_000_000;
 
 struct Writing {
     version: u64,

@@ -9,10 +9,8 @@ use crate::config::Preparation;
 use crate::extent::{Claim, Fate, SPARES, Spare, Zeroing};
 use crate::frame::EntryKind;
 use crate::log::Log;
-use crate::op::{DiskError, DiskOp, FileName, Purpose};
+use crate::op::{DiskError, DiskOp, FileName, Purpose, RETRY_US};
 
-/// After a failed creation, or a failed read of an index to be moved, how long until the next try, microseconds.
-const RETRY_US: u64 = 1_000_000;
 /// Zeros written by one operation: short enough not to hold up a frame that arrives meanwhile.
 const ZERO_BYTES: u64 = 256 << 10;
 /// While frames are under way, zeros keep this distance so that the next small frames need not wait for them.

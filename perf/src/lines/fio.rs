@@ -3,10 +3,10 @@
 use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::thread;
 
+use corelog_load::device;
+use corelog_uring::baseline;
 use corelog_uring::limits::{DurableMethod, Preparation};
-use corelog_uring::{affinity, baseline};
 use serde_json::Value;
 
 use crate::budget::Run;
@@ -46,12 +46,8 @@ pub(super) fn measure(run: &Run, place: &Place) -> io::Result<Sample> {
 /// The baseline with RWF_DSYNC, which is what fio can do too: its fdatasync waits for every single write.
 fn own(place: &Place, directory: &Path, seconds: u64) -> io::Result<f64> {
     let (core, duration) = (place.cores.broker, Duration::from_secs(seconds));
-    let work = || {
-        affinity::pin(core);
-        baseline::disk(directory, Preparation::Written, DurableMethod::Dsync, duration)
-    };
-    let measured = thread::scope(|scope| scope.spawn(work).join()).expect("a measurement does not panic");
-    measured.map(|bytes| bytes as f64).map_err(io::Error::other)
+    let measure = || baseline::disk(directory, Preparation::Written, DurableMethod::Dsync, duration);
+    device::on_core(core, measure).map(|bytes| bytes as f64).map_err(io::Error::other)
 }
 
 /// Bytes a second of writes of 1 MiB, four in flight, from registered buffers.

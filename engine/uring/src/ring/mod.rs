@@ -36,7 +36,7 @@ use tables::Tables;
 pub use error::{RingError, RingOperation};
 pub use regions::Registration;
 
-/// The most slots a ring can have: the kernel's longest submission queue.
+/// The most slots a ring can have: the kernel's longest submission queue, less the poll of the waker.
 pub const MAX_OPERATIONS: u32 = 32_767;
 /// Messages kept ready for sends with several pieces; more are made when needed and then kept.
 const MESSAGES: usize = 64;
@@ -227,16 +227,13 @@ impl Ring {
     }
 
     /// Like [`Ring::submit`], then blocks the thread until `want` completions are there or the time is over. For
-    /// tools and measurements: a reactor sleeps, or parks with its host.
+    /// tools and measurements: a reactor parks.
     pub fn wait(&mut self, want: u32, timeout: Option<Duration>) -> Result<(), RingError> {
         if !self.refused.is_empty() {
             return self.submit();
         }
-        let queued = self.instance.queued();
         self.counters.enters += 1;
-        self.instance
-            .wait(queued, want.min(self.in_flight), timeout)
-            .map_err(|error| RingError::new(RingOperation::Enter, error))
+        self.block(want.min(self.in_flight), timeout)
     }
 
     /// Like [`Ring::submit`], then blocks the thread until something completes, the [`Waker`] is woken, or the time
@@ -246,11 +243,14 @@ impl Ring {
             return self.submit();
         }
         self.attend();
-        let queued = self.instance.queued();
         self.counters.parks += 1;
-        self.instance
-            .wait(queued, 1, Some(limit))
-            .map_err(|error| RingError::new(RingOperation::Enter, error))
+        self.block(1, Some(limit))
+    }
+
+    fn block(&mut self, want: u32, timeout: Option<Duration>) -> Result<(), RingError> {
+        let queued = self.instance.queued();
+        let waited = self.instance.wait(queued, want, timeout);
+        waited.map_err(|error| RingError::new(RingOperation::Enter, error))
     }
 
     /// Appends what has completed and returns how many that were. No system call.

@@ -189,7 +189,9 @@ impl Core {
         let request = translate::bounded(request, connection.frame_limit);
         match self.shard.request(now, connection.id, correlation, &request, &mut self.actions) {
             Taken::Done => {
-                connection.long = connection.long.or(is_long.then_some(correlation));
+                if is_long {
+                    connection.long = Some(correlation);
+                }
                 self.counters.requests += 1;
                 Served::Done
             }

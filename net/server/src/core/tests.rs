@@ -130,9 +130,7 @@ impl Bed {
     }
 
     fn send(&mut self, peer: usize, correlation: u64, request: &Request<'_>) {
-        let mut bytes = Vec::new();
-        encode_request(request, Call { correlation, version: 1 }, &mut bytes);
-        self.fake.sockets[peer].incoming.extend(bytes);
+        self.fake.sockets[peer].incoming.extend(encoded(correlation, request));
     }
 
     /// A peer that said Hello.
@@ -226,6 +224,12 @@ impl From<Response<'_>> for Answer {
             _ => Self::Other,
         }
     }
+}
+
+fn encoded(correlation: u64, request: &Request<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode_request(request, Call { correlation, version: 1 }, &mut bytes);
+    bytes
 }
 
 fn batch(topic: TopicId, value: &[u8]) -> Vec<u8> {
@@ -473,9 +477,7 @@ fn a_request_that_drips_is_cut_off_and_a_slow_one_is_not() {
     let (slow, topic) = bed.producer(Durability::Memory);
     let batches = batch(topic, &[9; 20_000]);
     let produce = Request::Produce { handle: 1, expected_offset: None, batches: &batches };
-    let mut request = Vec::new();
-    encode_request(&produce, Call { correlation: 3, version: 1 }, &mut request);
-
+    let request = encoded(3, &produce);
     for piece in [&request[..10_000], &request[10_000..]] {
         bed.fake.sockets[slow].incoming.extend(piece);
         bed.settle();
