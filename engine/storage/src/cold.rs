@@ -176,8 +176,7 @@ impl Cold {
 
     /// Whoever waited for the block may ask again, or hears that the disk did not answer.
     pub(crate) fn finish(&mut self, at: usize, failed: bool) {
-        let tokens = self.blocks[at].tokens.drain(..);
-        self.finished.extend(tokens.map(|token| Finished { token, failed }));
+        tell(&mut self.finished, self.blocks[at].tokens.drain(..), failed);
     }
 
     /// The disk did not answer a read of batches.
@@ -242,4 +241,9 @@ impl Cold {
     pub(crate) fn bytes(&self, id: BlockId) -> Option<&[u8]> {
         self.blocks.iter().find(|block| block.id == id)?.block.as_ref().map(Block::bytes)
     }
+}
+
+/// Readers hear that what they waited for is over.
+pub(crate) fn tell(finished: &mut Vec<Finished>, tokens: impl IntoIterator<Item = u64>, failed: bool) {
+    finished.extend(tokens.into_iter().map(|token| Finished { token, failed }));
 }

@@ -6,7 +6,7 @@
 
 use corelog_model::limits::{FRAME_ALIGN, round_up};
 
-use crate::cold::{Finished, Job};
+use crate::cold::{Job, tell};
 use crate::derive::Derivation;
 use crate::footer::{Loading, Source};
 use crate::frame::{ENTRY_HEADER_BYTES, EntryHeader};
@@ -137,8 +137,10 @@ impl Log {
                     loading.runs.decode_part(payload, generation, part, &mut self.groups)
                 });
                 if whole.is_none() {
-                    loading.source = Source::Frames(Derivation::new(live));
-                } else if part as usize + 1 < parts {
+                    self.footers.loading = Some(loading);
+                    return self.derive(generation);
+                }
+                if part as usize + 1 < parts {
                     loading.source = Source::Footer { part: part + 1 };
                 } else {
                     loading.runs.sort();
@@ -192,8 +194,7 @@ impl Log {
     fn end_loading(&mut self, failed: bool) {
         if let Some(loading) = self.footers.loading.take() {
             self.footers.failed_us = failed.then_some(self.cold.now_us());
-            let tokens = loading.tokens.into_iter();
-            self.cold.finished.extend(tokens.map(|token| Finished { token, failed }));
+            tell(&mut self.cold.finished, loading.tokens, failed);
         }
     }
 }
