@@ -147,14 +147,20 @@ struct Inner {
 }
 
 impl Host {
+    /// Whether this process may have a host at all. To be asked before anything is measured or written that a
+    /// refusal would make worthless.
+    pub fn check() -> Result<(), HostError> {
+        check_locked_memory()?;
+        check_io_uring()
+    }
+
     /// Runs a reactor on the calling thread until its future is done.
     pub fn run<F, Fut>(config: &HostConfig, reactor: F) -> Result<Fut::Output, HostError>
     where
         F: FnOnce(Self) -> Fut,
         Fut: Future,
     {
-        check_locked_memory()?;
-        check_io_uring()?;
+        Self::check()?;
         throwaway_executor()?;
         let placement = match config.core {
             Some(core) if !affinity::cores().contains(&core) => return Err(HostError::NoSuchCore { core }),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -196,11 +196,10 @@ impl Limits {
         let write = || -> Result<(), FileError> {
             let failed =
                 |error: io::Error| FileError::new(FileOperation::Write, &temporary, Errno::from(error));
-            fs::write(
-                &temporary,
-                format!("# Measured by corelog. Delete this file to measure again.\n{text}"),
-            )
-            .map_err(failed)?;
+            let text = format!("# Measured by corelog. Delete this file to measure again.\n{text}");
+            let mut file = fs::File::create(&temporary).map_err(failed)?;
+            // Or its name could be durable before its bytes are, and an empty file stops the next start.
+            file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
             file::rename(&temporary, &path)?;
             file::sync_directory(directory)
         };

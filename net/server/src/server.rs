@@ -165,6 +165,7 @@ impl Server {
     /// Runs a broker on the calling thread until `stop` says so. `ready` is called once it serves.
     pub fn run(config: &Config, stop: &Stop, ready: impl FnOnce(&Ready)) -> Result<(), ServerError> {
         let started_us = clock::now().mono_us;
+        Host::check()?;
         let directory = DataDir::open(&config.log.data_dir)?;
         let core = match config.server.cpu {
             Cpu::First => affinity::cores().first().copied(),
