@@ -16,7 +16,7 @@ use crate::arena::{Arena, Chunk};
 use crate::clock::monotonic_ns;
 use crate::frames::{IN_FLIGHT, LARGE, Run, Scratch, Writer};
 use crate::limits::{DurableMethod, Preparation};
-use crate::op::{Key, SocketId, Submission};
+use crate::op::{FileId, Key, SocketId, Submission};
 use crate::ring::{Ring, RingConfig};
 use crate::socket::{self, SocketOptions};
 
@@ -26,6 +26,8 @@ pub use crate::frames::MeasureError;
 const RECYCLED_BYTES: u64 = 1 << 30;
 /// Bytes of each file that is allocated and written once.
 const EXTENT_BYTES: u64 = 256 << 20;
+/// So many of them are made ahead of the one that is written.
+const EXTENTS_AHEAD: usize = 1;
 /// Connections of the TCP measurement.
 const CONNECTIONS: u32 = 4;
 /// Bytes of one send or receive.
@@ -34,8 +36,8 @@ const TRANSFER: usize = 128 << 10;
 const WARM_UP: Duration = Duration::from_millis(200);
 
 /// Bytes a second in durable O_DIRECT writes of 1 MiB, four in flight, from registered buffers. Onto written
-/// blocks it overwrites one file of 1 GiB; onto unwritten ones it makes a new extent of 256 MiB when one is full,
-/// inside the measured time.
+/// blocks it overwrites one file of 1 GiB; onto unwritten ones it goes from one extent of 256 MiB to the next, which a
+/// thread beside it makes meanwhile, inside the measured time.
 pub fn disk(
     directory: &Path,
     preparation: Preparation,
@@ -50,10 +52,10 @@ pub fn disk(
             writer.fill(&scratch)?;
             writer.overwrite(&run, &scratch)?
         }
-        Preparation::Unwritten => {
-            let mut growing = Growing { directory, extents: Vec::new(), number: 0, position: EXTENT_BYTES };
-            writer.run(&run, directory, |writer| growing.next(writer).map(Some))?
-        }
+        Preparation::Unwritten => thread::scope(|scope| {
+            let mut growing = Growing::begin(scope, directory)?;
+            writer.run(&run, directory, |writer| growing.next(writer).map(Some))
+        })?,
     };
     Ok(done.per_second() * LARGE as u64)
 }
@@ -73,27 +75,48 @@ pub fn write_latency(
     Ok(latencies)
 }
 
-/// Files that are written once and then dropped.
-struct Growing<'a> {
-    directory: &'a Path,
+/// Files that are written once and then dropped. A thread makes and removes them, so that the writer waits for
+/// neither, as that of a log does not.
+struct Growing {
+    made: mpsc::Receiver<Result<Scratch, MeasureError>>,
+    full: mpsc::Sender<Scratch>,
     /// The one being written, after those that writes in flight may still be for.
-    extents: Vec<(crate::op::FileId, Scratch)>,
-    number: u32,
+    extents: Vec<(FileId, Scratch)>,
     position: u64,
 }
 
-impl Growing<'_> {
-    fn next(&mut self, writer: &mut Writer) -> Result<(crate::op::FileId, u64), MeasureError> {
+impl Growing {
+    fn begin<'scope>(
+        scope: &'scope thread::Scope<'scope, '_>,
+        directory: &'scope Path,
+    ) -> Result<Self, MeasureError> {
+        let (tell_made, made) = mpsc::sync_channel(EXTENTS_AHEAD);
+        let (full, is_full) = mpsc::channel();
+        let job = move || {
+            for number in 0.. {
+                let extent = Scratch::unwritten(directory, &format!("growing-{number}"), EXTENT_BYTES);
+                if tell_made.send(extent).is_err() {
+                    return;
+                }
+                is_full.try_iter().for_each(drop);
+            }
+        };
+        let thread = thread::Builder::new().name("corelog-extents".to_owned());
+        thread.spawn_scoped(scope, job).map_err(|_| MeasureError::Thread)?;
+        Ok(Self { made, full, extents: Vec::new(), position: EXTENT_BYTES })
+    }
+
+    fn next(&mut self, writer: &mut Writer) -> Result<(FileId, u64), MeasureError> {
         if self.position == EXTENT_BYTES {
             // Four frames in flight reach back into one earlier extent at most.
             if self.extents.len() == 2 {
-                let (file, _scratch) = self.extents.remove(0);
+                let (file, scratch) = self.extents.remove(0);
                 writer.close(file)?;
+                // It goes with the channel if the thread is over.
+                let _ = self.full.send(scratch);
             }
-            let scratch =
-                Scratch::unwritten(self.directory, &format!("growing-{}", self.number), EXTENT_BYTES)?;
+            let scratch = self.made.recv().map_err(|_| MeasureError::Thread)??;
             self.extents.push((writer.open(&scratch)?, scratch));
-            self.number += 1;
             self.position = 0;
         }
         let position = self.position;
