@@ -241,7 +241,7 @@ pub struct Consume {
     /// The partition; all without it.
     #[arg(long)]
     pub partition: Option<u32>,
-    /// Where to begin: `start`, `end`, an offset, or `@` and seconds since 1970.
+    /// Where to begin: `start`, `end`, an offset, or `@` and seconds since 1970: the first record not before that time.
     #[arg(long, value_name = "start|end|OFFSET|@TIMESTAMP", default_value = "start", value_parser = position)]
     pub from: Begin,
     /// End after this many records.
@@ -422,7 +422,9 @@ fn position(text: &str) -> Result<Begin, String> {
     if let Some(seconds) = text.strip_prefix('@') {
         let seconds: f64 = seconds.parse().map_err(|_| fault())?;
         let time = Duration::try_from_secs_f64(seconds).map_err(|_| fault())?;
-        return u64::try_from(time.as_micros()).map(Begin::Time).map_err(|_| fault());
+        // To the nearest: microseconds of today are not exact as a fraction in binary.
+        let microseconds = (time.as_nanos() + 500) / 1_000;
+        return u64::try_from(microseconds).map(Begin::Time).map_err(|_| fault());
     }
     text.parse().map(Begin::Offset).map_err(|_| fault())
 }
@@ -454,6 +456,10 @@ mod tests {
             assert!(rate(bad).is_err(), "{bad}");
         }
         assert_eq!(position("@1.5"), Ok(Begin::Time(1_500_000)));
+        for us in [1_700_000_000_123_455, 1_700_000_000_123_456, 1_700_000_000_123_457] {
+            let seconds = format!("@1700000000.{}", us % 1_000_000);
+            assert_eq!(position(&seconds), Ok(Begin::Time(us)));
+        }
         assert_eq!(position("17"), Ok(Begin::Offset(17)));
         for bad in ["", "-1", "@", "@yesterday", "@1e300", "middle"] {
             assert!(position(bad).is_err(), "{bad}");

@@ -152,7 +152,8 @@ impl Client {
         }
     }
 
-    /// The offset a position stands for now: log start, high watermark, or the first record not before a time.
+    /// The offset a position stands for now: log start, high watermark, or for a time an offset at or before that of the
+    /// first record that is not earlier, by less than a frame of the log (the high watermark if there is none).
     pub async fn offset(
         &self,
         topic: &Topic,

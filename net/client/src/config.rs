@@ -74,7 +74,8 @@ pub enum Position {
     End,
     /// This offset.
     Offset(u64),
-    /// The first record whose timestamp is this one or later, in microseconds since 1970.
+    /// The first record whose timestamp is this one or later, in microseconds since 1970. A consumer begins with exactly
+    /// that one, and passes on all that follow it.
     Time(u64),
 }
 

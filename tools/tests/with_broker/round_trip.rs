@@ -3,6 +3,8 @@
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
 
+use corelog_client::{Client, ClientConfig, Linger, Partition, ProducerConfig, RecordRef};
+
 use crate::broker::Broker;
 
 fn run(arguments: &[&str], input: &[u8]) -> Output {
@@ -53,6 +55,42 @@ fn lines_come_out_as_they_went_in_with_key_offset_and_headers() {
     let record = corelog(&["consume", "t", "--partition", "0", "--until-end", "--format", "json"], b"");
     let record: serde_json::Value = serde_json::from_str(&record).expect("one document");
     assert_eq!((&record["value_base64"], &record["offset"]), (&"/w==".into(), &0.into()), "{record}");
+}
+
+/// Appends a record per partition and time, the time in microseconds, each partition's as one batch.
+fn append_at(address: &str, topic: &str, records: &[(u32, u64)]) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let client = Client::connect(ClientConfig::new([address])).await.expect("it serves");
+        let topic = client.topic(topic).await.expect("it is there");
+        // Nothing is sent before the flush.
+        let linger = Linger::Fixed(60_000_000);
+        let producer = client.producer(ProducerConfig { linger, ..ProducerConfig::default() });
+        for &(partition, timestamp_us) in records {
+            let value = timestamp_us.to_string();
+            let record = RecordRef { value: Some(value.as_bytes()), timestamp_us, ..RecordRef::default() };
+            producer.send(&topic, Partition::Index(partition), record).await.expect("it is taken");
+        }
+        producer.flush().await.expect("it is acknowledged");
+    });
+}
+
+#[test]
+fn a_time_begins_with_the_first_record_at_or_after_it_in_the_middle_of_a_batch() {
+    let broker = Broker::start(&[]);
+    let server = ["--server", broker.address.as_str()];
+    let corelog = |arguments: &[&str]| output(&[arguments, &server].concat(), b"");
+    corelog(&["topic", "create", "t", "--partitions", "2"]);
+    let second = 1_700_000_000_000_000;
+    append_at(&broker.address, "t", &[(0, second), (0, second + 1), (0, second + 2), (0, second - 5)]);
+    append_at(&broker.address, "t", &[(0, second + 3), (1, second - 9)]);
+    let from = |time: &str, more: &[&str]| {
+        corelog(&[&["consume", "t", "--with-offset", "--from", time], more].concat())
+    };
+    let behind = "0\t2\t1700000000000002\n0\t3\t1699999999999995\n0\t4\t1700000000000003\n";
+    assert_eq!(from("@1700000000.000002", &["--until-end"]), behind, "nothing older before it, all after it");
+    assert_eq!(from("@1700000000.000002", &["--partition", "0", "--count", "3"]), behind);
+    assert_eq!(from("@1700000001", &["--until-end"]), "", "nobody waits for what is not there");
 }
 
 #[test]

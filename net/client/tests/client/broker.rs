@@ -344,11 +344,16 @@ fn cold(shared: &Shared, request: Request<'_>, handles: &mut Handles, reply: imp
                 Ok((log, _)) => log,
                 Err(code) => return reply(&refusal(code, [0, 0])),
             };
-            let late = |time| log.batches.iter().find(|(header, _)| header.max_timestamp_us >= time);
+            // As with a real index, two batches are told apart only from the others.
+            let late = |time| {
+                let pairs = log.batches.chunks(2);
+                pairs.flat_map(|pair| pair.iter().map(|(header, _)| (pair[0].0.base_offset, header.max_timestamp_us)))
+                    .find(|(_, max_timestamp_us)| *max_timestamp_us >= time)
+            };
             let offset = match at {
                 At::Start => log.start,
                 At::End => log.end,
-                At::Time(time) => late(time).map_or(log.end, |(header, _)| header.base_offset),
+                At::Time(time) => late(time).map_or(log.end, |(offset, _)| offset),
             };
             reply(&Response::OffsetFound { offset, timestamp_us: None });
         }
