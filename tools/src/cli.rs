@@ -242,6 +242,8 @@ pub struct Consume {
     #[arg(long)]
     pub partition: Option<u32>,
     /// Where to begin: `start`, `end`, an offset, or `@` and seconds since 1970: the first record not before that time.
+    /// A partition that does not reach the offset yet has nothing to give until it does; named by `--partition`, it is
+    /// refused.
     #[arg(long, value_name = "start|end|OFFSET|@TIMESTAMP", default_value = "start", value_parser = position)]
     pub from: Begin,
     /// End after this many records.

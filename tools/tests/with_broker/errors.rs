@@ -56,9 +56,12 @@ fn errors_name_their_code_their_numbers_and_what_to_do() {
     let cause = "cause: a record of 100000 bytes does not fit a batch of 8192";
     assert_says(&text, ["error[RECORD_TOO_LARGE]: line 1 was not sent", cause, "help: --batch-bytes"]);
 
-    let text = fails(&broker, 3, &["consume", "t", "--from", "1000", "--count", "1"], b"");
-    let cause = "cause: partition 0: offset 1000 is not in 0..0";
-    assert_says(&text, ["error[OFFSET_OUT_OF_RANGE]:", cause, "help: `--from start`"]);
+    for end in [["--count", "1"].as_slice(), &["--until-end"]] {
+        let arguments = [&["consume", "t", "--partition", "0", "--from", "1000"], end].concat();
+        let text = fails(&broker, 3, &arguments, b"");
+        let cause = "cause: partition 0: offset 1000 is not in 0..0";
+        assert_says(&text, ["error[OFFSET_OUT_OF_RANGE]:", cause, "help: `--from start`"]);
+    }
 
     let text = fails(&broker, 1, &["topic", "create", "a b"], b"");
     let cause = "cause: 1 to 249 of a-z A-Z 0-9 . _ -";

@@ -1,6 +1,6 @@
 //! Records in by the command line, durable, and out again: each form of input and output once.
 
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Output, Stdio};
 
 use corelog_client::{Client, ClientConfig, Linger, Partition, ProducerConfig, RecordRef};
@@ -91,6 +91,33 @@ fn a_time_begins_with_the_first_record_at_or_after_it_in_the_middle_of_a_batch()
     assert_eq!(from("@1700000000.000002", &["--until-end"]), behind, "nothing older before it, all after it");
     assert_eq!(from("@1700000000.000002", &["--partition", "0", "--count", "3"]), behind);
     assert_eq!(from("@1700000001", &["--until-end"]), "", "nobody waits for what is not there");
+}
+
+#[test]
+fn an_offset_that_a_partition_does_not_reach_yet_is_waited_for_or_done_with() {
+    let broker = Broker::start(&[]);
+    let server = ["--server", broker.address.as_str()];
+    let corelog = |arguments: &[&str], input: &[u8]| output(&[arguments, &server].concat(), input);
+    corelog(&["topic", "create", "t", "--partitions", "3"], b"");
+    corelog(&["produce", "t", "--partition", "0"], b"a0\na1\na2\n");
+    corelog(&["produce", "t", "--partition", "1"], b"b0\n");
+    let from = ["consume", "t", "--from", "2", "--with-offset"];
+    assert_eq!(corelog(&[&from[..], &["--until-end"]].concat(), b""), "0\t2\ta2\n");
+
+    let mut following = Command::new(env!("CARGO_BIN_EXE_corelog"))
+        .args(from)
+        .args(["--count", "2"])
+        .args(server)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    let mut lines = BufReader::new(following.stdout.take().expect("a pipe")).lines();
+    // Once it has printed this, it reads all partitions.
+    assert_eq!(lines.next().expect("a line").expect("text"), "0\t2\ta2");
+    corelog(&["produce", "t", "--partition", "1"], b"b1\nb2\n");
+    assert_eq!(lines.next().expect("a line").expect("text"), "1\t2\tb2", "and not b1");
+    assert!(lines.next().is_none());
+    assert!(following.wait().expect("a child").success());
 }
 
 #[test]
