@@ -1,6 +1,11 @@
 //! `corelog serve`: the configuration from file, environment and flags; one ready line; runs until it is told to stop.
 
-use corelog_server::{Config, ConfigError, Ready, Server, ServerError, Stop};
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::os::unix::ffi::OsStrExt as _;
+
+use corelog_server::config::ENVIRONMENT_PREFIX;
+use corelog_server::{Config, Ready, Server, ServerError, Stop};
 use corelog_uring::affinity;
 use serde_json::json;
 
@@ -15,14 +20,31 @@ pub(super) fn run(arguments: &Serve, format: Format) -> Result<(), Failure> {
     if arguments.with_parent {
         end_with_parent()?;
     }
-    let config = Config::load(arguments.config.as_deref(), std::env::vars(), &flags(arguments))
-        .map_err(|error| refused(&error))?;
+    let variables = variables(std::env::vars_os())?;
+    let config = Config::load(arguments.config.as_deref(), variables, &flags(arguments))
+        .map_err(refused)?;
     let stop = Stop::new();
     stop.on_signals().map_err(|error| Failure::io("signals cannot be waited for", &error))?;
     let mut said = Ok(());
     let ran = Server::run(&config, &stop, |ready| said = say(ready, format));
     said?;
     ran.map_err(|error| failed(&error))
+}
+
+/// The variables that set keys. Others may hold anything; these are text, or refused by name.
+fn variables(all: impl Iterator<Item = (OsString, OsString)>) -> Result<Vec<(String, String)>, Failure> {
+    let ours = |name: &OsString| name.as_bytes().starts_with(ENVIRONMENT_PREFIX.as_bytes());
+    let mut variables = Vec::new();
+    for (name, value) in all.filter(|(name, _)| ours(name)) {
+        match (name.to_str(), value.to_str()) {
+            (Some(name), Some(value)) => variables.push((name.to_owned(), value.to_owned())),
+            _ => {
+                let cause = format!("the environment variable {} is not UTF-8", name.to_string_lossy());
+                return Err(refused(cause));
+            }
+        }
+    }
+    Ok(variables)
 }
 
 /// Flags of their own stand for keys; `--set` comes last and wins.
@@ -64,9 +86,9 @@ fn log_to_standard_error() {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init().ok();
 }
 
-fn refused(error: &ConfigError) -> Failure {
+fn refused(cause: impl Display) -> Failure {
     Failure::new("CONFIG", "the configuration is refused")
-        .cause(error)
+        .cause(cause)
         .exit(Exit::Usage)
         .help("`corelog config default` shows every key with what it takes")
 }
