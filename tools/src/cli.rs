@@ -201,7 +201,7 @@ impl From<Codec> for corelog_client::Codec {
 pub struct Produce {
     /// The topic.
     pub topic: String,
-    /// The partition; without it by key, or a batch to each in turn.
+    /// The partition; without it by key, or without a key each batch to one chosen at random.
     #[arg(long)]
     pub partition: Option<u32>,
     /// The file, plain or compressed by gzip or zstd; standard input without it.
@@ -219,10 +219,11 @@ pub struct Produce {
     /// Compression of batches.
     #[arg(long, value_enum, default_value_t = Codec::None)]
     pub codec: Codec,
-    /// Size of a batch.
-    #[arg(long, value_name = "N", default_value = "128KiB", value_parser = bytes)]
-    pub batch_bytes: u64,
-    /// Wait this many microseconds for a batch to fill; without it a batch is sent as soon as the broker is free.
+    /// Size of a batch, from 1 KiB to what the broker takes; without it 128 KiB, or less if the broker takes less.
+    #[arg(long, value_name = "N", value_parser = bytes)]
+    pub batch_bytes: Option<u64>,
+    /// Wait this many microseconds for a batch to fill, in steps of the timer's millisecond; without it a batch is sent as
+    /// soon as the broker is free.
     #[arg(long, value_name = "US")]
     pub linger: Option<u64>,
     /// Give up a record that is not acknowledged within this time.

@@ -297,7 +297,8 @@ pub fn from_clap(error: &clap::Error) -> Failure {
 }
 
 fn record_too_large(failure: Failure) -> Failure {
-    Failure { code: "RECORD_TOO_LARGE", ..failure.help("--batch-bytes sets how large a batch may be") }
+    let help = "--batch-bytes sets how large a batch may be, up to the broker's `limits.max_batch_bytes`";
+    Failure { code: "RECORD_TOO_LARGE", ..failure.help(help) }
 }
 
 #[cfg(test)]

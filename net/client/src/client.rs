@@ -42,6 +42,8 @@ struct Inner {
     questions: Arc<Questions>,
     /// Of broker cores that serve partitions which the one behind `questions` does not, by address.
     elsewhere: Mutex<HashMap<String, Arc<Questions>>>,
+    /// As the broker said when the client connected.
+    max_batch_bytes: u32,
     clock: Clock,
     runtime: Handle,
     seed: u64,
@@ -74,10 +76,12 @@ impl Client {
                     let setting =
                         Setting { dialer, backoff: config.backoff, clock, rng: Rng::new(rng.next_u64()) };
                     let runtime = Handle::current();
+                    let max_batch_bytes = dialed.max_batch_bytes;
                     runtime.spawn(run(role, setting, Some(dialed)));
                     let (seed, children) = (rng.next_u64(), AtomicU64::new(0));
                     let elsewhere = Mutex::default();
-                    let inner = Inner { config, questions, elsewhere, clock, runtime, seed, children };
+                    let inner =
+                        Inner { config, questions, elsewhere, max_batch_bytes, clock, runtime, seed, children };
                     return Ok(Self { inner: Arc::new(inner) });
                 }
                 Err(cause) => {
@@ -242,7 +246,13 @@ impl Client {
     /// A producer with a connection of its own to each broker core it sends to, made when it is first needed.
     pub fn producer(&self, config: ProducerConfig) -> Producer {
         let Inner { config: client, clock, runtime, .. } = &*self.inner;
+        let config = config.bounded(self.max_batch_bytes());
         Producer::new(client, config, *clock, runtime.clone(), self.child_seed())
+    }
+
+    /// The longest batch that the broker takes, in bytes, as it said when the client connected.
+    pub fn max_batch_bytes(&self) -> usize {
+        self.inner.max_batch_bytes as usize
     }
 
     /// A consumer with a connection of its own to each broker core it reads from.

@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use corelog_model::batch::Codec;
-use corelog_model::limits::MAX_BATCH_BYTES_DEFAULT;
+use corelog_model::limits::MAX_BATCH_BYTES_LIMIT;
 
 use crate::topic::Topic;
+
+/// What a batch has room for at least.
+const MIN_BATCH_BYTES: usize = 1 << 10;
 
 /// How to reach a store.
 #[derive(Clone, Debug)]
@@ -38,7 +41,8 @@ pub struct Backoff {
 /// How records become batches and for how long a batch is tried.
 #[derive(Clone, Debug)]
 pub struct ProducerConfig {
-    /// A batch is closed when its sealed size would exceed this many bytes.
+    /// A batch is closed when its sealed size would exceed this many bytes. At least 1 KiB and at most what the broker takes;
+    /// [`Producer::batch_bytes`](crate::Producer::batch_bytes) is what it came to.
     pub batch_bytes: usize,
     /// When a batch that is not full is sent.
     pub linger: Linger,
@@ -156,9 +160,10 @@ impl Default for ProducerConfig {
 }
 
 impl ProducerConfig {
-    /// The values within what is possible: a batch fits the broker's default limit and the buffer holds one.
-    pub(crate) fn bounded(mut self) -> Self {
-        self.batch_bytes = self.batch_bytes.clamp(1 << 10, MAX_BATCH_BYTES_DEFAULT);
+    /// The values within what is possible: a batch fits the broker's limit and the buffer holds one.
+    pub(crate) fn bounded(mut self, max_batch_bytes: usize) -> Self {
+        let most = max_batch_bytes.clamp(MIN_BATCH_BYTES, MAX_BATCH_BYTES_LIMIT);
+        self.batch_bytes = self.batch_bytes.clamp(MIN_BATCH_BYTES, most);
         self.max_buffer_bytes = self.max_buffer_bytes.max(self.batch_bytes);
         self.max_in_flight = self.max_in_flight.clamp(1, 5);
         self

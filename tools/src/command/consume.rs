@@ -43,7 +43,8 @@ pub(super) async fn run(arguments: &Consume, format: Format) -> Result<(), Failu
         consumer.seek(partition, Position::Offset(end)).await.map_err(failed)?;
     }
     let first = if let Begin::Offset(offset) = arguments.from { offset } else { 0 };
-    let mut printer = Printer { arguments, format, output: Output::new(), printed: 0, first, ends: plan.ends };
+    let mut printer =
+        Printer { arguments, format, output: Output::new(), printed: 0, first, ends: plan.ends };
     tokio::select! {
         result = printer.follow(consumer, &what) => result?,
         _ = tokio::signal::ctrl_c() => {}
@@ -80,10 +81,9 @@ impl Plan {
         for &partition in &plan.partitions {
             let end = client.offset(topic, partition, Position::End).await.map_err(failed)?;
             let start = client.offset(topic, partition, from).await.map_err(failed)?;
-            if start > end {
+            if start > end && matches!(from, Position::Offset(_)) {
                 if arguments.partition.is_some() {
-                    let log_start =
-                        client.offset(topic, partition, Position::Start).await.map_err(failed)?;
+                    let log_start = client.offset(topic, partition, Position::Start).await.map_err(failed)?;
                     let (offset, high_watermark) = (start, end);
                     let error =
                         ConsumeError::OffsetOutOfRange { partition, offset, log_start, high_watermark };

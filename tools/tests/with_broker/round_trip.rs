@@ -85,7 +85,7 @@ fn a_time_begins_with_the_first_record_at_or_after_it_in_the_middle_of_a_batch()
     append_at(&broker.address, "t", &[(0, second), (0, second + 1), (0, second + 2), (0, second - 5)]);
     append_at(&broker.address, "t", &[(0, second + 3), (1, second - 9)]);
     let from = |time: &str, more: &[&str]| {
-        corelog(&[&["consume", "t", "--with-offset", "--from", time], more].concat())
+        corelog(&[&["consume", "t", "--with-offset", "--from", time][..], more].concat())
     };
     let behind = "0\t2\t1700000000000002\n0\t3\t1699999999999995\n0\t4\t1700000000000003\n";
     assert_eq!(from("@1700000000.000002", &["--until-end"]), behind, "nothing older before it, all after it");
