@@ -45,10 +45,12 @@ fn find(dir: &Path) -> Result<(PathBuf, Option<LogId>), Failure> {
     let number = dir.file_name().and_then(|name| name.to_str()?.strip_prefix("log-")?.parse().ok());
     match (number, dir.parent()) {
         (Some(number), Some(parent)) if is_store(parent) => Ok((parent.to_path_buf(), Some(LogId(number)))),
-        _ => Err(Failure::new("NO_STORE", format!("{} is no store", dir.display()))
-            .cause("neither it nor the directory above it holds a store.toml")
-            .help("name the directory that `log.data_dir` of the broker names, or a log-NNNN below it")
-            .exit(Exit::NotFound)),
+        _ => {
+            let help = "name the directory that `log.data_dir` of the broker names, or a log-NNNN below it";
+            Err(Failure::new("NO_STORE", format!("{} is no store", dir.display()), help)
+                .cause("neither it nor the directory above it holds a store.toml")
+                .exit(Exit::NotFound))
+        }
     }
 }
 
@@ -68,11 +70,13 @@ fn extents(log: &Path) -> Result<Vec<(u32, PathBuf)>, Failure> {
 }
 
 fn unopened(dir: &Path, error: &DataDirError) -> Failure {
-    let failure = Failure::new("STORE", format!("{} cannot be opened", dir.display())).cause(error);
-    match error {
-        DataDirError::Locked { .. } => failure.help("stop the broker first: only a stopped store is dumped"),
-        _ => failure,
-    }
+    let help = match error {
+        DataDirError::Locked { .. } => "stop the broker first: only a stopped store is dumped",
+        DataDirError::Io { .. } => "give the user of the process access to the directory",
+        DataDirError::Malformed { .. } => "put store.toml back from a copy: it says whose store this is",
+        DataDirError::UnknownSchema { .. } => "dump it with the version of corelog that wrote it, or a later one",
+    };
+    Failure::new("STORE", format!("{} cannot be opened", dir.display()), help).cause(error)
 }
 
 struct Dump {

@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use corelog_client::{Client, Linger, Partition, ProduceError, Producer, ProducerConfig, Receipt, RecordRef, Topic};
+use corelog_client::{
+    Client, Linger, Partition, ProduceError, Producer, ProducerConfig, Receipt, RecordRef, Topic,
+};
 use serde_json::{Value, json};
 
 use super::connect;
@@ -54,9 +56,9 @@ pub(super) async fn run(arguments: &Produce, format: Format) -> Result<(), Failu
 fn takes_batches_of(asked: Option<u64>, producer: &Producer, client: &Client) -> Result<(), Failure> {
     let Some(asked) = asked.filter(|asked| *asked != producer.batch_bytes() as u64) else { return Ok(()) };
     let most = client.max_batch_bytes();
-    Err(Failure::new("BATCH_BYTES", format!("a batch cannot be of {asked} bytes"))
+    let help = "choose --batch-bytes between them, or set `limits.max_batch_bytes` of the broker";
+    Err(Failure::new("BATCH_BYTES", format!("a batch cannot be of {asked} bytes"), help)
         .cause(format!("it has 1024 bytes at least, and this broker takes {most} at most"))
-        .help("choose --batch-bytes between them, or set `limits.max_batch_bytes` of the broker")
         .exit(Exit::Usage))
 }
 
@@ -138,16 +140,17 @@ impl Sender<'_> {
     }
 
     fn key<'l>(&self, line: &'l [u8]) -> Result<Key<'l>, Failure> {
-        let at = self.lines;
+        let no_key =
+            |cause, help| Failure::new("KEY", format!("line {} has no key", self.lines), help).cause(cause);
         if let Some(field) = &self.arguments.key_field {
-            return field_of(line, field)
-                .map_err(|cause| Failure::new("KEY", format!("line {at} has no key")).cause(cause));
+            let help =
+                "with --key-field every line is a JSON object; --key-separator takes the key of other lines";
+            return field_of(line, field).map_err(|cause| no_key(cause, help));
         }
         if let Some(separator) = &self.arguments.key_separator {
-            return split(line, separator.as_bytes()).ok_or_else(|| {
-                Failure::new("KEY", format!("line {at} has no key"))
-                    .cause(format!("it does not hold `{separator}`"))
-            });
+            let help = "with --key-separator every line is a key, the separator and a value";
+            return split(line, separator.as_bytes())
+                .ok_or_else(|| no_key(format!("it does not hold `{separator}`"), help));
         }
         Ok(Key::None)
     }
