@@ -106,19 +106,24 @@ impl Failure {
                 ("PROTOCOL", Exit::Failed, VERSIONS)
             }
             ClientError::Unreachable { server, .. } => {
-                start =
-                    format!("start a broker with `corelog serve --listen {server}`, or name one with --server");
+                start = format!(
+                    "start a broker with `corelog serve --listen {server}`, or name one with --server"
+                );
                 ("UNREACHABLE", Exit::Unreachable, start.as_str())
             }
-            ClientError::Timeout => {
-                ("TIMEOUT", Exit::Unreachable, "the broker is there and does not answer: see its log, try again")
-            }
+            ClientError::Timeout => (
+                "TIMEOUT",
+                Exit::Unreachable,
+                "the broker is there and does not answer: see its log, try again",
+            ),
             ClientError::OutcomeUnknown => {
                 ("OUTCOME_UNKNOWN", Exit::Unreachable, "see with `corelog topic list` whether it was done")
             }
             ClientError::UnknownTopic => ("UNKNOWN_TOPIC", Exit::NotFound, TOPICS),
             ClientError::UnknownPartition => ("UNKNOWN_PARTITION", Exit::NotFound, PARTITIONS),
-            ClientError::TopicExists => ("TOPIC_EXISTS", Exit::Failed, "`corelog topic describe NAME` shows it"),
+            ClientError::TopicExists => {
+                ("TOPIC_EXISTS", Exit::Failed, "`corelog topic describe NAME` shows it")
+            }
             ClientError::Refused(refused) => return Self::refused(what, refused),
             ClientError::Closed => ("CLIENT", Exit::Failed, REPORT),
         };
@@ -131,7 +136,9 @@ impl Failure {
             ProduceError::RecordTooLarge => ("RECORD_TOO_LARGE", Exit::Failed, RECORD_TOO_LARGE),
             ProduceError::UnknownTopic => ("UNKNOWN_TOPIC", Exit::NotFound, TOPICS),
             ProduceError::UnknownPartition => ("UNKNOWN_PARTITION", Exit::NotFound, PARTITIONS),
-            ProduceError::Seal(_) => ("NOT_ACKNOWLEDGED", Exit::Failed, "another --codec, or a smaller --batch-bytes"),
+            ProduceError::Seal(_) => {
+                ("NOT_ACKNOWLEDGED", Exit::Failed, "another --codec, or a smaller --batch-bytes")
+            }
             ProduceError::OffsetMismatch { .. } => {
                 ("OFFSET_MISMATCH", Exit::Failed, "read on to its end and decide anew")
             }
@@ -168,9 +175,11 @@ impl Failure {
     pub fn consume(what: impl Into<String>, error: &ConsumeError) -> Self {
         let resume;
         let (code, exit, help) = match error {
-            ConsumeError::OffsetOutOfRange { .. } => {
-                ("OFFSET_OUT_OF_RANGE", Exit::NotFound, "`--from start` begins at the first record kept")
-            }
+            ConsumeError::OffsetOutOfRange { .. } => (
+                "OFFSET_OUT_OF_RANGE",
+                Exit::NotFound,
+                "`--from start` begins at the first record kept, `--from end` with what comes",
+            ),
             ConsumeError::LogTruncated { partition, offset } => {
                 resume = format!("`--partition {partition} --from {offset}` goes on with what is there now");
                 ("LOG_TRUNCATED", Exit::Failed, resume.as_str())
@@ -180,9 +189,11 @@ impl Failure {
                 resume = format!("`--partition {partition} --from {behind}` goes on behind it");
                 ("DAMAGED", Exit::Failed, resume.as_str())
             }
-            ConsumeError::Batch { .. } => {
-                ("DAMAGED", Exit::Failed, "a newer version may have written it: check the versions of client and broker")
-            }
+            ConsumeError::Batch { .. } => (
+                "DAMAGED",
+                Exit::Failed,
+                "a newer version may have written it: check the versions of client and broker",
+            ),
             ConsumeError::Refused { refused, .. } => return Self::refused(what, refused),
             ConsumeError::UnknownTopic => ("UNKNOWN_TOPIC", Exit::NotFound, TOPICS),
             ConsumeError::UnknownPartition => ("UNKNOWN_PARTITION", Exit::NotFound, PARTITIONS),
@@ -295,8 +306,12 @@ const fn help_for(code: ErrorCode) -> &'static str {
         | ErrorCode::FencedEpoch
         | ErrorCode::UnknownEpoch
         | ErrorCode::Unrecognised { .. } => VERSIONS,
-        ErrorCode::FrameTooLarge => "a smaller --batch-bytes, or a larger `limits.max_frame_bytes` of the broker",
-        ErrorCode::BatchTooLarge => "a smaller --batch-bytes, or a larger `limits.max_batch_bytes` of the broker",
+        ErrorCode::FrameTooLarge => {
+            "a smaller --batch-bytes, or a larger `limits.max_frame_bytes` of the broker"
+        }
+        ErrorCode::BatchTooLarge => {
+            "a smaller --batch-bytes, or a larger `limits.max_batch_bytes` of the broker"
+        }
         ErrorCode::NotAuthorised => "call it on the broker's own machine, through 127.0.0.1",
         ErrorCode::NotReady | ErrorCode::NotHere | ErrorCode::Busy | ErrorCode::ShuttingDown => AGAIN,
         ErrorCode::SlowConsumer => "read faster, or set a larger `memory.slow_bytes` of the broker",
@@ -314,10 +329,14 @@ const fn help_for(code: ErrorCode) -> &'static str {
         ErrorCode::OffsetOutOfRange | ErrorCode::LogTruncated => {
             "`corelog topic describe NAME` shows which offsets there are"
         }
-        ErrorCode::Damaged => "`corelog topic describe NAME` names what is damaged; `--from` goes on behind it",
+        ErrorCode::Damaged => {
+            "`corelog topic describe NAME` names what is damaged; `--from` goes on behind it"
+        }
         ErrorCode::ReadFailed => "a disk of the broker does not answer: its log says which; try again",
         ErrorCode::StorageFull => "free space on the broker's disk, or set `log.retention_bytes`",
-        ErrorCode::ReadOnly => "a disk of the broker failed: its log says which; restart it when that is mended",
+        ErrorCode::ReadOnly => {
+            "a disk of the broker failed: its log says which; restart it when that is mended"
+        }
     }
 }
 
@@ -328,6 +347,7 @@ mod tests {
     use corelog_load::WorkloadError;
     use corelog_load::broker::BrokerError;
     use corelog_load::report::ReportError;
+    use corelog_uring::baseline::MeasureError;
 
     #[test]
     fn an_error_is_a_code_a_cause_and_what_to_do() {
@@ -361,7 +381,9 @@ mod tests {
     /// Every failure that another crate's error can become.
     fn all() -> Vec<Failure> {
         let refused = |code| Refused { code, message: "".into(), detail: [1, 2] };
-        let codes = || ErrorCode::ALL.iter().copied().chain([ErrorCode::Unrecognised { number: 999, retryable: true }]);
+        let codes = || {
+            ErrorCode::ALL.iter().copied().chain([ErrorCode::Unrecognised { number: 999, retryable: true }])
+        };
         let unreachable = |cause| ClientError::Unreachable { server: "h:1".to_owned(), cause };
         let mut clients = vec![
             ClientError::NoServers,
@@ -414,7 +436,7 @@ mod tests {
         all
     }
 
-    fn loads() -> [LoadError; 12] {
+    fn loads() -> [LoadError; 13] {
         let broken = || io::Error::from(io::ErrorKind::BrokenPipe);
         [
             LoadError::Workload(WorkloadError::NoProducers),
@@ -427,6 +449,7 @@ mod tests {
             LoadError::System { operation: "x", cause: broken() },
             LoadError::NoSpace { path: "x".into(), free: 1, needed: 2 },
             LoadError::Broker(BrokerError::Late),
+            LoadError::Device(MeasureError::Thread),
             LoadError::Report(ReportError { path: "x".into(), cause: broken() }),
             LoadError::Interrupted,
         ]
@@ -434,7 +457,12 @@ mod tests {
 
     #[test]
     fn every_failure_says_what_to_do_in_one_line() {
-        let kinds = [io::ErrorKind::NotFound, io::ErrorKind::StorageFull, io::ErrorKind::InvalidData, io::ErrorKind::Other];
+        let kinds = [
+            io::ErrorKind::NotFound,
+            io::ErrorKind::StorageFull,
+            io::ErrorKind::InvalidData,
+            io::ErrorKind::Other,
+        ];
         let io = kinds.map(|kind| Failure::io("x", &io::Error::from(kind)));
         for failure in all().iter().chain(&io) {
             assert!(failure.help.len() > 10, "{failure:?}");
@@ -447,8 +475,12 @@ mod tests {
 
     #[test]
     fn help_that_a_cause_brings_along_is_said_once_and_in_its_place() {
-        let failure = Failure::new("X", "it failed", "in general").cause("the disk\nis full\nhelp: free some");
-        assert_eq!(failure.to_string(), "error[X]: it failed\ncause: the disk\n       is full\nhelp: free some\n");
+        let failure =
+            Failure::new("X", "it failed", "in general").cause("the disk\nis full\nhelp: free some");
+        assert_eq!(
+            failure.to_string(),
+            "error[X]: it failed\ncause: the disk\n       is full\nhelp: free some\n"
+        );
         assert_eq!(failure.json()["error"]["cause"], "the disk\nis full");
         assert_eq!(failure.json()["error"]["help"], "free some");
     }
