@@ -201,6 +201,33 @@ fn what_other_programs_keep_in_the_environment_is_not_looked_at() {
     assert!(ready.starts_with("corelog ready: "), "{ready}");
 }
 
+#[test]
+fn with_too_little_locked_memory_the_start_is_refused_and_what_to_type_is_said() {
+    let place = Place::new(&[]);
+    let serve = place.command();
+    for format in [[].as_slice(), &["--format", "json"]] {
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -l 64 && exec \"$@\"", "sh"]).arg(serve.get_program());
+        let refused = command.args(serve.get_args()).args(format).output().expect("it runs");
+        assert_eq!(refused.status.code(), Some(1), "{}", message(&refused));
+        assert!(refused.stdout.is_empty(), "it was never ready");
+        let text = message(&refused);
+        let (cause, help) =
+            ("only 64 KiB of memory may be locked, 512 are needed", "`ulimit -l unlimited`, in systemd");
+        if format.is_empty() {
+            for part in ["error[START]: ", &format!("\ncause: {cause}\nhelp: {help}")] {
+                assert!(text.contains(part), "{part} in {text}");
+            }
+            assert_eq!(text.matches("help: ").count(), 1, "{text}");
+        } else {
+            let last: serde_json::Value =
+                serde_json::from_str(text.lines().last().expect("a line")).expect("a document");
+            assert_eq!(last["error"]["cause"], cause);
+            assert!(last["error"]["help"].as_str().is_some_and(|said| said.starts_with(help)), "{text}");
+        }
+    }
+}
+
 /// A file system in memory without O_DIRECT (tmpfs has it since Linux 6.6); unmounted when dropped.
 struct Ramfs(tempfile::TempDir);
 
