@@ -59,8 +59,8 @@ impl Drop for Inner {
 }
 
 impl Client {
-    /// Connects to the first server that answers; each is tried once. Must be called on a tokio runtime with I/O and time
-    /// enabled. Later losses of the connection are mended in the background.
+    /// Connects to the first server that answers; each is tried once, while there is time. Must be called on a tokio runtime
+    /// with I/O and time enabled. Later losses of the connection are mended in the background.
     pub async fn connect(config: ClientConfig) -> Result<Self, ClientError> {
         let seed = config.seed.unwrap_or_else(|| RandomState::new().hash_one(0));
         let clock = Clock::start();
@@ -68,8 +68,14 @@ impl Client {
         let pool = Pool::new(2 * CHUNK_BYTES);
         let dialer = Dialer::new(&config, config.servers.clone(), CHUNK_BYTES, pool);
         let mut failure = ClientError::NoServers;
+        let deadline_us = clock.now_us().saturating_add(to_us(config.request_timeout));
         for attempt in 0..dialer.addresses.len() {
-            match dialer.dial(attempt, Token::Whole(0)).await {
+            let left = Duration::from_micros(deadline_us.saturating_sub(clock.now_us()));
+            if attempt > 0 && left.is_zero() {
+                break;
+            }
+            let dialed = timeout(left, dialer.dial(attempt, Token::Whole(0))).await;
+            match dialed.unwrap_or(Err(LinkError::Timeout)) {
                 Ok(dialed) => {
                     let questions = Questions::new(config.backoff, Rng::new(rng.next_u64()));
                     let role = ControlRole::new(Arc::clone(&questions));
@@ -80,8 +86,16 @@ impl Client {
                     runtime.spawn(run(role, setting, Some(dialed)));
                     let (seed, children) = (rng.next_u64(), AtomicU64::new(0));
                     let elsewhere = Mutex::default();
-                    let inner =
-                        Inner { config, questions, elsewhere, max_batch_bytes, clock, runtime, seed, children };
+                    let inner = Inner {
+                        config,
+                        questions,
+                        elsewhere,
+                        max_batch_bytes,
+                        clock,
+                        runtime,
+                        seed,
+                        children,
+                    };
                     return Ok(Self { inner: Arc::new(inner) });
                 }
                 Err(cause) => {

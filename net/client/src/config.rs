@@ -15,11 +15,12 @@ const MIN_BATCH_BYTES: usize = 1 << 10;
 pub struct ClientConfig {
     /// `HOST:PORT` of at least one broker; they are tried in turn until one answers.
     pub servers: Vec<String>,
-    /// Shown in the broker's log and status.
+    /// What this program calls itself. The broker is told in Hello and does not keep it.
     pub name: String,
     /// Time for one attempt to connect and greet.
     pub connect_timeout: Duration,
-    /// Time for an administrative request, all attempts together. [`Client::connect`](crate::Client::connect) too.
+    /// Time for an administrative request, all attempts together, and for [`Client::connect`](crate::Client::connect), all
+    /// servers together.
     pub request_timeout: Duration,
     /// Pauses between attempts.
     pub backoff: Backoff,

@@ -249,6 +249,18 @@ async fn questions_have_answers_and_typed_refusals() {
 }
 
 #[tokio::test]
+async fn servers_that_say_nothing_are_waited_for_as_long_as_a_request_and_no_longer() {
+    let silent = [(); 3].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    let servers = silent.each_ref().map(|server| server.local_addr().unwrap().to_string());
+    let request_timeout = Duration::from_millis(50);
+    let config = ClientConfig { request_timeout, ..ClientConfig::new(servers.clone()) };
+    let refused = Client::connect(config).await.err();
+    let cause = LinkError::Timeout;
+    let [first, ..] = servers;
+    assert_eq!(refused, Some(ClientError::Unreachable { server: first, cause }), "no time for a second");
+}
+
+#[tokio::test]
 async fn nobody_there_is_said_at_once() {
     let broker = Broker::start(Faults::default(), 1).await;
     let server = broker.address();
