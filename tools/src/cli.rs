@@ -201,7 +201,7 @@ impl From<Codec> for corelog_client::Codec {
 pub struct Produce {
     /// The topic.
     pub topic: String,
-    /// The partition; without it by key, or a batch to each in turn.
+    /// The partition; without it by key, or without a key each batch to one chosen at random.
     #[arg(long)]
     pub partition: Option<u32>,
     /// The file, plain or compressed by gzip or zstd; standard input without it.
@@ -219,10 +219,11 @@ pub struct Produce {
     /// Compression of batches.
     #[arg(long, value_enum, default_value_t = Codec::None)]
     pub codec: Codec,
-    /// Size of a batch.
-    #[arg(long, value_name = "N", default_value = "128KiB", value_parser = bytes)]
-    pub batch_bytes: u64,
-    /// Wait this many microseconds for a batch to fill; without it a batch is sent as soon as the broker is free.
+    /// Size of a batch, from 1 KiB to what the broker takes; without it 128 KiB, or less if the broker takes less.
+    #[arg(long, value_name = "N", value_parser = bytes)]
+    pub batch_bytes: Option<u64>,
+    /// Wait this many microseconds for a batch to fill, in steps of the timer's millisecond; without it a batch is sent as
+    /// soon as the broker is free.
     #[arg(long, value_name = "US")]
     pub linger: Option<u64>,
     /// Give up a record that is not acknowledged within this time.
@@ -241,7 +242,9 @@ pub struct Consume {
     /// The partition; all without it.
     #[arg(long)]
     pub partition: Option<u32>,
-    /// Where to begin: `start`, `end`, an offset, or `@` and seconds since 1970.
+    /// Where to begin: `start`, `end`, an offset, or `@` and seconds since 1970: the first record not before that time.
+    /// A partition that does not reach the offset yet has nothing to give until it does; named by `--partition`, it is
+    /// refused.
     #[arg(long, value_name = "start|end|OFFSET|@TIMESTAMP", default_value = "start", value_parser = position)]
     pub from: Begin,
     /// End after this many records.
@@ -422,7 +425,9 @@ fn position(text: &str) -> Result<Begin, String> {
     if let Some(seconds) = text.strip_prefix('@') {
         let seconds: f64 = seconds.parse().map_err(|_| fault())?;
         let time = Duration::try_from_secs_f64(seconds).map_err(|_| fault())?;
-        return u64::try_from(time.as_micros()).map(Begin::Time).map_err(|_| fault());
+        // To the nearest: microseconds of today are not exact as a fraction in binary.
+        let microseconds = (time.as_nanos() + 500) / 1_000;
+        return u64::try_from(microseconds).map(Begin::Time).map_err(|_| fault());
     }
     text.parse().map(Begin::Offset).map_err(|_| fault())
 }
@@ -454,6 +459,10 @@ mod tests {
             assert!(rate(bad).is_err(), "{bad}");
         }
         assert_eq!(position("@1.5"), Ok(Begin::Time(1_500_000)));
+        for us in [1_700_000_000_123_455, 1_700_000_000_123_456, 1_700_000_000_123_457] {
+            let seconds = format!("@1700000000.{}", us % 1_000_000);
+            assert_eq!(position(&seconds), Ok(Begin::Time(us)));
+        }
         assert_eq!(position("17"), Ok(Begin::Offset(17)));
         for bad in ["", "-1", "@", "@yesterday", "@1e300", "middle"] {
             assert!(position(bad).is_err(), "{bad}");

@@ -33,6 +33,8 @@ fn parts(output: &Output) -> (String, String) {
             .all(|line| { ["cause: ", "       ", "help: "].iter().any(|start| line.starts_with(start)) }),
         "{message}"
     );
+    assert_eq!(message.matches("help: ").count(), 1, "{message}");
+    assert!(message.lines().last().is_some_and(|line| line.len() > "help: ".len()), "{message}");
     (code.to_owned(), what.to_owned())
 }
 

@@ -234,32 +234,89 @@ impl State {
     }
 
     fn read_group(&self, from: &mut Reader<'_>) -> Option<Partition> {
-        let (group, topic, number) = (GroupId(from.u64()?), TopicId(from.u128()?), from.u32()?);
-        let of = self.metadata.topics.get(&topic)?;
-        if !of.has(number, group) {
+        let item = read_group(from)?;
+        let of = self.metadata.topics.get(&item.topic)?;
+        if !of.has(item.partition, item.group) {
             return None;
         }
-        let mut partition = Partition::new(group, topic, number, of.durability);
-        partition.next_index = from.u64()?;
-        let (log_start, log_end) = (from.u64()?, from.u64()?);
-        partition.last_append_us = from.u64()?;
-        if log_start > log_end || log_end.max(partition.next_index) > RISING_LIMIT {
-            return None;
-        }
+        let mut partition = Partition::new(item.group, item.topic, item.partition, of.durability);
+        partition.next_index = item.next_index;
+        partition.last_append_us = item.last_append_us;
+        let (log_start, log_end) = (item.log_start, item.log_end);
         partition.set_cursors(Cursors { log_start, high_watermark: log_start, log_end });
-        let count = from.count(12)?;
-        let mut last = None;
-        for _ in 0..count {
-            let (term, start) = (Term(from.u32()?), from.u64()?);
-            let rises = last.is_none_or(|(before, at)| before < term && at < start);
-            if !rises || start > log_end {
-                return None;
-            }
-            last = Some((term, start));
-            partition.epochs.append(term, start);
-        }
+        item.epochs.iter().for_each(|&(term, start)| partition.epochs.append(term, start));
         Some(partition)
     }
+}
+
+/// A group item, by itself.
+pub(crate) struct GroupItem {
+    pub(crate) group: GroupId,
+    pub(crate) topic: TopicId,
+    pub(crate) partition: u32,
+    pub(crate) next_index: u64,
+    pub(crate) log_start: u64,
+    pub(crate) log_end: u64,
+    pub(crate) last_append_us: u64,
+    /// Terms and where they begin, both rising.
+    pub(crate) epochs: Vec<(Term, u64)>,
+}
+
+fn read_group(from: &mut Reader<'_>) -> Option<GroupItem> {
+    let mut item = GroupItem {
+        group: GroupId(from.u64()?),
+        topic: TopicId(from.u128()?),
+        partition: from.u32()?,
+        next_index: from.u64()?,
+        log_start: from.u64()?,
+        log_end: from.u64()?,
+        last_append_us: from.u64()?,
+        epochs: Vec::new(),
+    };
+    if item.log_start > item.log_end || item.log_end.max(item.next_index) > RISING_LIMIT {
+        return None;
+    }
+    for _ in 0..from.count(12)? {
+        let (term, start) = (Term(from.u32()?), from.u64()?);
+        let rises = item.epochs.last().is_none_or(|&(before, at)| before < term && at < start);
+        if !rises || start > item.log_end {
+            return None;
+        }
+        item.epochs.push((term, start));
+    }
+    Some(item)
+}
+
+/// One item of a part, by itself: what it says is not held against what the others say.
+pub(crate) enum Item {
+    Counters { next_index: u64, next_topic: u64, next_group: u64, producer_ids_end: u64 },
+    Topic(TopicId, Topic),
+    Group(GroupItem),
+    Producer(ProducerState),
+}
+
+/// The items of one part, those of unknown kinds left out.
+pub(crate) fn items(part: &[u8]) -> Option<Vec<Item>> {
+    let mut from = Reader(part);
+    let (Some(MAGIC), Some(VERSION), Some(_)) = (from.u32(), from.u16(), from.u16()) else { return None };
+    let mut items = Vec::new();
+    while !from.is_empty() {
+        let kind = from.u8()?;
+        let length = from.count(1)?;
+        let mut body = Reader(from.bytes(length)?);
+        items.push(match kind {
+            1 => {
+                let _store = body.u64()?;
+                let (next_index, next_topic, next_group) = (body.u64()?, body.u64()?, body.u64()?);
+                Item::Counters { next_index, next_topic, next_group, producer_ids_end: body.u64()? }
+            }
+            2 => read_topic_item(&mut body).map(|(id, topic)| Item::Topic(id, topic))?,
+            3 => Item::Group(read_group(&mut body)?),
+            4 => Item::Producer(read_producer(&mut body)?),
+            _ => continue,
+        });
+    }
+    Some(items)
 }
 
 fn write_counters(to: &mut Writer<'_>, metadata: &Metadata) {
@@ -446,6 +503,26 @@ mod tests {
         back.decode(&parts_of(&state, CheckpointKind::Incremental, 1 << 20)[0]).unwrap();
         back.drop_closed(LogId(0));
         assert!(back.groups.is_empty() && back.producers.len() == 0);
+    }
+
+    #[test]
+    fn who_looks_into_a_part_finds_every_item_of_it() {
+        use crate::inspect::{Fact, Step, checkpoint};
+        let state = sample();
+        let parts = parts_of(&state, CheckpointKind::Full, 500);
+        assert!(parts.len() > 1);
+        let facts: Vec<Fact> =
+            parts.iter().flat_map(|part| checkpoint(part).expect("it was written so")).collect();
+        let count = |wanted: fn(&Fact) -> bool| facts.iter().filter(|fact| wanted(fact)).count();
+        assert_eq!(count(|fact| matches!(fact, Fact::Counters { next_index: 5, .. })), 1);
+        assert_eq!(count(|fact| matches!(fact, Fact::Topic { step: Step::Ready, partitions: 3, .. })), 1);
+        assert_eq!(count(|fact| matches!(fact, Fact::Topic { step: Step::Creating, .. })), 1);
+        assert_eq!(count(|fact| matches!(fact, Fact::Partition { log_start: 0, log_end: 20, .. })), 3);
+        assert_eq!(count(|fact| matches!(fact, Fact::Producer { .. })), state.producers.len());
+        for end in 0..parts[0].len() {
+            let _ = checkpoint(&parts[0][..end]);
+        }
+        assert_eq!(checkpoint(&parts[0][..7]), None);
     }
 
     #[test]

@@ -17,6 +17,7 @@
 //! | `session`, `authorise` | handles, principals |
 //! | `describe` | the cold questions |
 //! | `checkpoint`, `codec` | the state as bytes |
+//! | `inspect` | the same bytes, for who looks into a stopped store |
 //! | `status`, `check` | counters; invariants |
 //!
 //! **Invariants:** an answer that acknowledges a batch leaves only when its frame has the topic's level of safety;
@@ -34,6 +35,7 @@ mod event;
 mod fetch;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+pub mod inspect;
 mod metadata;
 mod partition;
 mod pending;

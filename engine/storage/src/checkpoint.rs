@@ -41,13 +41,17 @@ pub enum CheckpointKind {
 
 /// What a part says about itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PartHeader {
-    pub(crate) id: u64,
-    pub(crate) part: u32,
-    pub(crate) parts: u32,
-    pub(crate) kind: CheckpointKind,
+pub struct PartHeader {
+    /// Of its checkpoint; the upper half is the term.
+    pub id: u64,
+    /// Its number, from 0.
+    pub part: u32,
+    /// How many parts the checkpoint has.
+    pub parts: u32,
+    /// What the checkpoint replaces.
+    pub kind: CheckpointKind,
     /// Of the log's owner, not of the log.
-    pub(crate) owner: bool,
+    pub owner: bool,
 }
 
 impl PartHeader {
@@ -60,7 +64,8 @@ impl PartHeader {
         out[24..32].fill(0);
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Option<(Self, &[u8])> {
+    /// Reads the header at the start of a payload; the rest of it is the part's content.
+    pub fn decode(bytes: &[u8]) -> Option<(Self, &[u8])> {
         let (head, content) = bytes.split_at_checked(PART_HEADER_BYTES)?;
         let kind = match field!(head, 16, u32) {
             0 => CheckpointKind::Full,
@@ -401,6 +406,29 @@ fn encode_extent(live: &Live, out: &mut Vec<u8>) {
     }
 }
 
+/// What the log's own parts, joined, begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateHead {
+    /// Groups listed.
+    pub groups: u32,
+    /// Closed extents listed.
+    pub extents: u32,
+    /// Newest generation that is listed or left out: later ones are scanned by a start.
+    pub covers: u64,
+}
+
+impl StateHead {
+    /// Reads it at the start of the content of the first part.
+    pub fn decode(content: &[u8]) -> Option<Self> {
+        let head: &[u8; 16] = content.first_chunk()?;
+        Some(Self {
+            groups: field!(head, 0, u32),
+            extents: field!(head, 4, u32),
+            covers: field!(head, 8, u64),
+        })
+    }
+}
+
 /// Splits off `count` pieces of `size` bytes; `None` when there are fewer.
 fn pieces<'a>(bytes: &mut &'a [u8], count: u32, size: usize) -> Option<std::slice::ChunksExact<'a, u8>> {
     let (pieces, rest) = bytes.split_at_checked((count as usize).checked_mul(size)?)?;
@@ -411,9 +439,8 @@ fn pieces<'a>(bytes: &mut &'a [u8], count: u32, size: usize) -> Option<std::slic
 /// Applies the log's own parts of one checkpoint, joined, and gives back the newest generation it covers; `None`
 /// when they do not make sense.
 pub(crate) fn decode_state(mut bytes: &[u8], extents: &mut Extents, groups: &mut Groups) -> Option<u64> {
-    let head = pieces(&mut bytes, 1, 16)?.next()?;
-    let (table, closed, covers) = (field!(head, 0, u32), field!(head, 4, u32), field!(head, 8, u64));
-    for _ in 0..closed {
+    let head = StateHead::decode(pieces(&mut bytes, 1, 16)?.next()?)?;
+    for _ in 0..head.extents {
         let piece = pieces(&mut bytes, 1, EXTENT_BYTES)?.next()?;
         let generation = field!(piece, 0, u64);
         let footers = pieces(&mut bytes, field!(piece, 40, u32), FOOTER_AT_BYTES)?;
@@ -437,7 +464,7 @@ pub(crate) fn decode_state(mut bytes: &[u8], extents: &mut Extents, groups: &mut
         }
         extents.live.push_back(live);
     }
-    for _ in 0..table {
+    for _ in 0..head.groups {
         let piece = pieces(&mut bytes, 1, GROUP_BYTES)?.next()?;
         let slot = groups.slot(GroupId(field!(piece, 0, u64)));
         let group = groups.at_mut(slot);
@@ -452,7 +479,7 @@ pub(crate) fn decode_state(mut bytes: &[u8], extents: &mut Extents, groups: &mut
             decode_row(row, extents, group)?;
         }
     }
-    bytes.is_empty().then_some(covers)
+    bytes.is_empty().then_some(head.covers)
 }
 
 fn decode_row(piece: &[u8], extents: &mut Extents, group: &mut Group) -> Option<()> {

@@ -288,6 +288,12 @@ impl EntryHeader {
         (fits && header.total_bytes() <= bytes.len()).then_some((header, field!(head, 0, u32)))
     }
 
+    /// Whether the entry at the start of `bytes`, of the frame with this sequence, is what was written. A batch's body is
+    /// not looked at.
+    pub fn verifies(bytes: &[u8], seed: FrameSeed, sequence: u64) -> bool {
+        Self::decode(bytes, seed.entries(sequence)).is_some()
+    }
+
     /// Reads and verifies the entry at the start of `bytes`. A batch's body is not looked at.
     pub(crate) fn decode(bytes: &[u8], entry_seed: u32) -> Option<(Self, u32)> {
         let (header, crc) = Self::parse(bytes)?;

@@ -308,16 +308,22 @@ impl Runs {
 
 /// What a footer part says about itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct FooterHeader {
-    pub(crate) generation: u64,
-    pub(crate) first_sequence: u64,
-    pub(crate) part: u32,
-    pub(crate) parts: u32,
-    pub(crate) runs: u32,
+pub struct FooterHeader {
+    /// Of the extent that it is the index of.
+    pub generation: u64,
+    /// Of that extent's first frame.
+    pub first_sequence: u64,
+    /// Its number, from 0.
+    pub part: u32,
+    /// How many parts the footer has.
+    pub parts: u32,
+    /// Runs in this part.
+    pub runs: u32,
 }
 
 impl FooterHeader {
-    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+    /// Reads the header at the start of a payload.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
         let header: &[u8; FOOTER_HEADER_BYTES] = bytes.first_chunk()?;
         let header = Self {
             generation: field!(header, 0, u64),

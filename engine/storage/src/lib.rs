@@ -53,7 +53,7 @@ pub mod format {
 }
 
 pub use append::Appended;
-pub use checkpoint::{CheckpointKind, Parts};
+pub use checkpoint::{CheckpointKind, PartHeader, Parts, StateHead};
 pub use cold::Finished;
 pub use config::{
     ConfigError, Copier, DurableMethod, FRAMES_IN_FLIGHT_MAX, LogConfig, Memory, Preparation, Settings,
@@ -64,6 +64,7 @@ pub use frame::{
     ENTRY_HEADER_BYTES, EntryHeader, EntryKind, FRAME_HEADER_BYTES, FrameHeader, FrameSeed, Seal,
 };
 pub use groups::GroupSlot;
+pub use index::FooterHeader;
 pub use log::Log;
 pub use op::{DiskCompletion, DiskError, DiskOp, FileName, Listing, OpClass, OpId, UnknownFile};
 pub use read::{Read, ReadRequest, TimeFound};

@@ -304,7 +304,8 @@ impl Log {
         reads.append(&mut self.cold.finished);
     }
 
-    /// The first batch of a group whose newest record is at or behind a time.
+    /// Where the first batch of a group whose newest record is at or behind a time begins, or the batches of one frame that
+    /// it lies among: only the window tells the batches of a frame apart.
     pub fn offset_for_time(
         &mut self,
         slot: GroupSlot,

@@ -151,8 +151,8 @@ impl fmt::Display for FileError {
         match self {
             Self::DirectRefused { path } => write!(
                 f,
-                "the file system of {} does not support O_DIRECT\nhelp: put the data on ext4 or XFS, or set \
-                 log.buffered = true to do without (slower, through the page cache)",
+                "the file system of {} does not support O_DIRECT\nhelp: put the data on ext4 or XFS, or do \
+                 without by `--set log.buffered=true` (slower, through the page cache)",
                 path.display()
             ),
             Self::Failed { operation, path, errno } => {
@@ -221,6 +221,6 @@ mod tests {
         // procfs files refuse O_DIRECT on every kernel.
         let error = open(Path::new("/proc/self/comm"), Access::Direct).expect_err("procfs");
         assert!(matches!(error, FileError::DirectRefused { .. }), "{error:?}");
-        assert!(error.to_string().contains("log.buffered = true"), "{error}");
+        assert!(error.to_string().contains("log.buffered=true"), "{error}");
     }
 }

@@ -42,6 +42,8 @@ struct Inner {
     questions: Arc<Questions>,
     /// Of broker cores that serve partitions which the one behind `questions` does not, by address.
     elsewhere: Mutex<HashMap<String, Arc<Questions>>>,
+    /// As the broker said when the client connected.
+    max_batch_bytes: u32,
     clock: Clock,
     runtime: Handle,
     seed: u64,
@@ -57,8 +59,8 @@ impl Drop for Inner {
 }
 
 impl Client {
-    /// Connects to the first server that answers; each is tried once. Must be called on a tokio runtime with I/O and time
-    /// enabled. Later losses of the connection are mended in the background.
+    /// Connects to the first server that answers; each is tried once, while there is time. Must be called on a tokio runtime
+    /// with I/O and time enabled. Later losses of the connection are mended in the background.
     pub async fn connect(config: ClientConfig) -> Result<Self, ClientError> {
         let seed = config.seed.unwrap_or_else(|| RandomState::new().hash_one(0));
         let clock = Clock::start();
@@ -66,18 +68,34 @@ impl Client {
         let pool = Pool::new(2 * CHUNK_BYTES);
         let dialer = Dialer::new(&config, config.servers.clone(), CHUNK_BYTES, pool);
         let mut failure = ClientError::NoServers;
+        let deadline_us = clock.now_us().saturating_add(to_us(config.request_timeout));
         for attempt in 0..dialer.addresses.len() {
-            match dialer.dial(attempt, Token::Whole(0)).await {
+            let left = Duration::from_micros(deadline_us.saturating_sub(clock.now_us()));
+            if attempt > 0 && left.is_zero() {
+                break;
+            }
+            let dialed = timeout(left, dialer.dial(attempt, Token::Whole(0))).await;
+            match dialed.unwrap_or(Err(LinkError::Timeout)) {
                 Ok(dialed) => {
                     let questions = Questions::new(config.backoff, Rng::new(rng.next_u64()));
                     let role = ControlRole::new(Arc::clone(&questions));
                     let setting =
                         Setting { dialer, backoff: config.backoff, clock, rng: Rng::new(rng.next_u64()) };
                     let runtime = Handle::current();
+                    let max_batch_bytes = dialed.max_batch_bytes;
                     runtime.spawn(run(role, setting, Some(dialed)));
                     let (seed, children) = (rng.next_u64(), AtomicU64::new(0));
                     let elsewhere = Mutex::default();
-                    let inner = Inner { config, questions, elsewhere, clock, runtime, seed, children };
+                    let inner = Inner {
+                        config,
+                        questions,
+                        elsewhere,
+                        max_batch_bytes,
+                        clock,
+                        runtime,
+                        seed,
+                        children,
+                    };
                     return Ok(Self { inner: Arc::new(inner) });
                 }
                 Err(cause) => {
@@ -152,7 +170,8 @@ impl Client {
         }
     }
 
-    /// The offset a position stands for now: log start, high watermark, or the first record not before a time.
+    /// The offset a position stands for now: log start, high watermark, or for a time an offset at or before that of the
+    /// first record that is not earlier, by less than a frame of the log (the high watermark if there is none).
     pub async fn offset(
         &self,
         topic: &Topic,
@@ -241,7 +260,13 @@ impl Client {
     /// A producer with a connection of its own to each broker core it sends to, made when it is first needed.
     pub fn producer(&self, config: ProducerConfig) -> Producer {
         let Inner { config: client, clock, runtime, .. } = &*self.inner;
+        let config = config.bounded(self.max_batch_bytes());
         Producer::new(client, config, *clock, runtime.clone(), self.child_seed())
+    }
+
+    /// The longest batch that the broker takes, in bytes, as it said when the client connected.
+    pub fn max_batch_bytes(&self) -> usize {
+        self.inner.max_batch_bytes as usize
     }
 
     /// A consumer with a connection of its own to each broker core it reads from.

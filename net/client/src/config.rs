@@ -3,20 +3,24 @@
 use std::time::Duration;
 
 use corelog_model::batch::Codec;
-use corelog_model::limits::MAX_BATCH_BYTES_DEFAULT;
+use corelog_model::limits::MAX_BATCH_BYTES_LIMIT;
 
 use crate::topic::Topic;
+
+/// What a batch has room for at least.
+const MIN_BATCH_BYTES: usize = 1 << 10;
 
 /// How to reach a store.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
     /// `HOST:PORT` of at least one broker; they are tried in turn until one answers.
     pub servers: Vec<String>,
-    /// Shown in the broker's log and status.
+    /// What this program calls itself. The broker is told in Hello and does not keep it.
     pub name: String,
     /// Time for one attempt to connect and greet.
     pub connect_timeout: Duration,
-    /// Time for an administrative request, all attempts together. [`Client::connect`](crate::Client::connect) too.
+    /// Time for an administrative request, all attempts together, and for [`Client::connect`](crate::Client::connect), all
+    /// servers together.
     pub request_timeout: Duration,
     /// Pauses between attempts.
     pub backoff: Backoff,
@@ -38,7 +42,8 @@ pub struct Backoff {
 /// How records become batches and for how long a batch is tried.
 #[derive(Clone, Debug)]
 pub struct ProducerConfig {
-    /// A batch is closed when its sealed size would exceed this many bytes.
+    /// A batch is closed when its sealed size would exceed this many bytes. At least 1 KiB and at most what the broker takes;
+    /// [`Producer::batch_bytes`](crate::Producer::batch_bytes) is what it came to.
     pub batch_bytes: usize,
     /// When a batch that is not full is sent.
     pub linger: Linger,
@@ -74,7 +79,8 @@ pub enum Position {
     End,
     /// This offset.
     Offset(u64),
-    /// The first record whose timestamp is this one or later, in microseconds since 1970.
+    /// The first record whose timestamp is this one or later, in microseconds since 1970. A consumer begins with exactly
+    /// that one, and passes on all that follow it.
     Time(u64),
 }
 
@@ -155,9 +161,10 @@ impl Default for ProducerConfig {
 }
 
 impl ProducerConfig {
-    /// The values within what is possible: a batch fits the broker's default limit and the buffer holds one.
-    pub(crate) fn bounded(mut self) -> Self {
-        self.batch_bytes = self.batch_bytes.clamp(1 << 10, MAX_BATCH_BYTES_DEFAULT);
+    /// The values within what is possible: a batch fits the broker's limit and the buffer holds one.
+    pub(crate) fn bounded(mut self, max_batch_bytes: usize) -> Self {
+        let most = max_batch_bytes.clamp(MIN_BATCH_BYTES, MAX_BATCH_BYTES_LIMIT);
+        self.batch_bytes = self.batch_bytes.clamp(MIN_BATCH_BYTES, most);
         self.max_buffer_bytes = self.max_buffer_bytes.max(self.batch_bytes);
         self.max_in_flight = self.max_in_flight.clamp(1, 5);
         self

@@ -52,8 +52,9 @@ impl Consumer {
         Err(ConsumeError::Damaged { partition, first, last })
     }
 
-    /// Goes on from `to` in this partition; batches fetched before are dropped. Answers the offset found. In force from the
-    /// first poll on, even if the future is then dropped.
+    /// Goes on from `to` in this partition; batches fetched before are dropped. Answers the offset found, which for a time
+    /// is at or before that of the first record that then comes. In force from the first poll on, even if the future is
+    /// then dropped.
     pub async fn seek(&mut self, partition: u32, to: Position) -> Result<u64, ClientError> {
         if !self.shared.with(|core, _| core.seek(partition, to)) {
             return Err(ClientError::UnknownPartition);
@@ -89,6 +90,8 @@ pub struct Batch {
 pub struct Records<'a> {
     records: batch::Records<'a>,
     from: u64,
+    /// Until a record at or after this time was yielded; 0 from then on.
+    since_us: u64,
 }
 
 impl Batch {
@@ -112,13 +115,14 @@ impl Batch {
         self.raw.header.next_offset()
     }
 
-    /// Its records from the position asked for on, read in place; a compressed body is unpacked first.
+    /// Its records from the position asked for on, read in place; a compressed body is unpacked first. None when a time is
+    /// sought and the partition ends with older ones.
     pub fn records(&mut self) -> Result<Records<'_>, ConsumeError> {
-        let RawBatch { partition, header, chunk, range, from, .. } = &self.raw;
+        let RawBatch { partition, header, chunk, range, from, since_us, .. } = &self.raw;
         let opened = BatchView::open(&chunk[range.clone()], &mut self.scratch);
         let (partition, offset) = (*partition, header.base_offset);
         let view = opened.map_err(|cause| ConsumeError::Batch { partition, offset, cause })?;
-        Ok(Records { records: view.records(), from: *from })
+        Ok(Records { records: view.records(), from: *from, since_us: *since_us })
     }
 }
 
@@ -126,8 +130,10 @@ impl<'a> Iterator for Records<'a> {
     type Item = Record<'a>;
 
     fn next(&mut self) -> Option<Record<'a>> {
-        let from = self.from;
-        self.records.find(|record| record.offset >= from)
+        let (from, since_us) = (self.from, self.since_us);
+        let found = self.records.find(|record| record.offset >= from && record.timestamp_us >= since_us)?;
+        self.since_us = 0;
+        Some(found)
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

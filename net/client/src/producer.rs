@@ -72,6 +72,11 @@ impl Producer {
         &self.handle.0
     }
 
+    /// The sealed size that no batch exceeds: what was configured, within what the broker takes.
+    pub fn batch_bytes(&self) -> usize {
+        self.shared().batch_bytes
+    }
+
     /// Takes a record as soon as there is room for it; waits for nothing else. `Ok` means accepted: the record is
     /// in a batch, and the receipt tells what became of it. Dropped before that, the record is not accepted.
     pub async fn send(

@@ -3,7 +3,7 @@
 //! ```text
 //! DIR/store.toml    schema, id of the store, number of logs
 //! DIR/lock          locked while a broker runs
-//! DIR/limits.toml   what the probe found (see `limits_file`)
+//! DIR/limits.toml   what the probe found (engine/uring/src/limits.rs)
 //! DIR/log-0000/     the files of log 0 (engine/storage/FORMAT.md)
 //! ```
 //! **Invariant:** a file of this module appears whole or not at all: written aside, flushed, renamed, the

@@ -11,9 +11,9 @@ use crate::writer::Writer;
 /// What a client says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hello<'a> {
-    /// Name of the client software, for logs and metrics.
+    /// What the client calls itself, for whoever looks at the connection.
     pub client: &'a str,
-    /// Its version, likewise.
+    /// The version of its software, likewise.
     pub client_version: &'a str,
     /// The longest frame the client takes, in bytes.
     pub max_frame_bytes: u32,

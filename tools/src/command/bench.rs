@@ -10,7 +10,7 @@ use corelog_load::{
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::{Bench, Format, Mode, Rate};
-use crate::failure::Failure;
+use crate::failure::{Failure, REPORT};
 use crate::output::Output;
 
 pub(super) fn run(arguments: &Bench, format: Format) -> Result<(), Failure> {
@@ -34,7 +34,7 @@ pub(super) fn run(arguments: &Bench, format: Format) -> Result<(), Failure> {
         }
         Format::Json => {
             let document = serde_json::to_value(&run.results)
-                .map_err(|error| Failure::new("JSON", "the result cannot be written").cause(error))?;
+                .map_err(|error| Failure::new("JSON", "the result cannot be written", REPORT).cause(error))?;
             output.json(&document)?;
             eprintln!("report: {}", directory.display());
         }
@@ -43,9 +43,9 @@ pub(super) fn run(arguments: &Bench, format: Format) -> Result<(), Failure> {
     if run.results.check.passed() {
         return Ok(());
     }
-    Err(Failure::new("CHECK", "what came back is not what was acknowledged")
-        .cause(format!("{:?}", run.results.check))
-        .help("this is a bug of corelog or damage on the way: keep the report and file an issue"))
+    let help = "this is a bug of corelog or damage on the way: keep the report and file an issue";
+    Err(Failure::new("CHECK", "what came back is not what was acknowledged", help)
+        .cause(format!("{:?}", run.results.check)))
 }
 
 fn workload(arguments: &Bench) -> Workload {

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use corelog_client::{Batch, Client, Consumer, ConsumerConfig, Partitions, Position, Record, Topic};
+use corelog_client::{
+    Batch, Client, ConsumeError, Consumer, ConsumerConfig, Partitions, Position, Record, Topic,
+};
 use serde_json::{Map, Value, json};
 
 use super::connect;
@@ -30,18 +32,19 @@ pub(super) async fn run(arguments: &Consume, format: Format) -> Result<(), Failu
         Begin::Offset(offset) => Position::Offset(offset),
         Begin::Time(microseconds) => Position::Time(microseconds),
     };
-    // The ends are asked for first: they are "now", whatever is appended while the consumer begins.
-    let ends = match arguments.until_end {
-        true => Some(ends(&client, &topic, &partitions, from, &what).await?),
-        false => None,
-    };
-    if arguments.count == Some(0) || ends.as_ref().is_some_and(BTreeMap::is_empty) {
+    let plan = Plan::make(arguments, &client, &topic, partitions, from, &what).await?;
+    if arguments.count == Some(0) || plan.partitions.is_empty() {
         return Ok(());
     }
-    let config =
-        ConsumerConfig { partitions: Partitions::Only(partitions), ..ConsumerConfig::new(&topic, from) };
-    let consumer = client.consumer(config).await.map_err(failed)?;
-    let mut printer = Printer { arguments, format, output: Output::new(), printed: 0, ends };
+    let partitions = Partitions::Only(plan.partitions);
+    let config = ConsumerConfig { partitions, ..ConsumerConfig::new(&topic, from) };
+    let mut consumer = client.consumer(config).await.map_err(failed)?;
+    for (partition, end) in plan.shorter {
+        consumer.seek(partition, Position::Offset(end)).await.map_err(failed)?;
+    }
+    let first = if let Begin::Offset(offset) = arguments.from { offset } else { 0 };
+    let mut printer =
+        Printer { arguments, format, output: Output::new(), printed: 0, first, ends: plan.ends };
     tokio::select! {
         result = printer.follow(consumer, &what) => result?,
         _ = tokio::signal::ctrl_c() => {}
@@ -49,27 +52,55 @@ pub(super) async fn run(arguments: &Consume, format: Format) -> Result<(), Failu
     printer.output.flush()
 }
 
-/// The high watermarks of the partitions that have something to read below them.
-async fn ends(
-    client: &Client,
-    topic: &Topic,
-    partitions: &[u32],
-    from: Position,
-    what: &str,
-) -> Result<BTreeMap<u32, u64>, Failure> {
-    let failed = |error| Failure::client(what, &error);
-    let mut ends = BTreeMap::new();
-    for &partition in partitions {
-        let end = client.offset(topic, partition, Position::End).await.map_err(failed)?;
-        let start = match from {
-            Position::Offset(offset) => offset,
-            position => client.offset(topic, partition, position).await.map_err(failed)?,
-        };
-        if start < end {
-            ends.insert(partition, end);
+/// What is read of a topic.
+struct Plan {
+    /// Without those that have nothing to give before the end.
+    partitions: Vec<u32>,
+    /// With `--until-end`, where each ends.
+    ends: Option<BTreeMap<u32, u64>>,
+    /// Partitions that end before the offset to begin with, and where: from there they are read until they have grown to it.
+    shorter: Vec<(u32, u64)>,
+}
+
+impl Plan {
+    /// The ends are asked for before anything is read: they are "now", whatever is appended while the consumer begins.
+    async fn make(
+        arguments: &Consume,
+        client: &Client,
+        topic: &Topic,
+        partitions: Vec<u32>,
+        from: Position,
+        what: &str,
+    ) -> Result<Self, Failure> {
+        let failed = |error| Failure::client(what, &error);
+        let mut plan = Self { partitions, ends: None, shorter: Vec::new() };
+        if !arguments.until_end && !matches!(from, Position::Offset(_)) {
+            return Ok(plan);
         }
+        let mut ends = BTreeMap::new();
+        for &partition in &plan.partitions {
+            let end = client.offset(topic, partition, Position::End).await.map_err(failed)?;
+            let start = client.offset(topic, partition, from).await.map_err(failed)?;
+            if start > end && matches!(from, Position::Offset(_)) {
+                if arguments.partition.is_some() {
+                    let log_start = client.offset(topic, partition, Position::Start).await.map_err(failed)?;
+                    let (offset, high_watermark) = (start, end);
+                    let error =
+                        ConsumeError::OffsetOutOfRange { partition, offset, log_start, high_watermark };
+                    return Err(Failure::consume(what, &error));
+                }
+                plan.shorter.push((partition, end));
+            } else if start < end {
+                ends.insert(partition, end);
+            }
+        }
+        if arguments.until_end {
+            plan.partitions.retain(|partition| ends.contains_key(partition));
+            plan.shorter.clear();
+            plan.ends = Some(ends);
+        }
+        Ok(plan)
     }
-    Ok(ends)
 }
 
 struct Printer<'a> {
@@ -77,6 +108,8 @@ struct Printer<'a> {
     format: Format,
     output: Output,
     printed: u64,
+    /// The offset to begin with.
+    first: u64,
     /// By partition: where to end. A partition that has come there is removed.
     ends: Option<BTreeMap<u32, u64>>,
 }
@@ -108,6 +141,9 @@ impl Printer<'_> {
         for record in records {
             if record.offset >= end || self.is_done() {
                 break;
+            }
+            if record.offset < self.first {
+                continue;
             }
             match self.format {
                 Format::Text => self.print_text(partition, &record)?,

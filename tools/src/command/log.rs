@@ -1,37 +1,40 @@
-//! `corelog log dump`: the frames and entries of a stopped store, extent by extent, up to the first frame that does
-//! not verify. Reads through the page cache and changes nothing in the logs.
+//! `corelog log dump`: the frames and entries of a stopped store, extent by extent, and where a frame is missing. Reads
+//! through the page cache and changes nothing in the logs.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt as _;
+mod entry;
+mod extent;
+
 use std::path::{Path, PathBuf};
 
 use corelog_model::LogId;
-use corelog_model::batch::{BATCH_HEADER_BYTES, BatchHeader};
 use corelog_server::data_dir::{DataDir, DataDirError};
-use corelog_storage::{EntryHeader, EntryKind, FileName, FrameHeader, FrameSeed};
-use serde_json::{Value, json};
+use corelog_storage::{
+    ENTRY_HEADER_BYTES, EntryHeader, FRAME_HEADER_BYTES, FileName, FrameHeader, FrameSeed,
+};
+use serde_json::json;
 
+use self::entry::Names;
+use self::extent::{Extent, Gap};
 use crate::cli::{Format, Log};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
-
-/// A frame starts and ends at a multiple of this.
-const SECTOR: u64 = corelog_model::limits::FRAME_ALIGN as u64;
-/// Bytes of a frame's own header.
-const FRAME_HEADER_BYTES: usize = corelog_storage::FRAME_HEADER_BYTES;
-/// Bytes of an entry's own header.
-const ENTRY_HEADER_BYTES: usize = corelog_storage::ENTRY_HEADER_BYTES;
 
 pub(super) fn run(arguments: &Log, format: Format) -> Result<(), Failure> {
     let Log::Dump { dir } = arguments;
     let (store, only) = find(dir)?;
     let store = DataDir::open(&store).map_err(|error| unopened(dir, &error))?;
-    let mut dump = Dump { format, output: Output::new() };
-    for log in (0..store.logs()).map(LogId).filter(|log| only.is_none_or(|only| only == *log)) {
+    let mut dump = Dump { format, output: Output::new(), names: Names::default() };
+    let mut found = Vec::new();
+    for log in (0..store.logs()).map(LogId) {
         let seed = FrameSeed { store: store.store(), log };
-        for (number, path) in extents(&store.log_path(log))? {
-            dump.extent(&path, number, seed)?;
-        }
+        found.extend(extents(&store.log_path(log))?.into_iter().map(|(number, path)| (number, path, seed)));
+    }
+    // Names are in the logs that are not shown, too.
+    for (_, path, seed) in &found {
+        dump.learn(path, *seed)?;
+    }
+    for (number, path, seed) in found.iter().filter(|(.., seed)| only.is_none_or(|only| only == seed.log)) {
+        dump.extent(path, *number, *seed)?;
     }
     dump.output.flush()
 }
@@ -45,10 +48,12 @@ fn find(dir: &Path) -> Result<(PathBuf, Option<LogId>), Failure> {
     let number = dir.file_name().and_then(|name| name.to_str()?.strip_prefix("log-")?.parse().ok());
     match (number, dir.parent()) {
         (Some(number), Some(parent)) if is_store(parent) => Ok((parent.to_path_buf(), Some(LogId(number)))),
-        _ => Err(Failure::new("NO_STORE", format!("{} is no store", dir.display()))
-            .cause("neither it nor the directory above it holds a store.toml")
-            .help("name the directory that `log.data_dir` of the broker names, or a log-NNNN below it")
-            .exit(Exit::NotFound)),
+        _ => {
+            let help = "name the directory that `log.data_dir` of the broker names, or a log-NNNN below it";
+            Err(Failure::new("NO_STORE", format!("{} is no store", dir.display()), help)
+                .cause("neither it nor the directory above it holds a store.toml")
+                .exit(Exit::NotFound))
+        }
     }
 }
 
@@ -68,23 +73,44 @@ fn extents(log: &Path) -> Result<Vec<(u32, PathBuf)>, Failure> {
 }
 
 fn unopened(dir: &Path, error: &DataDirError) -> Failure {
-    let failure = Failure::new("STORE", format!("{} cannot be opened", dir.display())).cause(error);
-    match error {
-        DataDirError::Locked { .. } => failure.help("stop the broker first: only a stopped store is dumped"),
-        _ => failure,
-    }
+    let help = match error {
+        DataDirError::Locked { .. } => "stop the broker first: only a stopped store is dumped",
+        DataDirError::Io { .. } => "give the user of the process access to the directory",
+        DataDirError::Malformed { .. } => "put store.toml back from a copy: it says whose store this is",
+        DataDirError::UnknownSchema { .. } => {
+            "dump it with the version of corelog that wrote it, or a later one"
+        }
+    };
+    Failure::new("STORE", format!("{} cannot be opened", dir.display()), help).cause(error)
 }
 
 struct Dump {
     format: Format,
     output: Output,
+    names: Names,
 }
 
 impl Dump {
+    /// Takes the names of topics out of an extent: they may stand in a later one than the records.
+    fn learn(&mut self, path: &Path, seed: FrameSeed) -> Result<(), Failure> {
+        let unread = |error| Failure::io(format!("{} cannot be read", path.display()), &error);
+        let extent = Extent::open(path, seed).map_err(unread)?;
+        for frame in &extent.frames {
+            let bytes = extent.read(frame).map_err(unread)?;
+            entries(frame, &bytes, |entry, payload, whole| {
+                if EntryHeader::verifies(whole, seed, frame.sequence) {
+                    self.names.learn(entry, payload);
+                }
+                Ok::<(), Failure>(())
+            })?;
+        }
+        Ok(())
+    }
+
     fn extent(&mut self, path: &Path, number: u32, seed: FrameSeed) -> Result<(), Failure> {
         let unread = |error| Failure::io(format!("{} cannot be read", path.display()), &error);
-        let file = File::open(path).map_err(unread)?;
-        let bytes = file.metadata().map_err(unread)?.len();
+        let extent = Extent::open(path, seed).map_err(unread)?;
+        let bytes = extent.bytes;
         match self.format {
             Format::Text => {
                 self.output.line(&format!("extent {number}  {}  {bytes} bytes", path.display()))?
@@ -94,28 +120,36 @@ impl Dump {
             }
         }
         let mut position = 0;
-        let mut generation = None;
-        let mut frame = Vec::new();
-        while position + SECTOR <= bytes && !self.output.is_reader_gone() {
-            frame.resize(FRAME_HEADER_BYTES, 0);
-            file.read_exact_at(&mut frame, position).map_err(unread)?;
-            let header = FrameHeader::decode(&frame, seed, position);
-            // What an earlier use of the extent left beyond the end of this one is not the log's any more.
-            let header =
-                header.filter(|header| generation.is_none_or(|generation| generation == header.generation));
-            let Some(header) = header.filter(|header| position + u64::from(header.length) <= bytes) else {
-                break;
-            };
-            generation = Some(header.generation);
-            frame.resize(header.used as usize, 0);
-            file.read_exact_at(&mut frame, position).map_err(unread)?;
-            self.frame(number, &header)?;
-            self.entries(&header, &frame[FRAME_HEADER_BYTES..])?;
-            position += u64::from(header.length);
+        for frame in &extent.frames {
+            if self.output.is_reader_gone() {
+                return Ok(());
+            }
+            if let Some(gap) = extent.gap(position, frame.position).map_err(unread)? {
+                self.gap(number, &gap)?;
+            }
+            let whole = extent.read(frame).map_err(unread)?;
+            self.frame(number, frame)?;
+            self.entries(frame, seed, &whole)?;
+            position = frame.position + u64::from(frame.length);
         }
+        let tail = extent.gap(position, bytes).map_err(unread)?;
+        let why = tail.as_ref().map_or("the extent is full", |gap| gap.why.as_str());
         match self.format {
-            Format::Text => self.output.line(&format!("  end at {position}")),
-            Format::Json => self.output.json(&json!({ "extent": number, "end": position })),
+            Format::Text => self.output.line(&format!("  end at {position}: {why}")),
+            Format::Json => self.output.json(&json!({ "extent": number, "end": position, "why": why })),
+        }
+    }
+
+    /// A place where a frame must have been: another one follows it.
+    fn gap(&mut self, extent: u32, gap: &Gap) -> Result<(), Failure> {
+        let Gap { position, bytes, why } = gap;
+        match self.format {
+            Format::Text => {
+                self.output.line(&format!("  NO FRAME  at {position}, {bytes} bytes are passed over: {why}"))
+            }
+            Format::Json => self
+                .output
+                .json(&json!({ "extent": extent, "no_frame": position, "bytes": bytes, "why": why })),
         }
     }
 
@@ -149,81 +183,82 @@ impl Dump {
         }
     }
 
-    fn entries(&mut self, frame: &FrameHeader, mut rest: &[u8]) -> Result<(), Failure> {
-        for place in 0..frame.entries {
-            let Some((entry, _)) = EntryHeader::parse(rest) else {
-                return match self.format {
-                    Format::Text => self.output.line(&format!("    entry {place} is damaged")),
-                    Format::Json => {
-                        self.output.json(&json!({ "frame": frame.sequence, "damaged_entry": place }))
-                    }
-                };
+    fn entries(&mut self, frame: &FrameHeader, seed: FrameSeed, bytes: &[u8]) -> Result<(), Failure> {
+        let read = entries(frame, bytes, |entry, payload, whole| {
+            self.entry(frame, entry, payload, EntryHeader::verifies(whole, seed, frame.sequence))
+        })?;
+        if read < frame.entries {
+            return match self.format {
+                Format::Text => self.output.line(&format!("    entry {read} and all behind it are DAMAGED")),
+                Format::Json => self.output.json(&json!({ "frame": frame.sequence, "damaged_entry": read })),
             };
-            let payload = &rest[ENTRY_HEADER_BYTES..ENTRY_HEADER_BYTES + entry.length as usize];
-            self.entry(frame, &entry, payload)?;
-            rest = &rest[entry.total_bytes()..];
         }
-        Ok(())
+        if bytes[frame.used as usize..].iter().all(|byte| *byte == 0) {
+            return Ok(());
+        }
+        match self.format {
+            Format::Text => self.output.line("    the padding is DAMAGED"),
+            Format::Json => self.output.json(&json!({ "frame": frame.sequence, "damaged_padding": true })),
+        }
     }
 
-    fn entry(&mut self, frame: &FrameHeader, entry: &EntryHeader, payload: &[u8]) -> Result<(), Failure> {
-        let batch = (entry.kind == EntryKind::Batch).then(|| batch(payload));
+    fn entry(
+        &mut self,
+        frame: &FrameHeader,
+        entry: &EntryHeader,
+        payload: &[u8],
+        verifies: bool,
+    ) -> Result<(), Failure> {
+        let content = entry::content(entry, payload, &self.names);
+        let group = self.names.group(entry.group);
         match self.format {
             Format::Text => {
-                let detail = batch.map_or_else(String::new, |batch| {
-                    let text = |name: &str| match batch.get(name) {
-                        None => "?".to_owned(),
-                        Some(Value::String(text)) => text.clone(),
-                        Some(other) => other.to_string(),
-                    };
-                    format!(
-                        ", offsets {}..{}, {} records, codec {}, producer {} epoch {} sequence {}{}",
-                        text("base_offset"),
-                        text("next_offset"),
-                        text("records"),
-                        text("codec"),
-                        text("producer_id"),
-                        text("producer_epoch"),
-                        text("base_sequence"),
-                        if batch["intact"] == true { "" } else { ", DAMAGED" },
-                    )
-                });
                 self.output.line(&format!(
-                    "    {:?}  group {}, index {}, term {}, {} bytes{detail}",
-                    entry.kind, entry.group, entry.index, entry.term, entry.length,
-                ))
+                    "    {:?}  group {} ({group}), index {}, term {}, {} bytes{}{}",
+                    entry.kind,
+                    entry.group,
+                    entry.index,
+                    entry.term,
+                    entry.length,
+                    content.line,
+                    if verifies { "" } else { ", DOES NOT VERIFY" },
+                ))?;
+                content.below.iter().try_for_each(|line| self.output.line(&format!("      {line}")))
             }
-            Format::Json => self.output.json(&json!({
-                "entry": format!("{:?}", entry.kind),
-                "frame": frame.sequence,
-                "group": entry.group.0,
-                "index": entry.index,
-                "term": entry.term.0,
-                "bytes": entry.length,
-                "batch": batch,
-            })),
+            Format::Json => {
+                let mut document = json!({
+                    "entry": format!("{:?}", entry.kind),
+                    "frame": frame.sequence,
+                    "group": entry.group.0,
+                    "of": group,
+                    "index": entry.index,
+                    "term": entry.term.0,
+                    "bytes": entry.length,
+                    "verifies": verifies,
+                });
+                for (name, value) in content.fields {
+                    document[name] = value;
+                }
+                self.output.json(&document)
+            }
         }
     }
 }
 
-fn batch(bytes: &[u8]) -> Value {
-    let Ok(header) = BatchHeader::parse(&bytes[..bytes.len().min(BATCH_HEADER_BYTES)]) else {
-        return json!({ "intact": false });
-    };
-    let intact = header.batch_bytes() <= bytes.len() && header.verify_body(bytes);
-    json!({
-        "base_offset": header.base_offset,
-        "next_offset": header.next_offset(),
-        "records": header.record_count,
-        "codec": format!("{:?}", header.codec).to_lowercase(),
-        "producer_id": header.producer_id.0,
-        "producer_epoch": header.producer_epoch,
-        "base_sequence": header.base_sequence,
-        "base_timestamp_us": header.base_timestamp_us,
-        "append_timestamp_us": header.append_timestamp_us,
-        "leader_epoch": header.leader_epoch.0,
-        "intact": intact,
-    })
+/// Hands `each` the entries of a frame: header, payload, and what begins with the entry. Answers how many it could tell apart.
+fn entries<E>(
+    frame: &FrameHeader,
+    bytes: &[u8],
+    mut each: impl FnMut(&EntryHeader, &[u8], &[u8]) -> Result<(), E>,
+) -> Result<u32, E> {
+    let mut rest = &bytes[FRAME_HEADER_BYTES..frame.used as usize];
+    for place in 0..frame.entries {
+        let Some((entry, _)) = EntryHeader::parse(rest) else { return Ok(place) };
+        let payload = &rest[ENTRY_HEADER_BYTES..][..entry.length as usize];
+        each(&entry, payload, rest)?;
+        rest = &rest[entry.total_bytes()..];
+    }
+    Ok(frame.entries)
 }
 
 #[cfg(test)]

@@ -3,12 +3,14 @@
 use std::collections::VecDeque;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use corelog_client::{Linger, Partition, ProduceError, Producer, ProducerConfig, Receipt, RecordRef, Topic};
+use corelog_client::{
+    Client, Linger, Partition, ProduceError, Producer, ProducerConfig, Receipt, RecordRef, Topic,
+};
 use serde_json::{Value, json};
 
 use super::connect;
 use crate::cli::{Format, Produce};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::lines;
 use crate::output::Output;
 
@@ -20,10 +22,12 @@ pub(super) async fn run(arguments: &Produce, format: Format) -> Result<(), Failu
     let mut chunks = lines::read(arguments.file.as_deref()).map_err(unreadable)?;
     let client = connect(&arguments.server, &what).await?;
     let topic = client.topic(&arguments.topic).await.map_err(|error| Failure::client(&what, &error))?;
+    let producer = client.producer(config(arguments));
+    takes_batches_of(arguments.batch_bytes, &producer, &client)?;
     let mut sender = Sender {
         arguments,
         topic,
-        producer: client.producer(config(arguments)),
+        producer,
         headers: arguments.headers.iter().map(|(key, value)| (key.as_str(), value.as_bytes())).collect(),
         unacknowledged: VecDeque::new(),
         lines: 0,
@@ -48,13 +52,25 @@ pub(super) async fn run(arguments: &Produce, format: Format) -> Result<(), Failu
     result
 }
 
+/// Refuses a size that was asked for and is not to be had, rather than take another one.
+fn takes_batches_of(asked: Option<u64>, producer: &Producer, client: &Client) -> Result<(), Failure> {
+    let Some(asked) = asked.filter(|asked| *asked != producer.batch_bytes() as u64) else { return Ok(()) };
+    let most = client.max_batch_bytes();
+    let help = "choose --batch-bytes between them, or set `limits.max_batch_bytes` of the broker";
+    Err(Failure::new("BATCH_BYTES", format!("a batch cannot be of {asked} bytes"), help)
+        .cause(format!("it has 1024 bytes at least, and this broker takes {most} at most"))
+        .exit(Exit::Usage))
+}
+
 fn config(arguments: &Produce) -> ProducerConfig {
+    let default = ProducerConfig::default();
+    let batch_bytes = arguments.batch_bytes.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
     ProducerConfig {
-        batch_bytes: usize::try_from(arguments.batch_bytes).unwrap_or(usize::MAX),
+        batch_bytes: batch_bytes.unwrap_or(default.batch_bytes),
         linger: arguments.linger.map_or(Linger::Adaptive, Linger::Fixed),
         codec: arguments.codec.into(),
         deadline: arguments.deadline,
-        ..ProducerConfig::default()
+        ..default
     }
 }
 
@@ -84,7 +100,7 @@ impl Sender<'_> {
         let partition = self.arguments.partition.map_or(Partition::Auto, Partition::Index);
         let number = self.lines;
         let bytes = key.map_or(0, <[u8]>::len) + value.len();
-        let most = self.arguments.batch_bytes;
+        let most = self.producer.batch_bytes();
         let failed = |error| {
             let failure = Failure::produce(format!("line {number} was not sent"), &error);
             match error {
@@ -124,16 +140,17 @@ impl Sender<'_> {
     }
 
     fn key<'l>(&self, line: &'l [u8]) -> Result<Key<'l>, Failure> {
-        let at = self.lines;
+        let no_key =
+            |cause, help| Failure::new("KEY", format!("line {} has no key", self.lines), help).cause(cause);
         if let Some(field) = &self.arguments.key_field {
-            return field_of(line, field)
-                .map_err(|cause| Failure::new("KEY", format!("line {at} has no key")).cause(cause));
+            let help =
+                "with --key-field every line is a JSON object; --key-separator takes the key of other lines";
+            return field_of(line, field).map_err(|cause| no_key(cause, help));
         }
         if let Some(separator) = &self.arguments.key_separator {
-            return split(line, separator.as_bytes()).ok_or_else(|| {
-                Failure::new("KEY", format!("line {at} has no key"))
-                    .cause(format!("it does not hold `{separator}`"))
-            });
+            let help = "with --key-separator every line is a key, the separator and a value";
+            return split(line, separator.as_bytes())
+                .ok_or_else(|| no_key(format!("it does not hold `{separator}`"), help));
         }
         Ok(Key::None)
     }

@@ -64,6 +64,8 @@ pub fn check(root: &Path) -> io::Result<Vec<Finding>> {
             let beside = root.join(page.parent().unwrap_or(Path::new("")));
             let exists = |named: &str| root.join(named).exists() || beside.join(named).exists();
             readme::check(page, &text, &exists, &mut findings);
+            let read = |named: &str| fs::read_to_string(beside.join(named)).ok();
+            readme::check_examples(page, &text, &read, &mut findings);
         }
     }
     let budget = fs::read_to_string(root.join(UNSAFE_BUDGET))?;

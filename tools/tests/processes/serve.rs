@@ -1,8 +1,10 @@
 //! `corelog serve` and its operator: how it stops, what it refuses, what it makes of a damaged store.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
-use std::io::Read as _;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::thread;
@@ -164,6 +166,15 @@ fn what_is_no_configuration_stops_the_start_and_is_named() {
         assert!(!place.store().exists(), "nothing was begun");
     }
 
+    for (name, value) in [("CORELOG_LOG_DATA_DIR", &b"/\xff"[..]), ("CORELOG_\u{fe}", b"\xff")] {
+        let mut command = place.command();
+        command.env(name, OsStr::from_bytes(value)).env("LS_COLORS", OsStr::from_bytes(b"\xff"));
+        let refused = command.output().expect("it runs");
+        assert_eq!(refused.status.code(), Some(2), "{}", message(&refused));
+        let named = format!("cause: the environment variable {name} is not UTF-8");
+        assert!(message(&refused).contains(&named), "{}", message(&refused));
+    }
+
     let file = place.store().with_extension("toml");
     fs::write(&file, "[log]\nextent_size = 1\n").expect("written");
     let refused = place.command().arg("--config").arg(&file).output().expect("it runs");
@@ -174,6 +185,47 @@ fn what_is_no_configuration_stops_the_start_and_is_named() {
 
 fn message(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn what_other_programs_keep_in_the_environment_is_not_looked_at() {
+    let place = Place::new(&[]);
+    let mut command = place.command();
+    command.env("LS_COLORS", OsStr::from_bytes(b"\xff")).env("XCORELOG_LOG_NONSENSE", "1");
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it starts");
+    let mut ready = String::new();
+    let stdout = child.stdout.take().expect("a pipe");
+    BufReader::new(stdout).read_line(&mut ready).expect("text");
+    child.kill().expect("it runs");
+    child.wait().expect("a child");
+    assert!(ready.starts_with("corelog ready: "), "{ready}");
+}
+
+#[test]
+fn with_too_little_locked_memory_the_start_is_refused_and_what_to_type_is_said() {
+    let place = Place::new(&[]);
+    let serve = place.command();
+    for format in [[].as_slice(), &["--format", "json"]] {
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -l 64 && exec \"$@\"", "sh"]).arg(serve.get_program());
+        let refused = command.args(serve.get_args()).args(format).output().expect("it runs");
+        assert_eq!(refused.status.code(), Some(1), "{}", message(&refused));
+        assert!(refused.stdout.is_empty(), "it was never ready");
+        let text = message(&refused);
+        let (cause, help) =
+            ("only 64 KiB of memory may be locked, 512 are needed", "`ulimit -l unlimited`, in systemd");
+        if format.is_empty() {
+            for part in ["error[START]: ", &format!("\ncause: {cause}\nhelp: {help}")] {
+                assert!(text.contains(part), "{part} in {text}");
+            }
+            assert_eq!(text.matches("help: ").count(), 1, "{text}");
+        } else {
+            let last: serde_json::Value =
+                serde_json::from_str(text.lines().last().expect("a line")).expect("a document");
+            assert_eq!(last["error"]["cause"], cause);
+            assert!(last["error"]["help"].as_str().is_some_and(|said| said.starts_with(help)), "{text}");
+        }
+    }
 }
 
 /// A file system in memory without O_DIRECT (tmpfs has it since Linux 6.6); unmounted when dropped.

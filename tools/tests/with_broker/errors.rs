@@ -47,18 +47,28 @@ fn errors_name_their_code_their_numbers_and_what_to_do() {
 
     let mut long = vec![b'x'; 100_000];
     long.push(b'\n');
-    let text = fails(&broker, 1, &["produce", "t"], &long);
-    let cause = "cause: a batch of 100";
-    assert_says(&text, ["error[BATCH_TOO_LARGE]: 1 of 1 records", cause, "help: a smaller --batch-bytes"]);
-    assert!(text.contains("the log takes 65536"), "{text}");
+    for (size, most) in [([].as_slice(), "65536"), (&["--batch-bytes", "8192"], "8192")] {
+        let text = fails(&broker, 1, &[&["produce", "t"][..], size].concat(), &long);
+        let cause = format!("cause: a record of 100000 bytes does not fit a batch of {most}");
+        assert_says(&text, ["error[RECORD_TOO_LARGE]: line 1 was not sent", &cause, "help: --batch-bytes"]);
+    }
+    for size in ["100", "64KiB", "128KiB"].map(|size| ["--batch-bytes", size]) {
+        let arguments = [&["produce", "t"][..], &size].concat();
+        if size[1] == "64KiB" {
+            corelog(&arguments);
+            continue;
+        }
+        let text = fails(&broker, 2, &arguments, b"");
+        let cause = "cause: it has 1024 bytes at least, and this broker takes 65536 at most";
+        assert_says(&text, ["error[BATCH_BYTES]:", cause, "help: choose --batch-bytes between"]);
+    }
 
-    let text = fails(&broker, 1, &["produce", "t", "--batch-bytes", "8192"], &long);
-    let cause = "cause: a record of 100000 bytes does not fit a batch of 8192";
-    assert_says(&text, ["error[RECORD_TOO_LARGE]: line 1 was not sent", cause, "help: --batch-bytes"]);
-
-    let text = fails(&broker, 3, &["consume", "t", "--from", "1000", "--count", "1"], b"");
-    let cause = "cause: partition 0: offset 1000 is not in 0..0";
-    assert_says(&text, ["error[OFFSET_OUT_OF_RANGE]:", cause, "help: `--from start`"]);
+    for end in [["--count", "1"].as_slice(), &["--until-end"]] {
+        let arguments = [&["consume", "t", "--partition", "0", "--from", "1000"][..], end].concat();
+        let text = fails(&broker, 3, &arguments, b"");
+        let cause = "cause: partition 0: offset 1000 is not in 0..0";
+        assert_says(&text, ["error[OFFSET_OUT_OF_RANGE]:", cause, "help: `--from start`"]);
+    }
 
     let text = fails(&broker, 1, &["topic", "create", "a b"], b"");
     let cause = "cause: 1 to 249 of a-z A-Z 0-9 . _ -";

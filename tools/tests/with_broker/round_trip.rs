@@ -1,7 +1,9 @@
 //! Records in by the command line, durable, and out again: each form of input and output once.
 
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Output, Stdio};
+
+use corelog_client::{Client, ClientConfig, Linger, Partition, ProducerConfig, RecordRef};
 
 use crate::broker::Broker;
 
@@ -53,6 +55,69 @@ fn lines_come_out_as_they_went_in_with_key_offset_and_headers() {
     let record = corelog(&["consume", "t", "--partition", "0", "--until-end", "--format", "json"], b"");
     let record: serde_json::Value = serde_json::from_str(&record).expect("one document");
     assert_eq!((&record["value_base64"], &record["offset"]), (&"/w==".into(), &0.into()), "{record}");
+}
+
+/// Appends a record per partition and time, the time in microseconds, each partition's as one batch.
+fn append_at(address: &str, topic: &str, records: &[(u32, u64)]) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let client = Client::connect(ClientConfig::new([address])).await.expect("it serves");
+        let topic = client.topic(topic).await.expect("it is there");
+        // Nothing is sent before the flush.
+        let linger = Linger::Fixed(60_000_000);
+        let producer = client.producer(ProducerConfig { linger, ..ProducerConfig::default() });
+        for &(partition, timestamp_us) in records {
+            let value = timestamp_us.to_string();
+            let record = RecordRef { value: Some(value.as_bytes()), timestamp_us, ..RecordRef::default() };
+            producer.send(&topic, Partition::Index(partition), record).await.expect("it is taken");
+        }
+        producer.flush().await.expect("it is acknowledged");
+    });
+}
+
+#[test]
+fn a_time_begins_with_the_first_record_at_or_after_it_in_the_middle_of_a_batch() {
+    let broker = Broker::start(&[]);
+    let server = ["--server", broker.address.as_str()];
+    let corelog = |arguments: &[&str]| output(&[arguments, &server].concat(), b"");
+    corelog(&["topic", "create", "t", "--partitions", "2"]);
+    let second = 1_700_000_000_000_000;
+    append_at(&broker.address, "t", &[(0, second), (0, second + 1), (0, second + 2), (0, second - 5)]);
+    append_at(&broker.address, "t", &[(0, second + 3), (1, second - 9)]);
+    let from = |time: &str, more: &[&str]| {
+        corelog(&[&["consume", "t", "--with-offset", "--from", time][..], more].concat())
+    };
+    let behind = "0\t2\t1700000000000002\n0\t3\t1699999999999995\n0\t4\t1700000000000003\n";
+    assert_eq!(from("@1700000000.000002", &["--until-end"]), behind, "nothing older before it, all after it");
+    assert_eq!(from("@1700000000.000002", &["--partition", "0", "--count", "3"]), behind);
+    assert_eq!(from("@1700000001", &["--until-end"]), "", "nobody waits for what is not there");
+}
+
+#[test]
+fn an_offset_that_a_partition_does_not_reach_yet_is_waited_for_or_done_with() {
+    let broker = Broker::start(&[]);
+    let server = ["--server", broker.address.as_str()];
+    let corelog = |arguments: &[&str], input: &[u8]| output(&[arguments, &server].concat(), input);
+    corelog(&["topic", "create", "t", "--partitions", "3"], b"");
+    corelog(&["produce", "t", "--partition", "0"], b"a0\na1\na2\n");
+    corelog(&["produce", "t", "--partition", "1"], b"b0\n");
+    let from = ["consume", "t", "--from", "2", "--with-offset"];
+    assert_eq!(corelog(&[&from[..], &["--until-end"]].concat(), b""), "0\t2\ta2\n");
+
+    let mut following = Command::new(env!("CARGO_BIN_EXE_corelog"))
+        .args(from)
+        .args(["--count", "2"])
+        .args(server)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    let mut lines = BufReader::new(following.stdout.take().expect("a pipe")).lines();
+    // Once it has printed this, it reads all partitions.
+    assert_eq!(lines.next().expect("a line").expect("text"), "0\t2\ta2");
+    corelog(&["produce", "t", "--partition", "1"], b"b1\nb2\n");
+    assert_eq!(lines.next().expect("a line").expect("text"), "1\t2\tb2", "and not b1");
+    assert!(lines.next().is_none());
+    assert!(following.wait().expect("a child").success());
 }
 
 #[test]

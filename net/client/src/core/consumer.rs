@@ -2,7 +2,8 @@
 //!
 //! Per partition one fetch is on its way while what the one before brought waits in the queue, as long as that is less
 //! than `prefetch_bytes`. **Invariants:** a cursor's `next` is the offset after the last batch queued; answers to what was
-//! asked before a seek carry an earlier generation and are dropped; what is queued before a seek is dropped with it.
+//! asked before a seek carry an earlier generation and are dropped; what is queued before a seek is dropped with it; after
+//! a seek to a time no record comes before the first that is at or after it.
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
@@ -33,6 +34,8 @@ pub(crate) struct RawBatch {
     pub(crate) range: Range<usize>,
     /// The first offset that was asked for: earlier records of the batch are not wanted.
     pub(crate) from: u64,
+    /// Nor are those before the first that is at or after this time; 0: all are.
+    pub(crate) since_us: u64,
 }
 
 /// What a link is to send.
@@ -68,6 +71,9 @@ struct Cursor {
     asked: bool,
     generation: u32,
     next: Place,
+    /// The time that was sought, until a record at or after it was read; 0: none is sought. The broker names an offset at
+    /// or before that record, since its index tells frames apart and not records.
+    since_us: u64,
     /// Epoch of what was read before `next`.
     epoch: Option<Term>,
     queued_bytes: usize,
@@ -137,6 +143,7 @@ impl Consumer {
                 asked: false,
                 generation: 0,
                 next: place(config.from),
+                since_us: time(config.from),
                 epoch: None,
                 queued_bytes: 0,
                 position: known(config.from),
@@ -315,9 +322,17 @@ impl Consumer {
                     let cursor = &mut self.cursors[at];
                     cursor.next = Place::At(header.next_offset());
                     cursor.epoch = Some(header.leader_epoch);
+                    let since_us = cursor.since_us;
+                    if header.max_timestamp_us >= since_us {
+                        cursor.since_us = 0;
+                    } else if header.next_offset() < high_watermark {
+                        // At the end it is handed out, without records: who waits for the end must see it.
+                        continue;
+                    }
                     let bytes_taken = header.padded_bytes();
                     let chunk = Arc::clone(&chunk);
-                    let batch = RawBatch { partition, high_watermark, header, chunk, range: bytes, from };
+                    let range = bytes;
+                    let batch = RawBatch { partition, high_watermark, header, chunk, range, from, since_us };
                     self.queue(at, bytes_taken, Ok(batch), effects);
                     None
                 }
@@ -447,6 +462,7 @@ impl Consumer {
         self.drop_queued(at);
         let cursor = &mut self.cursors[at];
         cursor.restart(place(to));
+        cursor.since_us = time(to);
         cursor.position = known(to);
         self.links[cursor.link].kick = true;
         true
@@ -523,6 +539,13 @@ const fn place(position: Position) -> Place {
         Position::End => Place::Find(At::End),
         Position::Time(us) => Place::Find(At::Time(us)),
         Position::Offset(offset) => Place::At(offset),
+    }
+}
+
+const fn time(position: Position) -> u64 {
+    match position {
+        Position::Time(us) => us,
+        _ => 0,
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use corelog_model::batch::{BatchHeader, RecordRef};
+use corelog_model::limits::MAX_BATCH_BYTES_DEFAULT;
 use corelog_model::{ProducerId, TopicId};
 use corelog_wire::ErrorCode;
 
@@ -40,7 +41,7 @@ struct Sent {
 impl Stage {
     fn new(lanes: usize, config: ProducerConfig) -> Self {
         let backoff = Backoff { first: Duration::from_millis(10), most: Duration::from_millis(10) };
-        let mut core = Producer::new(config.bounded(), backoff, PATIENCE_US, 1);
+        let mut core = Producer::new(config.bounded(MAX_BATCH_BYTES_DEFAULT), backoff, PATIENCE_US, 1);
         assert_eq!(core.add_link(), 0);
         core.add_topic(TOPIC, &vec![0; lanes]);
         let mut stage =

@@ -30,6 +30,8 @@ pub(crate) struct Dialer {
 pub(crate) struct Dialed<T> {
     pub(crate) stream: TcpStream,
     pub(crate) connection: Connection<T>,
+    /// The longest batch that the broker takes.
+    pub(crate) max_batch_bytes: u32,
 }
 
 impl Dialer {
@@ -69,10 +71,12 @@ impl Dialer {
             stream.writable().await.map_err(|error| LinkError::Io(error.kind()))?;
             write_some(&stream, &mut connection.outbox)?;
         }
-        let (limit, versions) = loop {
+        let (limit, max_batch_bytes, versions) = loop {
             if let Some(reply) = connection.next()? {
                 match &reply.response {
-                    Response::Hello(hello) => break (hello.max_frame_bytes, negotiate(hello)?),
+                    Response::Hello(hello) => {
+                        break (hello.max_frame_bytes, hello.max_batch_bytes, negotiate(hello)?);
+                    }
                     Response::Error(_) => return Err(LinkError::Version),
                     _ => return Err(LinkError::Unexpected),
                 }
@@ -81,6 +85,6 @@ impl Dialer {
             read_some(&stream, &mut connection.inbox)?;
         };
         connection.greeted(limit, versions);
-        Ok(Dialed { stream, connection })
+        Ok(Dialed { stream, connection, max_batch_bytes })
     }
 }

@@ -73,7 +73,7 @@ pub(crate) async fn run<R: Role>(mut role: R, mut setting: Setting, mut dialed: 
             Some(dialed) => Some(dialed),
             None => redial(&mut role, &mut setting, &mut failures).await,
         };
-        let Some(Dialed { stream, mut connection }) = made else { return };
+        let Some(Dialed { stream, mut connection, .. }) = made else { return };
         let since = Instant::now();
         role.connected(setting.clock.now_us());
         let cause = serve(&mut role, &stream, &mut connection, setting.clock).await;

@@ -41,6 +41,7 @@ pub(crate) struct Shared {
     news: Mutex<Vec<Arc<Notify>>>,
     /// The first link's notify: with one broker core the only one, found without a lock.
     first_news: OnceLock<Arc<Notify>>,
+    pub(crate) batch_bytes: usize,
     pub(crate) clock: Clock,
     config: ClientConfig,
     runtime: Handle,
@@ -56,12 +57,13 @@ impl Shared {
         seed: u64,
     ) -> Arc<Self> {
         let mut rng = Rng::new(seed);
-        let core =
-            Producer::new(config.bounded(), client.backoff, to_us(client.request_timeout), rng.next_u64());
+        let batch_bytes = config.batch_bytes;
+        let core = Producer::new(config, client.backoff, to_us(client.request_timeout), rng.next_u64());
         Arc::new(Self {
             state: Mutex::new(State { core, links: HashMap::new(), names: HashMap::new(), rng }),
             news: Mutex::default(),
             first_news: OnceLock::new(),
+            batch_bytes,
             clock,
             config: client.clone(),
             runtime,

@@ -344,11 +344,10 @@ fn cold(shared: &Shared, request: Request<'_>, handles: &mut Handles, reply: imp
                 Ok((log, _)) => log,
                 Err(code) => return reply(&refusal(code, [0, 0])),
             };
-            let late = |time| log.batches.iter().find(|(header, _)| header.max_timestamp_us >= time);
             let offset = match at {
                 At::Start => log.start,
                 At::End => log.end,
-                At::Time(time) => late(time).map_or(log.end, |(header, _)| header.base_offset),
+                At::Time(time) => log.offset_for(time),
             };
             reply(&Response::OffsetFound { offset, timestamp_us: None });
         }
@@ -445,6 +444,13 @@ fn produce(shared: &Shared, place: Option<(TopicId, u32)>, batch: &[u8]) -> Verd
 }
 
 impl Log {
+    /// As with a real index, two batches are told apart only from the others.
+    fn offset_for(&self, time: u64) -> u64 {
+        let mut pairs = self.batches.chunks(2);
+        let found = pairs.find(|pair| pair.iter().any(|(header, _)| header.max_timestamp_us >= time));
+        found.map_or(self.end, |pair| pair[0].0.base_offset)
+    }
+
     fn append(
         &mut self,
         batch: &[u8],

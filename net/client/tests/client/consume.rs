@@ -130,6 +130,38 @@ async fn seeks_go_to_offset_time_start_and_end_and_drop_what_was_fetched() {
     assert_eq!(consumer.seek(9, Position::Start).await, Err(ClientError::UnknownPartition));
 }
 
+/// The broker names the first offset of the two batches that the record lies among.
+#[tokio::test]
+async fn a_time_within_a_batch_begins_with_its_first_record_and_nothing_older() {
+    for codec in [Codec::None, Codec::Lz4] {
+        let (_broker, client, topic) = filled(1, 500, codec).await;
+        for (time, named) in [(305, 300), (315, 300), (319, 300), (499, 480)] {
+            let mut consumer = client.consumer(config(&topic, Position::Time(time))).await.unwrap();
+            assert_eq!(take(&mut consumer, 1).await[0], time);
+            assert_eq!(consumer.seek(0, Position::Start).await, Ok(0));
+            assert_eq!(take(&mut consumer, 1).await[0], 0, "the time is forgotten");
+            assert_eq!(consumer.seek(0, Position::Time(time)).await, Ok(named));
+            let rest = 500 - time;
+            assert_eq!(take(&mut consumer, rest as usize).await, (time..500).collect::<Vec<_>>());
+        }
+        assert_eq!(client.offset(&topic, 0, Position::Time(315)).await, Ok(300));
+    }
+}
+
+#[tokio::test]
+async fn a_time_to_come_is_waited_for_and_what_follows_it_is_passed_on() {
+    let (_broker, client, topic) = filled(1, 100, Codec::None).await;
+    let mut consumer = client.consumer(config(&topic, Position::Start)).await.unwrap();
+    assert_eq!(consumer.seek(0, Position::Time(205)).await, Ok(100));
+    append(&client, &topic, 100..110, Codec::None).await;
+    let mut early = consumer.next().await.unwrap();
+    assert_eq!((early.records().unwrap().count(), early.next_offset()), (0, 110), "the end is told");
+    append(&client, &topic, 200..210, Codec::None).await;
+    assert_eq!(take(&mut consumer, 5).await, (205..210).collect::<Vec<_>>());
+    append(&client, &topic, 0..10, Codec::None).await;
+    assert_eq!(take(&mut consumer, 10).await, (0..10).collect::<Vec<_>>(), "older, but after it");
+}
+
 #[tokio::test]
 async fn records_that_a_crash_took_back_are_reported_once() {
     let (broker, client, topic) = filled(1, 100, Codec::None).await;
@@ -214,6 +246,18 @@ async fn questions_have_answers_and_typed_refusals() {
     let wrong = client.consumer(ConsumerConfig { partitions: only, ..config(&topic, Position::Start) }).await;
     assert_eq!(wrong.err(), Some(ClientError::UnknownPartition));
     drop(broker);
+}
+
+#[tokio::test]
+async fn servers_that_say_nothing_are_waited_for_as_long_as_a_request_and_no_longer() {
+    let silent = [(); 3].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    let servers = silent.each_ref().map(|server| server.local_addr().unwrap().to_string());
+    let request_timeout = Duration::from_millis(50);
+    let config = ClientConfig { request_timeout, ..ClientConfig::new(servers.clone()) };
+    let refused = Client::connect(config).await.err();
+    let cause = LinkError::Timeout;
+    let [first, ..] = servers;
+    assert_eq!(refused, Some(ClientError::Unreachable { server: first, cause }), "no time for a second");
 }
 
 #[tokio::test]

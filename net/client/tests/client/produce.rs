@@ -33,6 +33,23 @@ async fn a_record_is_acknowledged_with_its_place() {
     assert!(broker.values("t", 0).is_empty());
 }
 
+/// The broker of this test takes 2 MiB, which it says in its Hello.
+#[tokio::test]
+async fn a_batch_is_as_large_as_was_asked_for_and_the_broker_takes() {
+    let rows =
+        [(0, 1 << 10), (1 << 20, 1 << 20), (3 << 19, 3 << 19), (8 << 20, 2 << 20), (usize::MAX, 2 << 20)];
+    for (batch_bytes, effective) in rows {
+        let config = ProducerConfig { batch_bytes, ..ProducerConfig::default() };
+        let (_broker, client, producer, topic) = setup(Faults::default(), 1, config).await;
+        assert_eq!((producer.batch_bytes(), client.max_batch_bytes()), (effective, 2 << 20));
+        let fits = vec![0; effective - 512];
+        producer.send(&topic, Partition::Index(0), record(&fits)).await.unwrap().await.unwrap();
+        let larger = vec![0; effective];
+        let refused = producer.send(&topic, Partition::Index(0), record(&larger)).await.map(drop);
+        assert_eq!(refused, Err(ProduceError::RecordTooLarge));
+    }
+}
+
 /// The broker drops connections before and after it appended, refuses and dawdles; each record is there once, in order.
 #[tokio::test]
 async fn every_record_is_there_once_and_in_order_whatever_the_connection_does() {

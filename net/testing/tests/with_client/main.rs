@@ -3,6 +3,7 @@
 mod cancel;
 mod conditional;
 mod partitions;
+mod quickstart;
 
 use std::time::Duration;
 

@@ -53,7 +53,7 @@ pub(super) struct Fake {
     pub(super) accept_error: Option<Errno>,
     /// No write completes.
     pub(super) disk_stands: bool,
-    /// Everything completed so far, by key: a second completion of a key would be the fake's mistake.
+    /// Sends that were submitted so far.
     pub(super) sends: usize,
 }
 

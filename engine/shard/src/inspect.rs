@@ -1,0 +1,168 @@
+//! What the entries of the metadata group and the parts of checkpoints say, for who looks into a stopped store.
+//!
+//! Each is read by itself and held against nothing: what stands before it may be damaged.
+
+use corelog_model::{Durability, GroupId, LogId, ProducerId, Term, TopicId};
+
+use crate::checkpoint::{Item, items};
+use crate::metadata::{Command, TopicState};
+
+/// How far the creation or deletion of a topic is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// It begins to be made.
+    Creating,
+    /// A log has opened its part of it.
+    Opened,
+    /// It can be used.
+    Ready,
+    /// It begins to be removed.
+    Deleting,
+    /// A log has closed its part of it.
+    Closed,
+    /// It is gone.
+    Deleted,
+}
+
+impl Step {
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Creating => "creating",
+            Self::Opened => "opened",
+            Self::Ready => "ready",
+            Self::Deleting => "deleting",
+            Self::Closed => "closed",
+            Self::Deleted => "deleted",
+        }
+    }
+}
+
+/// One thing that is said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fact {
+    /// There is this topic.
+    Topic {
+        /// Its id.
+        topic: TopicId,
+        /// Its name.
+        name: String,
+        /// When its records are acknowledged.
+        durability: Durability,
+        /// The group of its partition 0; those of the others follow.
+        first_group: GroupId,
+        /// How many partitions it has.
+        partitions: u32,
+        /// How far it is.
+        step: Step,
+    },
+    /// A topic is one step further.
+    Step {
+        /// Which topic.
+        topic: TopicId,
+        /// How far it is now.
+        step: Step,
+        /// The log whose step it is, where it is one log's.
+        log: Option<LogId>,
+    },
+    /// Producer ids below `end` may have been given.
+    ProducerIds {
+        /// One past the last.
+        end: u64,
+    },
+    /// The numbers that the metadata give next.
+    Counters {
+        /// Index of the metadata group's next entry.
+        next_index: u64,
+        /// Lower half of the next topic's id.
+        next_topic: u64,
+        /// The next topic's first group.
+        next_group: u64,
+        /// Producer ids below it may have been given.
+        producer_ids_end: u64,
+    },
+    /// Where a partition stands.
+    Partition {
+        /// Its group.
+        group: GroupId,
+        /// Its topic.
+        topic: TopicId,
+        /// Its number.
+        partition: u32,
+        /// The first offset kept.
+        log_start: u64,
+        /// The next offset to be given.
+        log_end: u64,
+        /// Terms and the offsets they begin at.
+        epochs: Vec<(Term, u64)>,
+    },
+    /// Where a producer stands in a partition.
+    Producer {
+        /// Its id.
+        producer: ProducerId,
+        /// Its epoch.
+        epoch: u16,
+        /// The partition's group.
+        group: GroupId,
+        /// The sequence of its next record.
+        next_sequence: u32,
+    },
+}
+
+/// What an entry of the metadata group says; `None` when it does not decode.
+pub fn metadata(payload: &[u8]) -> Option<Fact> {
+    let step = |topic, step, log| Fact::Step { topic, step, log };
+    Some(match Command::decode(payload)? {
+        Command::Creating { topic, first_group, durability, name, placement } => {
+            let partitions = placement.len() as u32;
+            Fact::Topic { topic, name, durability, first_group, partitions, step: Step::Creating }
+        }
+        Command::Opened { topic, log } => step(topic, Step::Opened, Some(log)),
+        Command::Ready { topic } => step(topic, Step::Ready, None),
+        Command::Deleting { topic } => step(topic, Step::Deleting, None),
+        Command::Closed { topic, log } => step(topic, Step::Closed, Some(log)),
+        Command::Deleted { topic } => step(topic, Step::Deleted, None),
+        Command::ProducerIds { end } => Fact::ProducerIds { end },
+    })
+}
+
+/// What the shard's part of a checkpoint says; `None` when it does not decode.
+pub fn checkpoint(part: &[u8]) -> Option<Vec<Fact>> {
+    Some(items(part)?.into_iter().map(Fact::from).collect())
+}
+
+impl From<Item> for Fact {
+    fn from(item: Item) -> Self {
+        match item {
+            Item::Counters { next_index, next_topic, next_group, producer_ids_end } => {
+                Self::Counters { next_index, next_topic, next_group, producer_ids_end }
+            }
+            Item::Topic(topic, of) => Self::Topic {
+                topic,
+                name: of.name,
+                durability: of.durability,
+                first_group: of.first_group,
+                partitions: of.placement.len() as u32,
+                step: match of.state {
+                    TopicState::Creating => Step::Creating,
+                    TopicState::Ready => Step::Ready,
+                    TopicState::Deleting => Step::Deleting,
+                },
+            },
+            Item::Group(item) => Self::Partition {
+                group: item.group,
+                topic: item.topic,
+                partition: item.partition,
+                log_start: item.log_start,
+                log_end: item.log_end,
+                epochs: item.epochs,
+            },
+            Item::Producer(state) => Self::Producer {
+                producer: state.producer,
+                epoch: state.epoch,
+                group: state.group,
+                next_sequence: state.next_sequence,
+            },
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! What an entry holds, as a document and as the rest of a line.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use corelog_model::batch::{BATCH_HEADER_BYTES, BatchHeader};
+use corelog_model::{GroupId, TopicId};
+use corelog_shard::inspect::{self, Fact};
+use corelog_storage::{CheckpointKind, EntryHeader, EntryKind, FooterHeader, PartHeader, StateHead};
+use serde_json::{Value, json};
+
+/// The names behind the numbers of groups, from every entry of the store that tells them. Numbers are never given twice.
+#[derive(Default)]
+pub(super) struct Names {
+    groups: BTreeMap<GroupId, (String, u32)>,
+    topics: BTreeMap<TopicId, String>,
+}
+
+impl Names {
+    /// Learns what an entry tells.
+    pub(super) fn learn(&mut self, entry: &EntryHeader, payload: &[u8]) {
+        for fact in facts(entry, payload).unwrap_or_default() {
+            if let Fact::Topic { topic, name, first_group, partitions, .. } = fact {
+                for partition in 0..partitions {
+                    let group = GroupId(first_group.0 + u64::from(partition));
+                    self.groups.insert(group, (name.clone(), partition));
+                }
+                self.topics.insert(topic, name);
+            }
+        }
+    }
+
+    /// Topic and partition of a group, or what else it is.
+    pub(super) fn group(&self, group: GroupId) -> String {
+        match self.groups.get(&group) {
+            Some((topic, partition)) => format!("{topic}/{partition}"),
+            None if group == GroupId::LOG => "the log".to_owned(),
+            None if group == GroupId::METADATA => "metadata".to_owned(),
+            None => "unknown".to_owned(),
+        }
+    }
+
+    fn topic(&self, topic: TopicId) -> &str {
+        self.topics.get(&topic).map_or("unknown", String::as_str)
+    }
+
+    /// One fact in words.
+    fn words(&self, fact: &Fact) -> String {
+        match fact {
+            Fact::Topic { topic, name, durability, first_group, partitions, step } => format!(
+                "topic {name} (id {topic}) {}, {}, {partitions} partitions, groups from {first_group}",
+                step.name(),
+                durability.name(),
+            ),
+            Fact::Step { topic, step, log } => {
+                let log = log.map_or_else(String::new, |log| format!(" by log {}", log.0));
+                format!("topic {} {}{log}", self.topic(*topic), step.name())
+            }
+            Fact::ProducerIds { end } => format!("producer ids below {end} may have been given"),
+            Fact::Counters { next_index, next_topic, next_group, producer_ids_end } => format!(
+                "next metadata entry {next_index}, topic {next_topic}, group {next_group}, producer id {producer_ids_end}"
+            ),
+            Fact::Partition { group, log_start, log_end, epochs, .. } => {
+                let mut text = format!("partition {}, offsets {log_start}..{log_end}", self.group(*group));
+                for (term, start) in epochs {
+                    write!(text, ", term {term} from {start}").expect("writing to a string cannot fail");
+                }
+                text
+            }
+            Fact::Producer { producer, epoch, group, next_sequence } => format!(
+                "producer {} epoch {epoch} in {}, next sequence {next_sequence}",
+                producer.0,
+                self.group(*group)
+            ),
+        }
+    }
+
+    fn document(&self, fact: &Fact) -> Value {
+        match fact {
+            Fact::Topic { topic, name, durability, first_group, partitions, step } => json!({
+                "topic": name,
+                "id": topic.to_string(),
+                "durability": durability.name(),
+                "first_group": first_group.0,
+                "partitions": partitions,
+                "step": step.name(),
+            }),
+            Fact::Step { topic, step, log } => json!({
+                "topic": self.topic(*topic),
+                "id": topic.to_string(),
+                "step": step.name(),
+                "log": log.map(|log| log.0),
+            }),
+            Fact::ProducerIds { end } => json!({ "producer_ids_end": end }),
+            Fact::Counters { next_index, next_topic, next_group, producer_ids_end } => json!({
+                "next_index": next_index,
+                "next_topic": next_topic,
+                "next_group": next_group,
+                "producer_ids_end": producer_ids_end,
+            }),
+            Fact::Partition { group, topic, partition, log_start, log_end, epochs } => json!({
+                "topic": self.topic(*topic),
+                "partition": partition,
+                "group": group.0,
+                "log_start": log_start,
+                "log_end": log_end,
+                "epochs": epochs
+                    .iter()
+                    .map(|(term, start)| json!({ "term": term.0, "start": start }))
+                    .collect::<Vec<_>>(),
+            }),
+            Fact::Producer { producer, epoch, group, next_sequence } => json!({
+                "producer_id": producer.0,
+                "producer_epoch": epoch,
+                "partition": self.group(*group),
+                "next_sequence": next_sequence,
+            }),
+        }
+    }
+}
+
+/// What an entry says of topics and partitions; `None` when it says nothing of them, or does not decode.
+fn facts(entry: &EntryHeader, payload: &[u8]) -> Option<Vec<Fact>> {
+    match entry.kind {
+        EntryKind::Metadata => inspect::metadata(payload).map(|fact| vec![fact]),
+        EntryKind::Checkpoint => {
+            let (_, content) = PartHeader::decode(payload).filter(|(part, _)| part.owner)?;
+            inspect::checkpoint(content)
+        }
+        _ => None,
+    }
+}
+
+/// What an entry holds.
+pub(super) struct Content {
+    /// Behind the entry's own numbers, on its line.
+    pub(super) line: String,
+    /// A line each, below it.
+    pub(super) below: Vec<String>,
+    /// The document's fields, beside the entry's own.
+    pub(super) fields: Vec<(&'static str, Value)>,
+}
+
+/// Reads the payload of an entry.
+pub(super) fn content(entry: &EntryHeader, payload: &[u8], names: &Names) -> Content {
+    match entry.kind {
+        EntryKind::Batch => batch(payload),
+        EntryKind::Metadata => match facts(entry, payload).as_deref() {
+            Some([fact]) => Content {
+                line: format!(", {}", names.words(fact)),
+                below: Vec::new(),
+                fields: vec![("metadata", names.document(fact))],
+            },
+            _ => undecoded(),
+        },
+        EntryKind::Checkpoint => match PartHeader::decode(payload) {
+            Some((part, content)) if part.owner => owners_part(&part, inspect::checkpoint(content), names),
+            Some((part, content)) => own_part(&part, content),
+            None => undecoded(),
+        },
+        EntryKind::Footer => {
+            FooterHeader::decode(payload).map_or_else(undecoded, |footer| footer_part(&footer))
+        }
+        _ => Content { line: String::new(), below: Vec::new(), fields: Vec::new() },
+    }
+}
+
+fn undecoded() -> Content {
+    Content { line: ", NOT DECODED".to_owned(), below: Vec::new(), fields: vec![("decoded", json!(false))] }
+}
+
+/// A part that the shard wrote: its state.
+fn owners_part(part: &PartHeader, facts: Option<Vec<Fact>>, names: &Names) -> Content {
+    let Some(facts) = facts else { return undecoded() };
+    let (line, mut document) = part_of_checkpoint(part, "the shard's");
+    document["holds"] = facts.iter().map(|fact| names.document(fact)).collect();
+    let below = facts.iter().map(|fact| names.words(fact)).collect();
+    Content { line, below, fields: vec![("checkpoint", document)] }
+}
+
+/// A part that the log wrote: closed extents and where they hold which groups. What it begins with is in the first one.
+fn own_part(part: &PartHeader, content: &[u8]) -> Content {
+    let (line, mut document) = part_of_checkpoint(part, "the log's");
+    let head = (part.part == 0).then(|| StateHead::decode(content)).flatten();
+    let below = head.iter().map(|StateHead { groups, extents, covers }| {
+        format!("{extents} closed extents and {groups} groups, up to generation {covers}")
+    });
+    let below = below.collect();
+    if let Some(StateHead { groups, extents, covers }) = head {
+        document["holds"] = json!({ "extents": extents, "groups": groups, "covers_generation": covers });
+    }
+    Content { line, below, fields: vec![("checkpoint", document)] }
+}
+
+fn part_of_checkpoint(part: &PartHeader, whose: &str) -> (String, Value) {
+    let kind = match part.kind {
+        CheckpointKind::Full => "full",
+        CheckpointKind::Incremental => "incremental",
+    };
+    let line = format!(", {kind} checkpoint {}, part {} of {}, {whose}", part.id, part.part + 1, part.parts);
+    let document = json!({
+        "id": part.id,
+        "kind": kind,
+        "part": part.part,
+        "parts": part.parts,
+        "of": if part.owner { "shard" } else { "log" },
+    });
+    (line, document)
+}
+
+fn footer_part(footer: &FooterHeader) -> Content {
+    let FooterHeader { generation, first_sequence, part, parts, runs } = *footer;
+    let line = format!(", index of generation {generation}, part {} of {parts}, {runs} runs", part + 1);
+    let document = json!({
+        "generation": generation,
+        "first_sequence": first_sequence,
+        "part": part,
+        "parts": parts,
+        "runs": runs,
+    });
+    Content { line, below: Vec::new(), fields: vec![("footer", document)] }
+}
+
+fn batch(bytes: &[u8]) -> Content {
+    let Ok(header) = BatchHeader::parse(&bytes[..bytes.len().min(BATCH_HEADER_BYTES)]) else {
+        let document = json!({ "intact": false });
+        return Content {
+            line: ", DAMAGED".to_owned(),
+            below: Vec::new(),
+            fields: vec![("batch", document)],
+        };
+    };
+    let intact = header.batch_bytes() <= bytes.len() && header.verify_body(bytes);
+    let codec = format!("{:?}", header.codec).to_lowercase();
+    let line = format!(
+        ", offsets {}..{}, {} records, codec {codec}, producer {} epoch {} sequence {}{}",
+        header.base_offset,
+        header.next_offset(),
+        header.record_count,
+        header.producer_id.0,
+        header.producer_epoch,
+        header.base_sequence,
+        if intact { "" } else { ", DAMAGED" },
+    );
+    let document = json!({
+        "base_offset": header.base_offset,
+        "next_offset": header.next_offset(),
+        "records": header.record_count,
+        "codec": codec,
+        "producer_id": header.producer_id.0,
+        "producer_epoch": header.producer_epoch,
+        "base_sequence": header.base_sequence,
+        "base_timestamp_us": header.base_timestamp_us,
+        "append_timestamp_us": header.append_timestamp_us,
+        "leader_epoch": header.leader_epoch.0,
+        "intact": intact,
+    });
+    Content { line, below: Vec::new(), fields: vec![("batch", document)] }
+}
