@@ -9,6 +9,8 @@ use corelog_uring::{Accepted, Completion, Errno, FileId, Key, SocketId, Submissi
 use crate::core::Output;
 
 const BROKEN_PIPE: Errno = Errno(32);
+const EIO: Errno = Errno(5);
+const SECTOR: usize = 512;
 
 /// Something that happened.
 pub(super) enum Happened {
@@ -53,6 +55,13 @@ pub(super) struct Fake {
     pub(super) accept_error: Option<Errno>,
     /// No write completes.
     pub(super) disk_stands: bool,
+    /// One frame, superblock copy or flush in so many fails or ends short; 0: none. So for reads, and for what is done in
+    /// the background.
+    pub(super) write_errors: usize,
+    pub(super) read_errors: usize,
+    pub(super) background_errors: usize,
+    /// How many did.
+    pub(super) failures: usize,
     /// Everything completed so far, by key: a second completion of a key would be the fake's mistake.
     pub(super) sends: usize,
 }
@@ -69,6 +78,10 @@ impl Fake {
             backlog: VecDeque::new(),
             accept_error: None,
             disk_stands: false,
+            write_errors: 0,
+            read_errors: 0,
+            background_errors: 0,
+            failures: 0,
             sends: 0,
         }
     }
@@ -79,6 +92,24 @@ impl Fake {
         self.seed ^= self.seed >> 7;
         self.seed ^= self.seed << 17;
         (self.seed >> 11) as usize % bound
+    }
+
+    /// Whether it goes wrong, one time in so many.
+    fn fails(&mut self, one_in: usize) -> bool {
+        let fails = one_in > 0 && self.random(one_in) == 0;
+        self.failures += usize::from(fails);
+        fails
+    }
+
+    /// The broker's process is gone, and with it all that was under way; the files stay. Their names, ids and lengths.
+    pub(super) fn die(&mut self) -> Vec<(FileName, FileId, u64)> {
+        self.pending.clear();
+        self.background.clear();
+        self.backlog.clear();
+        let files = self.names.iter().map(|(&name, &id)| (name, id, self.files[&id].len() as u64));
+        let mut files: Vec<_> = files.collect();
+        files.sort_by_key(|&(name, ..)| name);
+        files
     }
 
     /// A peer that connects and reads everything.
@@ -178,8 +209,15 @@ impl Fake {
             }
             Submission::Write { file, position, source, .. } => {
                 let bytes = read(source);
-                self.write(file, position as usize, &bytes);
+                let mut moved = bytes.len();
                 completion.result = Ok(source.length);
+                if self.fails(self.write_errors) {
+                    // Whatever is said of it, some of it is there.
+                    moved = self.random(bytes.len() / SECTOR) * SECTOR;
+                    let said = [Err(EIO), Err(Errno::NO_SPACE), Ok(moved as u32)];
+                    completion.result = said[self.random(said.len())];
+                }
+                self.write(file, position as usize, &bytes[..moved]);
             }
             Submission::Read { file, position, mut into, length, .. } => {
                 let file = &self.files[&file];
@@ -187,6 +225,12 @@ impl Fake {
                 let end = (position as usize + length as usize).min(file.len());
                 into.bytes_mut()[..end - start].copy_from_slice(&file[start..end]);
                 completion.result = Ok((end - start) as u32);
+                if self.fails(self.read_errors) {
+                    let moved = self.random((end - start).div_ceil(SECTOR)) * SECTOR;
+                    let said = [Err(EIO), Ok(moved as u32)];
+                    completion.result = said[self.random(said.len())];
+                    into.bytes_mut()[moved..].fill(0xee);
+                }
                 completion.block = Some(into);
             }
             Submission::Shutdown { socket, .. } => self.sockets[socket.0 as usize].shut = true,
@@ -200,7 +244,12 @@ impl Fake {
                 assert!(!busy, "a socket is closed after its operations have ended");
                 self.sockets[socket.0 as usize].closed = true;
             }
-            Submission::Sync { .. } | Submission::Cancel { .. } => {}
+            Submission::Sync { .. } => {
+                if self.fails(self.write_errors) {
+                    completion.result = Err(EIO);
+                }
+            }
+            Submission::Cancel { .. } => {}
         }
         completion
     }
@@ -259,6 +308,11 @@ impl Fake {
         let op = self.background.remove(at);
         let id = op.id();
         let mut opened = None;
+        if self.fails(self.background_errors) {
+            let said = [DiskError::NoSpace, DiskError::Io { errno: EIO.0 }];
+            let result = Err(said[self.random(said.len())]);
+            return Some(Happened::Background(DiskCompletion { id, result, block: None }, None));
+        }
         match op {
             DiskOp::CreateExtent { file, bytes, .. } => {
                 opened = Some((file, self.create(file, bytes as usize)))
