@@ -48,6 +48,8 @@ pub(super) struct Fake {
     pending: Vec<Pending>,
     background: Vec<DiskOp>,
     files: HashMap<FileId, Vec<u8>>,
+    /// What lay where something was written that no flush has confirmed: position and bytes, oldest first.
+    unflushed: HashMap<FileId, Vec<(usize, Vec<u8>)>>,
     names: HashMap<FileName, FileId>,
     pub(super) sockets: Vec<Socket>,
     backlog: VecDeque<SocketId>,
@@ -73,6 +75,7 @@ impl Fake {
             pending: Vec::new(),
             background: Vec::new(),
             files: HashMap::new(),
+            unflushed: HashMap::new(),
             names: HashMap::new(),
             sockets: Vec::new(),
             backlog: VecDeque::new(),
@@ -207,8 +210,12 @@ impl Fake {
                 completion.result = self.send(socket, &bytes);
                 completion.block = Some(head);
             }
-            Submission::Write { file, position, source, .. } => {
+            Submission::Write { file, position, source, flush, .. } => {
                 let bytes = read(source);
+                if !flush {
+                    let before = self.files[&file][position as usize..][..bytes.len()].to_vec();
+                    self.unflushed.entry(file).or_default().push((position as usize, before));
+                }
                 let mut moved = bytes.len();
                 completion.result = Ok(source.length);
                 if self.fails(self.write_errors) {
@@ -244,9 +251,14 @@ impl Fake {
                 assert!(!busy, "a socket is closed after its operations have ended");
                 self.sockets[socket.0 as usize].closed = true;
             }
-            Submission::Sync { .. } => {
+            Submission::Sync { file, .. } => {
+                let unflushed = self.unflushed.remove(&file).unwrap_or_default();
                 if self.fails(self.write_errors) {
                     completion.result = Err(EIO);
+                    // What the system calls clean from now on has not reached the disk.
+                    for (position, before) in unflushed.into_iter().rev() {
+                        self.write(file, position, &before);
+                    }
                 }
             }
             Submission::Cancel { .. } => {}
