@@ -86,7 +86,9 @@ impl Bed {
         let files = fake.die();
         let listing = Listing { files: files.iter().map(|&(name, _, bytes)| (name, bytes)).collect() };
         let mut opening = Opening::new(Starting::new(config, log, listing, now), operations(CONNECTIONS));
-        files.iter().for_each(|&(name, id, _)| drop(opening.opened(name, id)));
+        for (name, id, _) in files {
+            assert_eq!(opening.opened(name, id), None);
+        }
         let mut out = Output::default();
         opening.start(now, &mut out).expect("a store that starts");
         while !opening.is_open() {

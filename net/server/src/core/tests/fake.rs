@@ -211,33 +211,11 @@ impl Fake {
                 completion.block = Some(head);
             }
             Submission::Write { file, position, source, flush, .. } => {
-                let bytes = read(source);
-                if !flush {
-                    let before = self.files[&file][position as usize..][..bytes.len()].to_vec();
-                    self.unflushed.entry(file).or_default().push((position as usize, before));
-                }
-                let mut moved = bytes.len();
-                completion.result = Ok(source.length);
-                if self.fails(self.write_errors) {
-                    // Whatever is said of it, some of it is there.
-                    moved = self.random(bytes.len() / SECTOR) * SECTOR;
-                    let said = [Err(EIO), Err(Errno::NO_SPACE), Ok(moved as u32)];
-                    completion.result = said[self.random(said.len())];
-                }
-                self.write(file, position as usize, &bytes[..moved]);
+                completion.result = self.write_frame(file, position as usize, &read(source), flush);
             }
             Submission::Read { file, position, mut into, length, .. } => {
-                let file = &self.files[&file];
-                let start = (position as usize).min(file.len());
-                let end = (position as usize + length as usize).min(file.len());
-                into.bytes_mut()[..end - start].copy_from_slice(&file[start..end]);
-                completion.result = Ok((end - start) as u32);
-                if self.fails(self.read_errors) {
-                    let moved = self.random((end - start).div_ceil(SECTOR)) * SECTOR;
-                    let said = [Err(EIO), Ok(moved as u32)];
-                    completion.result = said[self.random(said.len())];
-                    into.bytes_mut()[moved..].fill(0xee);
-                }
+                let into_bytes = &mut into.bytes_mut()[..length as usize];
+                completion.result = self.read(file, position as usize, into_bytes);
                 completion.block = Some(into);
             }
             Submission::Shutdown { socket, .. } => self.sockets[socket.0 as usize].shut = true,
@@ -251,16 +229,7 @@ impl Fake {
                 assert!(!busy, "a socket is closed after its operations have ended");
                 self.sockets[socket.0 as usize].closed = true;
             }
-            Submission::Sync { file, .. } => {
-                let unflushed = self.unflushed.remove(&file).unwrap_or_default();
-                if self.fails(self.write_errors) {
-                    completion.result = Err(EIO);
-                    // What the system calls clean from now on has not reached the disk.
-                    for (position, before) in unflushed.into_iter().rev() {
-                        self.write(file, position, &before);
-                    }
-                }
-            }
+            Submission::Sync { file, .. } => completion.result = self.sync(file),
             Submission::Cancel { .. } => {}
         }
         completion
@@ -305,6 +274,54 @@ impl Fake {
             socket.window -= taken;
         }
         if taken == 0 { Err(Errno::CANCELED) } else { Ok(taken as u32) }
+    }
+
+    fn write_frame(
+        &mut self,
+        file: FileId,
+        position: usize,
+        bytes: &[u8],
+        flush: bool,
+    ) -> Result<u32, Errno> {
+        if !flush {
+            let before = self.files[&file][position..][..bytes.len()].to_vec();
+            self.unflushed.entry(file).or_default().push((position, before));
+        }
+        if !self.fails(self.write_errors) {
+            self.write(file, position, bytes);
+            return Ok(bytes.len() as u32);
+        }
+        // Whatever is said of it, some of it is there.
+        let moved = self.random(bytes.len() / SECTOR) * SECTOR;
+        self.write(file, position, &bytes[..moved]);
+        let said = [Err(EIO), Err(Errno::NO_SPACE), Ok(moved as u32)];
+        said[self.random(said.len())]
+    }
+
+    fn sync(&mut self, file: FileId) -> Result<u32, Errno> {
+        let unflushed = self.unflushed.remove(&file).unwrap_or_default();
+        if !self.fails(self.write_errors) {
+            return Ok(0);
+        }
+        // What the system calls clean from now on has not reached the disk.
+        for (position, before) in unflushed.into_iter().rev() {
+            self.write(file, position, &before);
+        }
+        Err(EIO)
+    }
+
+    fn read(&mut self, file: FileId, position: usize, into: &mut [u8]) -> Result<u32, Errno> {
+        let found = self.files[&file].get(position..).unwrap_or(&[]);
+        let found = &found[..found.len().min(into.len())];
+        let bytes = found.len();
+        into[..bytes].copy_from_slice(found);
+        if !self.fails(self.read_errors) {
+            return Ok(bytes as u32);
+        }
+        let moved = self.random(bytes.div_ceil(SECTOR).max(1)) * SECTOR;
+        into[moved..].fill(0xee);
+        let said = [Err(EIO), Ok(moved as u32)];
+        said[self.random(said.len())]
     }
 
     fn write(&mut self, file: FileId, position: usize, bytes: &[u8]) {
