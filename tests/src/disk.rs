@@ -26,20 +26,40 @@ pub struct Faults {
     pub write_errors: u64,
     /// Reads that fail, in a million.
     pub read_errors: u64,
+    /// Extents that are not made, zeros and superblock copies that are not written, in a million.
+    pub background_errors: u64,
+    /// What makes frames durable, a flush or a write through, does not end while this is set.
+    pub hold_flushes: bool,
     /// Bytes that all files together may take.
     pub capacity: u64,
 }
 
 impl Default for Faults {
     fn default() -> Self {
-        Self { delay_us: 300, write_errors: 0, read_errors: 0, capacity: u64::MAX }
+        Self {
+            delay_us: 300,
+            write_errors: 0,
+            read_errors: 0,
+            background_errors: 0,
+            hold_flushes: false,
+            capacity: u64::MAX,
+        }
     }
 }
 
 impl Faults {
     /// Whether operations may fail.
     pub fn fail(&self) -> bool {
-        self.write_errors > 0 || self.read_errors > 0
+        self.write_errors > 0 || self.read_errors > 0 || self.background_errors > 0
+    }
+
+    /// Nothing fails any more.
+    pub fn stop(&mut self) {
+        (self.write_errors, self.read_errors, self.background_errors) = (0, 0, 0);
+    }
+
+    fn holds(&self, op: &DiskOp) -> bool {
+        self.hold_flushes && matches!(op, DiskOp::Sync { .. } | DiskOp::WriteFrame { flush: true, .. })
     }
 }
 
@@ -126,12 +146,22 @@ impl SimDisk {
 
     /// When the next operation ends, in monotonic microseconds.
     pub fn next_due_us(&self) -> Option<u64> {
-        self.started.iter().map(|started| started.due_us).min()
+        self.running().map(|(_, started)| started.due_us).min()
+    }
+
+    /// What has begun and is not held back.
+    fn running(&self) -> impl Iterator<Item = (usize, &Started)> {
+        self.started.iter().enumerate().filter(|(_, started)| !self.faults.holds(&started.op))
+    }
+
+    /// How many operations are held back.
+    pub fn held(&self) -> usize {
+        self.started.len() - self.running().count()
     }
 
     /// Ends one operation that is due. `bytes` reads the source of a frame, now.
     pub fn complete(&mut self, now_us: u64, bytes: &dyn Fn(Slice) -> Vec<u8>) -> Option<DiskCompletion> {
-        let due = self.started.iter().enumerate().filter(|(_, started)| started.due_us <= now_us);
+        let due = self.running().filter(|(_, started)| started.due_us <= now_us);
         let (at, _) = due.min_by_key(|(_, started)| (started.due_us, started.order))?;
         let Started { covers, op, .. } = self.started.remove(at);
         Some(self.perform(op, covers, bytes))
@@ -166,18 +196,34 @@ impl SimDisk {
                 };
                 DiskCompletion { id, result, block: Some(into) }
             }
-            DiskOp::CreateExtent { bytes, .. } => done(self.create(file, bytes as usize)),
+            DiskOp::CreateExtent { bytes, .. } => match self.fails(self.faults.background_errors) {
+                // Made under another name and never given its own.
+                true => done(Err(DiskError::Io { errno: EIO })),
+                false => done(self.create(file, bytes as usize)),
+            },
             DiskOp::Zero { position, bytes, .. } => {
-                done(self.write(file, position as usize, vec![0; bytes as usize], true))
+                done(self.write_aside(file, position as usize, vec![0; bytes as usize]))
             }
             DiskOp::WriteSuperblock { copy, source, .. } => {
-                done(self.write(file, usize::from(copy) * PAGE, bytes(source), true))
+                done(self.write_aside(file, usize::from(copy) * PAGE, bytes(source)))
             }
-            DiskOp::Remove { .. } => {
-                self.files.remove(&file);
-                done(Ok(0))
-            }
+            DiskOp::Remove { .. } => match self.fails(self.faults.background_errors) {
+                true => done(Err(DiskError::Io { errno: EIO })),
+                false => {
+                    self.files.remove(&file);
+                    done(Ok(0))
+                }
+            },
         }
+    }
+
+    /// A durable write that is no frame's.
+    fn write_aside(&mut self, file: FileName, position: usize, bytes: Vec<u8>) -> Result<u32, DiskError> {
+        if self.fails(self.faults.background_errors) {
+            self.tear(file, position, &bytes);
+            return Err(DiskError::Io { errno: EIO });
+        }
+        self.write(file, position, bytes, true)
     }
 
     fn fails(&mut self, in_a_million: u64) -> bool {

@@ -24,8 +24,8 @@ const STORE: u64 = 0x5eed;
 pub struct Plan {
     /// Decides everything else.
     pub seed: u64,
-    /// Crashes before the calm.
-    pub crashes: u32,
+    /// Times that the power fails before the calm; the process is killed besides, with the power on.
+    pub power_losses: u32,
     /// Keep the text of the trace.
     pub keep_trace: bool,
 }
@@ -41,6 +41,8 @@ pub struct Outcome {
     pub truncations: u64,
     /// Cold reads of the last start.
     pub cold_reads: u64,
+    /// Kills with the power on.
+    pub kills: u32,
 }
 
 enum Client {
@@ -79,6 +81,8 @@ pub struct World {
     seats: Vec<Seat>,
     partitions: Vec<Partition>,
     spare_replies: Vec<Reply>,
+    power_losses: u32,
+    kills: u32,
 }
 
 /// Runs the world of a plan to its end.
@@ -87,7 +91,7 @@ pub struct World {
 /// When the shard breaks a promise.
 pub fn run(plan: Plan) -> Outcome {
     let mut world = World::new(plan);
-    for _ in 0..plan.crashes {
+    while world.power_losses < plan.power_losses {
         world.start();
         let turns = world.random.pick(&[3, 30, 150, 300]);
         for _ in 0..world.random.between(1, turns) {
@@ -110,13 +114,18 @@ impl World {
         if random.chance(20) {
             faults.read_errors = 10_000;
         }
+        // A stream of its own: the storms of seeds without these failures stay what they were.
+        if Random::new(plan.seed ^ 0xfa17).chance(20) {
+            faults.background_errors = 30_000;
+        }
         let config = log_config(&mut random);
         let disk = SimDisk::new(random.fork(), faults);
         let machine = Machine::new(config, disk, random.fork(), Trace::new(plan.keep_trace));
         let named = TOPICS.iter().flat_map(|topic| (0..PARTITIONS).map(move |partition| (topic, partition)));
         let partitions =
             named.map(|(topic, partition)| Partition::new(topic.0, partition, topic.1)).collect();
-        let mut world = Self { random, machine, seats: Vec::new(), partitions, spare_replies: Vec::new() };
+        let (seats, spare_replies) = (Vec::new(), Vec::new());
+        let mut world = Self { random, machine, seats, partitions, spare_replies, power_losses: 0, kills: 0 };
         world.seat(Client::Admin(Admin::default()));
         for partition in 0..world.partitions.len() {
             for mode in
@@ -141,9 +150,12 @@ impl World {
     }
 
     fn crash(&mut self) {
-        match self.random.chance(30) {
-            true => self.machine.kill(),
-            false => self.machine.crash(),
+        if self.random.chance(30) {
+            self.machine.kill();
+            self.kills += 1;
+        } else {
+            self.machine.crash();
+            self.power_losses += 1;
         }
         for at in 0..self.seats.len() {
             self.disconnect(at);
@@ -266,7 +278,7 @@ impl World {
 
     /// No more faults and no new records: everything must come to its end.
     fn calm(&mut self) {
-        (self.machine.disk.faults.write_errors, self.machine.disk.faults.read_errors) = (0, 0);
+        self.machine.disk.faults.stop();
         self.start();
         for seat in &mut self.seats {
             if let Client::Producer(producer) = &mut seat.client {
@@ -315,7 +327,7 @@ impl World {
         }
         let acknowledged = self.partitions.iter().map(Partition::acknowledged).sum();
         let cold_reads = self.machine.shard().map_or(0, |shard| shard.status().storage.cold_reads);
-        Outcome { trace: self.machine.trace, acknowledged, truncations, cold_reads }
+        Outcome { trace: self.machine.trace, acknowledged, truncations, cold_reads, kills: self.kills }
     }
 
     fn read_all(&mut self, at: usize) -> (u64, Vec<Place>) {

@@ -2,7 +2,7 @@
 
 use corelog_model::{Durability, ProducerId, TopicId};
 use corelog_shard::{At, ConnId, Event, Part, Principal, Refusal, Request, Response, Taken};
-use corelog_storage::LogConfig;
+use corelog_storage::{DurableMethod, LogConfig};
 use corelog_tests::machine::Machine;
 use corelog_tests::oracle::{Place, read_batch};
 use corelog_tests::script::{
@@ -55,14 +55,23 @@ fn base_offset(response: &Response) -> u64 {
 /// The durable answer comes after the flush and not before; until then nobody can read the record.
 #[test]
 fn a_record_is_visible_when_it_is_acknowledged() {
-    let (mut machine, topic) = started(Durability::Durable);
-    assert_eq!(produce_blindly(&mut machine, 7, &batch(topic, 0, 0..3, From::default())), Taken::Done);
-    assert!(answers(&mut machine).is_empty());
-    assert_eq!(fetch(&mut machine, 0, None), Ok(Vec::new()), "nothing is visible yet");
-    let flushed = machine.shard().unwrap().status().storage.frames;
-    assert_eq!(turns_until_answered(&mut machine)[0].0, 7);
-    assert!(machine.shard().unwrap().status().storage.frames >= flushed);
-    assert_eq!(fetch(&mut machine, 0, None).unwrap().len(), 1);
+    for durable_method in [DurableMethod::Fdatasync, DurableMethod::Dsync] {
+        let mut machine = machine(LogConfig { durable_method, ..small_log() }, 1);
+        let topic = topic(&mut machine, Durability::Durable);
+        machine.disk.faults.hold_flushes = true;
+        assert_eq!(produce_blindly(&mut machine, 7, &batch(topic, 0, 0..3, From::default())), Taken::Done);
+        for _ in 0..1_000 {
+            machine.turn().unwrap();
+            assert!(answers(&mut machine).is_empty(), "{durable_method:?}: no answer before the flush");
+        }
+        assert_eq!(machine.disk.held(), 1, "{durable_method:?}: nothing but the flush is waited for");
+        assert_eq!(fetch(&mut machine, 0, None), Ok(Vec::new()), "nothing is visible yet");
+        machine.disk.faults.hold_flushes = false;
+        let found = turns_until_answered(&mut machine);
+        assert_eq!((found[0].0, base_offset(&found[0].1)), (7, 0));
+        assert_eq!(machine.disk.held(), 0);
+        assert_eq!(fetch(&mut machine, 0, None).unwrap().len(), 1);
+    }
 }
 
 #[test]

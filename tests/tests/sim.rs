@@ -7,11 +7,12 @@ use std::thread;
 use corelog_tests::world::{Outcome, Plan, run};
 
 const SEEDS: u64 = 300;
-const CRASHES: u32 = 10;
+/// Of each seed; kills with the power on come besides.
+const POWER_LOSSES: u32 = 10;
 
 /// Runs one seed; a failure names it and the command that runs it again.
 fn run_seed(seed: u64) -> Option<Outcome> {
-    let plan = Plan { seed, crashes: CRASHES, keep_trace: false };
+    let plan = Plan { seed, power_losses: POWER_LOSSES, keep_trace: false };
     let outcome = catch_unwind(AssertUnwindSafe(|| run(plan)));
     if outcome.is_err() {
         eprintln!(
@@ -49,6 +50,7 @@ fn every_promise_survives_every_storm() {
     assert!(acknowledged as u64 >= 333 * count, "{acknowledged} records acknowledged by {count} seeds");
     assert!(truncations >= count / 3, "{truncations} times a reader was told to go back");
     assert!(a.cold_reads + b.cold_reads >= 3 * count, "{} cold reads", a.cold_reads + b.cold_reads);
+    assert!(a.kills + b.kills >= 3 * count, "{} kills with the power on", a.kills + b.kills);
 }
 
 /// What came of many seeds.
@@ -57,6 +59,7 @@ struct Sum {
     acknowledged: usize,
     truncations: u64,
     cold_reads: u64,
+    kills: u64,
     failed: Vec<u64>,
 }
 
@@ -66,6 +69,7 @@ impl Sum {
         self.acknowledged += outcome.acknowledged;
         self.truncations += outcome.truncations;
         self.cold_reads += outcome.cold_reads;
+        self.kills += u64::from(outcome.kills);
     }
 }
 
@@ -83,7 +87,7 @@ fn what_was_mended_stays_mended() {
 #[test]
 fn the_same_seed_gives_the_same_trace() {
     for seed in [1, 2, 3] {
-        let plan = Plan { seed, crashes: CRASHES, keep_trace: true };
+        let plan = Plan { seed, power_losses: POWER_LOSSES, keep_trace: true };
         let (first, second) = (run(plan).trace, run(plan).trace);
         assert!(first.lines() > 300, "{} lines", first.lines());
         assert!(first.text() == second.text(), "seed {seed} differs from itself");
@@ -94,7 +98,7 @@ fn the_same_seed_gives_the_same_trace() {
 #[test]
 fn replay() {
     let seed = std::env::var("TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
-    let outcome = run(Plan { seed, crashes: CRASHES, keep_trace: true });
+    let outcome = run(Plan { seed, power_losses: POWER_LOSSES, keep_trace: true });
     println!("{}", outcome.trace.text().unwrap_or_default());
     assert!(outcome.trace.lines() > 0, "a run leaves a trace");
 }

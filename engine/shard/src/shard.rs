@@ -301,6 +301,7 @@ impl Shard {
             self.waits.deadline_us(),
             self.batch_patience.ends_us(),
             self.change_patience.ends_us(),
+            self.log.has_finished().then_some(0),
         ];
         deadlines.into_iter().flatten().min()
     }

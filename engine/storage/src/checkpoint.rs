@@ -231,7 +231,7 @@ impl Log {
         }
         Some(match self.superblock.current.checkpoints.len() {
             0 | FULL_EVERY.. => CheckpointKind::Full,
-            _ if self.extents.refused => CheckpointKind::Full,
+            _ if self.extents.refused.is_some() => CheckpointKind::Full,
             _ => CheckpointKind::Incremental,
         })
     }

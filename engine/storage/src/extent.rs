@@ -12,6 +12,7 @@
 use std::collections::VecDeque;
 
 use crate::frame::Seal;
+use crate::op::DiskError;
 
 /// Generations a start leaves out: more than extents that could have been begun, and left a frame behind,
 /// without leaving a first frame that verifies. So no generation is ever used twice.
@@ -153,8 +154,8 @@ pub(crate) struct Extents {
     pub(crate) next_generation: u64,
     /// After a failed creation, when to try again, monotonic microseconds.
     pub(crate) retry_us: Option<u64>,
-    /// The last creation failed: the disk is full.
-    pub(crate) refused: bool,
+    /// Why the last creation failed, if it did: until one succeeds the disk counts as full.
+    pub(crate) refused: Option<DiskError>,
     /// The next frame goes to another extent: changes find no room in this one.
     pub(crate) leave_head: bool,
     /// A full checkpoint would give something back; looked at again when `changed`.
@@ -176,7 +177,7 @@ impl Extents {
             next_number: 0,
             next_generation: 1,
             retry_us: None,
-            refused: false,
+            refused: None,
             leave_head: false,
             frees: false,
             changed: true,
@@ -252,7 +253,7 @@ impl Extents {
 
     /// Whether the disk is full and the pool is not.
     pub(crate) fn is_short(&self) -> bool {
-        self.refused && self.spare.len() < SPARES
+        self.refused.is_some() && self.spare.len() < SPARES
     }
 
     /// Whether the index of an extent that is not bare lies in it.
@@ -436,7 +437,7 @@ mod tests {
         let staying: Vec<u64> = left(&extents);
         assert_eq!(staying, [1, 2, 5], "who would ask for the index of 2?");
         extents.recycle();
-        extents.refused = true;
+        extents.refused = Some(DiskError::NoSpace);
         extents.review();
         assert_eq!(extents.index_to_move(), Some(1), "only the index of 1 keeps 2");
     }

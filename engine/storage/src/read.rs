@@ -304,6 +304,11 @@ impl Log {
         reads.append(&mut self.cold.finished);
     }
 
+    /// Whether there are any: the last of an index ends in a cut, after which nothing more may happen by itself.
+    pub fn has_finished(&self) -> bool {
+        !self.cold.finished.is_empty()
+    }
+
     /// Where the first batch of a group whose newest record is at or behind a time begins, or the batches of one frame that
     /// it lies among: only the window tells the batches of a frame apart.
     pub fn offset_for_time(

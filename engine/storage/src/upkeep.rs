@@ -53,7 +53,7 @@ impl Log {
         if self.extents.creating.take_if(|creating| *creating == extent).is_none() {
             return;
         }
-        self.extents.refused = result.is_err();
+        self.extents.refused = result.err();
         self.extents.changed = true;
         match result {
             Ok(_) => self.extents.spare.push_back(Spare { extent, prepared: 0 }),

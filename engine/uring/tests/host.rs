@@ -1,5 +1,8 @@
 //! The host against the real kernel: parks that end for the right reason, and background work on real files.
 
+#[path = "../../../tools/tests/processes/skip.rs"]
+mod skip;
+
 use std::cell::Cell;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -183,8 +186,7 @@ fn an_extent_appears_whole_under_its_name_and_goes_again() {
 #[test]
 fn where_nothing_can_be_allocated_an_extent_is_written_whole() {
     let Some(ramfs) = Ramfs::mount() else {
-        println!("skipped: only root mounts a file system without fallocate");
-        return;
+        return skip::skipped("only root mounts a file system without fallocate");
     };
     let refused = file::open(&ramfs.0.path().join("direct"), Access::DirectCreate).expect_err("no O_DIRECT");
     assert!(matches!(refused, file::FileError::DirectRefused { .. }), "{refused:?}");

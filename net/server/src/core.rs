@@ -46,6 +46,7 @@ use disk::Disk;
 use ingest::Ingest;
 use ops::OpSlab;
 
+pub(crate) use disk::disk_error;
 pub use opening::Opening;
 
 /// Ring slots a connection can take: a receive, a send, and one to cancel, shut down or close.

@@ -10,6 +10,8 @@ use corelog_uring::file::{self, Access, FileError};
 use corelog_uring::host::{BackgroundDone, BackgroundOp};
 use corelog_uring::ring::{Ring, RingError};
 
+use crate::core::disk_error;
+
 /// A log's directory.
 #[derive(Debug)]
 pub(crate) struct Files {
@@ -135,9 +137,5 @@ impl Files {
 const UNFINISHED: &str = ".tmp";
 
 fn refused(error: &FileError) -> DiskError {
-    use corelog_uring::Errno;
-    match error.errno() {
-        Errno::NO_SPACE => DiskError::NoSpace,
-        Errno(errno) => DiskError::Io { errno },
-    }
+    disk_error(error.errno())
 }

@@ -26,6 +26,8 @@ pub(crate) struct Place {
     _directory: Option<TempDir>,
     store: PathBuf,
     settings: Vec<String>,
+    /// What the broker is started by, with its arguments; the broker takes its place.
+    run_by: Vec<String>,
 }
 
 /// A broker that has said it is ready. Killed when dropped.
@@ -56,7 +58,7 @@ impl Place {
     /// A store at this path, which is not removed.
     pub(crate) fn at(store: PathBuf, settings: &[&str]) -> Self {
         let settings = SMALL.iter().chain(settings).map(|&setting| setting.to_owned()).collect();
-        Self { _directory: None, store, settings }
+        Self { _directory: None, store, settings, run_by: Vec::new() }
     }
 
     pub(crate) fn store(&self) -> &Path {
@@ -72,9 +74,22 @@ impl Place {
         self.settings.push(setting);
     }
 
+    /// The words of a command that ends in running another one.
+    pub(crate) fn run_by(&mut self, words: &[&str]) {
+        self.run_by = words.iter().map(|&word| word.to_owned()).collect();
+    }
+
     /// `corelog serve` with this store, on any free port.
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_corelog"));
+        let binary = env!("CARGO_BIN_EXE_corelog");
+        let mut command = match &self.run_by[..] {
+            [] => Command::new(binary),
+            [first, more @ ..] => {
+                let mut command = Command::new(first);
+                command.args(more).arg(binary);
+                command
+            }
+        };
         command.args(["serve", "--with-parent", "--listen", "127.0.0.1:0", "--data-dir"]).arg(&self.store);
         for setting in &self.settings {
             command.args(["--set", setting]);

@@ -1,19 +1,16 @@
 //! A disk that is full, and one that has room again: a small ext4 of its own on a loop device.
 
 use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use corelog_client::{Durability, Topic};
-use corelog_model::ProducerId;
-use corelog_model::batch::{AlignedVec, BatchBuilder, Codec, RecordRef, Seal};
-use corelog_wire::{Call, ErrorCode, FrameHeader, Hello, Request, Response, decode_response, encode_request};
-use tempfile::TempDir;
+use corelog_client::Durability;
+use corelog_model::TopicId;
+use corelog_wire::ErrorCode;
 
 use crate::broker::{Place, output};
+use crate::peer::{Peer, batch};
+use crate::small_disk::SmallDisk;
 use crate::story;
 
 const IMAGE_BYTES: u64 = 128 << 20;
@@ -23,109 +20,22 @@ const RECORD_BYTES: usize = 64 << 10;
 /// Far longer than the broker takes to see that there is room.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A mounted file system in a file; unmounted when dropped.
-struct SmallDisk {
-    directory: TempDir,
-    mounted: bool,
-}
-
-impl SmallDisk {
-    /// `None` without the right to mount, or without a loop device.
-    fn mount() -> Option<Self> {
-        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary directory");
-        let image = directory.path().join("image");
-        File::create(&image).and_then(|file| file.set_len(IMAGE_BYTES)).expect("written");
-        let mut disk = Self { directory, mounted: false };
-        fs::create_dir(disk.path()).expect("made");
-        let made = succeeds(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(&image));
-        disk.mounted =
-            made && succeeds(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(disk.path()));
-        disk.mounted.then_some(disk)
-    }
-
-    fn path(&self) -> PathBuf {
-        self.directory.path().join("disk")
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // The kernel lets go of a ring's files some time after its process has ended.
-        let begin = Instant::now();
-        while self.mounted && !succeeds(Command::new("umount").arg(self.path())) && begin.elapsed() < PATIENCE
-        {
-            std::thread::yield_now();
-        }
-    }
-}
-
-fn succeeds(command: &mut Command) -> bool {
-    command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
-}
-
 /// A connection that says what the broker answered, where the client would try again until its deadline.
-struct Peer {
-    stream: TcpStream,
-    topic: Topic,
-    correlation: u64,
+struct Writer {
+    peer: Peer,
+    topic: TopicId,
 }
 
-/// What a refused request was answered with.
-#[derive(Debug, PartialEq, Eq)]
-struct Refused {
-    code: ErrorCode,
-    retryable: bool,
-}
-
-impl Peer {
-    fn connect(address: &str, topic: &Topic) -> Self {
-        let stream = TcpStream::connect(address).expect("it listens");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
-        let mut peer = Self { stream, topic: topic.clone(), correlation: 0 };
-        let hello = Hello { client: "peer", client_version: "1", max_frame_bytes: 2 << 20 };
-        peer.ask(&Request::Hello(hello), |answer| {
-            assert!(matches!(answer, Response::Hello(_)), "{answer:?}")
-        });
-        let open = Request::Open { handle: 1, topic: topic.id(), partition: 0 };
-        peer.ask(&open, |answer| assert!(matches!(answer, Response::Opened { .. }), "{answer:?}"));
-        peer
-    }
-
-    fn ask<T>(&mut self, request: &Request<'_>, take: impl FnOnce(Response<'_>) -> T) -> T {
-        self.correlation += 1;
-        let mut bytes = Vec::new();
-        encode_request(request, Call { correlation: self.correlation, version: 1 }, &mut bytes);
-        self.stream.write_all(&bytes).expect("it takes the bytes");
-        let mut head = [0; 32];
-        self.stream.read_exact(&mut head).expect("an answer");
-        let header = FrameHeader::parse(&head, 2 << 20).expect("a frame");
-        let mut body = AlignedVec::<16>::new();
-        body.resize(header.length as usize - head.len(), 0);
-        self.stream.read_exact(&mut body).expect("the whole answer");
-        take(decode_response(&header, &body).expect("an answer"))
+impl Writer {
+    fn connect(address: &str, topic: TopicId) -> Self {
+        let mut peer = Peer::connect(address.parse().expect("an address"));
+        peer.open(1, topic, 0);
+        Self { peer, topic }
     }
 
     /// Appends a record of its own; answers its offset.
-    fn produce(&mut self, value: &[u8]) -> Result<u64, Refused> {
-        let mut builder = BatchBuilder::new(2 * RECORD_BYTES);
-        let record = RecordRef { value: Some(value), ..RecordRef::default() };
-        builder.push(record).expect("there is room");
-        let seal = Seal {
-            topic: self.topic.id(),
-            partition: 0,
-            producer_id: ProducerId(0),
-            producer_epoch: 0,
-            base_sequence: 0,
-            codec: Codec::None,
-        };
-        let mut batch = AlignedVec::new();
-        builder.seal(&seal, &mut batch).expect("it is sealed");
-        let produce = Request::Produce { handle: 1, expected_offset: None, batches: &batch };
-        self.ask(&produce, |answer| match answer {
-            Response::Produced { base_offset, .. } => Ok(base_offset),
-            Response::Error(body) => Err(Refused { code: body.code, retryable: body.code.retryable() }),
-            other => panic!("{other:?}"),
-        })
+    fn produce(&mut self, value: &[u8]) -> Result<u64, ErrorCode> {
+        self.peer.produce(1, &batch(self.topic, 0, &[value.to_vec()]))
     }
 }
 
@@ -135,10 +45,11 @@ fn value(offset: u64) -> Vec<u8> {
     value
 }
 
-const FULL: Refused = Refused { code: ErrorCode::StorageFull, retryable: true };
+const FULL: ErrorCode = ErrorCode::StorageFull;
 
 /// Appends until the disk is full; answers how many records there are.
-fn fill(peer: &mut Peer, from: u64) -> u64 {
+fn fill(peer: &mut Writer, from: u64) -> u64 {
+    assert!(FULL.retryable());
     for offset in from.. {
         match peer.produce(&value(offset)) {
             Ok(given) => assert_eq!(given, offset),
@@ -152,7 +63,7 @@ fn fill(peer: &mut Peer, from: u64) -> u64 {
 }
 
 /// Appends the record as soon as the broker takes it.
-fn produce_when_there_is_room(peer: &mut Peer, offset: u64) {
+fn produce_when_there_is_room(peer: &mut Writer, offset: u64) {
     let begin = Instant::now();
     loop {
         match peer.produce(&value(offset)) {
@@ -174,10 +85,8 @@ fn assert_readable(address: &str, name: &str, records: u64) {
     assert!(found.iter().all(|(offset, found)| *found == value(*offset)));
 }
 
-fn create_topic(address: &str, name: &str) -> Topic {
-    story::run(async {
-        story::connect(address).await.create_topic(name, 1, Durability::Durable).await.expect("it serves")
-    })
+fn create_topic(address: &str, name: &str) -> TopicId {
+    Peer::connect(address.parse().expect("an address")).create_topic(name, 1, Durability::Durable)
 }
 
 /// Extents of the store's log.
@@ -197,12 +106,9 @@ fn ballast(disk: &Path) -> PathBuf {
     path
 }
 
-/// A small disk with its ballast, and the place of a store on it; `None`, and a word why, where none can be mounted.
+/// A small disk with its ballast, and the place of a store on it; `None` where none can be mounted.
 fn prepare() -> Option<(SmallDisk, PathBuf, Place)> {
-    let Some(disk) = SmallDisk::mount() else {
-        println!("skipped: only root, with a loop device, mounts a small disk");
-        return None;
-    };
+    let disk = SmallDisk::mount(IMAGE_BYTES)?;
     let ballast = ballast(&disk.path());
     let place = Place::at(disk.path().join("store"), &[]);
     Some((disk, ballast, place))
@@ -213,7 +119,7 @@ fn a_full_disk_refuses_produce_goes_on_reading_and_takes_records_when_it_has_roo
     let Some((_disk, ballast, place)) = prepare() else { return };
     let broker = place.start();
     let topic = create_topic(&broker.address, "t");
-    let mut peer = Peer::connect(&broker.address, &topic);
+    let mut peer = Writer::connect(&broker.address, topic);
 
     let records = fill(&mut peer, 0);
     println!("{records} records of {RECORD_BYTES} bytes on a disk of {IMAGE_BYTES}");
@@ -235,13 +141,13 @@ fn a_broker_on_a_full_disk_starts_every_time_serves_and_does_not_grow() {
     let Some((_disk, ballast, place)) = prepare() else { return };
     let broker = place.start();
     let topic = create_topic(&broker.address, "t");
-    let records = fill(&mut Peer::connect(&broker.address, &topic), 0);
+    let records = fill(&mut Writer::connect(&broker.address, topic), 0);
     broker.kill();
     let extents = extents(&place);
     for round in 0..24 {
         let broker = place.start();
         if round % 6 == 5 {
-            let mut peer = Peer::connect(&broker.address, &topic);
+            let mut peer = Writer::connect(&broker.address, topic);
             assert_readable(&broker.address, "t", records);
             assert_eq!(peer.produce(&value(records)), Err(FULL));
             assert!(output(&["topic", "list", "--server", &broker.address]).starts_with("t "));
@@ -255,7 +161,7 @@ fn a_broker_on_a_full_disk_starts_every_time_serves_and_does_not_grow() {
     }
     fs::remove_file(&ballast).expect("removed");
     let broker = place.start();
-    let mut peer = Peer::connect(&broker.address, &topic);
+    let mut peer = Writer::connect(&broker.address, topic);
     produce_when_there_is_room(&mut peer, records);
     assert_readable(&broker.address, "t", records + 1);
     broker.stop();
@@ -269,8 +175,8 @@ fn a_topic_can_be_deleted_on_a_full_disk_and_makes_room() {
         let mut broker = place.start();
         let kept = create_topic(&broker.address, "kept");
         let large = create_topic(&broker.address, "large");
-        assert_eq!(Peer::connect(&broker.address, &kept).produce(&value(0)), Ok(0));
-        fill(&mut Peer::connect(&broker.address, &large), 0);
+        assert_eq!(Writer::connect(&broker.address, kept).produce(&value(0)), Ok(0));
+        fill(&mut Writer::connect(&broker.address, large), 0);
         if killed {
             broker.kill();
             broker = place.start();
@@ -280,7 +186,7 @@ fn a_topic_can_be_deleted_on_a_full_disk_and_makes_room() {
             broker.kill();
             broker = place.start();
         }
-        let mut peer = Peer::connect(&broker.address, &kept);
+        let mut peer = Writer::connect(&broker.address, kept);
         produce_when_there_is_room(&mut peer, 1);
         let records = fill(&mut peer, 2);
         assert!(records * RECORD_BYTES as u64 > IMAGE_BYTES / 4, "{records}: the space came back");

@@ -5,7 +5,14 @@ mod damage;
 mod flights;
 mod full_disk;
 mod kill_topics;
+#[path = "../../../net/testing/tests/over_tcp/peer.rs"]
+#[expect(dead_code, reason = "shared with tests that use all of it")]
+mod peer;
 mod random;
 mod relay;
+mod retention;
 mod serve;
+mod skip;
+mod small_disk;
+mod start;
 mod story;

@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::broker::{Broker, Place, output};
 use crate::random::Random;
+use crate::skip::skipped;
 use crate::story;
 
 const LEVELS: [Durability; 3] = [Durability::Memory, Durability::Written, Durability::Durable];
@@ -250,8 +251,7 @@ impl Drop for Ramfs {
 #[test]
 fn without_o_direct_the_start_is_refused_and_the_way_out_is_named() {
     let Some(ramfs) = Ramfs::mount() else {
-        println!("skipped: only root mounts a file system that has no O_DIRECT");
-        return;
+        return skipped("only root mounts a file system that has no O_DIRECT");
     };
     let place = Place::at(ramfs.0.path().join("store"), &[]);
     let refused = place.refused();
@@ -266,8 +266,7 @@ fn without_o_direct_the_start_is_refused_and_the_way_out_is_named() {
 #[test]
 fn without_o_direct_a_broker_that_may_do_without_says_so_and_keeps_what_it_wrote() {
     let Some(ramfs) = Ramfs::mount() else {
-        println!("skipped: only root mounts a file system that has no O_DIRECT");
-        return;
+        return skipped("only root mounts a file system that has no O_DIRECT");
     };
     let mut random = Random::new(0x0b0f_fe4d);
     for round in 0..3 {

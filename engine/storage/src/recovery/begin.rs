@@ -13,7 +13,7 @@ use crate::error::OpenError;
 use crate::extent::{GENERATIONS_SKIPPED, RESERVE, Spare};
 use crate::frame::FLAG_START;
 use crate::log::Log;
-use crate::op::{DiskCompletion, DiskOp, FileName, Purpose};
+use crate::op::{DiskCompletion, DiskError, DiskOp, FileName, Purpose};
 use crate::superblock::SuperblockWriter;
 use crate::window::Window;
 
@@ -120,9 +120,16 @@ impl Opening {
         let extents = &log.extents;
         let durable = log.durable_frame() >= *first;
         let stuck = log.commit.submitted < *first && extents.spare.is_empty() && extents.creating.is_none();
-        if *fresh && extents.refused && (stuck || (durable && extents.spare.len() < RESERVE)) {
-            let extents = RESERVE as u64 + 1;
-            return Err(OpenError::NoRoom { extents, extent_bytes: self.config.extent_bytes });
+        let short = stuck || (durable && extents.spare.len() < RESERVE);
+        if let Some(error) = extents.refused.filter(|_| *fresh && short) {
+            let file = FileName::Extent(extents.next_number);
+            return Err(match error {
+                DiskError::NoSpace => {
+                    let extents = RESERVE as u64 + 1;
+                    OpenError::NoRoom { extents, extent_bytes: self.config.extent_bytes }
+                }
+                error => OpenError::Disk { file, position: 0, error },
+            });
         }
         if durable && (!*fresh || extents.spare.len() >= RESERVE) {
             let Stage::Starting { log, .. } = std::mem::replace(&mut self.stage, Stage::Done) else {

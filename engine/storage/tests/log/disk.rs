@@ -79,6 +79,8 @@ pub(crate) struct Disk {
     pub(crate) full: bool,
     /// No more extents than these can be made.
     pub(crate) most_extents: Option<usize>,
+    /// What is said instead of that the disk is full.
+    pub(crate) says: Option<DiskError>,
 }
 
 impl Disk {
@@ -168,7 +170,7 @@ impl Disk {
                 let extents = self.files.keys().filter(|file| matches!(file, FileName::Extent(_))).count();
                 let no_more = self.full || self.most_extents.is_some_and(|most| extents >= most);
                 if no_more && file != FileName::Superblock {
-                    Err(DiskError::NoSpace)
+                    Err(self.says.unwrap_or(DiskError::NoSpace))
                 } else {
                     let zeros = vec![0; bytes as usize];
                     let made = File { live: zeros.clone(), durable: zeros, dirty: BTreeSet::new() };

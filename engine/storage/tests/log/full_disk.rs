@@ -2,7 +2,7 @@
 
 use crate::disk::{Disk, Random, append, config, now, open_with, read_all};
 use corelog_model::GroupId;
-use corelog_storage::{EntryKind, FileName, Full, Log, OpenError, Parts};
+use corelog_storage::{DiskError, EntryKind, FileName, Full, Log, OpenError, Parts};
 
 const A: GroupId = GroupId(16);
 const B: GroupId = GroupId(17);
@@ -243,6 +243,12 @@ fn a_new_log_on_too_small_a_disk_is_refused_by_name() {
         assert_eq!(opened.err(), Some(refused), "{most} extents");
     }
     assert!(refused.to_string().contains("no space left"), "{refused}");
+    // A disk that fails is not called full.
+    let error = DiskError::Io { errno: 5 };
+    disk.says = Some(error);
+    let opened = open_with(&mut disk, config(), &mut Random::new(8));
+    let file = FileName::Extent(RESERVE as u32);
+    assert_eq!(opened.err(), Some(OpenError::Disk { file, position: 0, error }));
     disk.most_extents = Some(RESERVE as usize + 1);
     let (log, _) = open_with(&mut disk, config(), &mut Random::new(9)).expect("there is room");
     assert_eq!(log.stats().spare_extents, RESERVE);

@@ -248,7 +248,7 @@ async fn dropped_questions_and_connects_leave_nothing_behind() {
 }
 
 /// No connection is left: every task of the client has ended, and with it all that it held.
-async fn gone(broker: &Broker) {
+pub(crate) async fn gone(broker: &Broker) {
     let all_closed = async {
         while broker.connections() > 0 {
             tokio::task::yield_now().await;

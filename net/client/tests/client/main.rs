@@ -4,6 +4,8 @@ mod broker;
 mod cancel;
 mod consume;
 mod places;
+mod poll_points;
+mod polls;
 mod produce;
 
 use std::time::Duration;

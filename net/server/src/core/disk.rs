@@ -128,7 +128,7 @@ impl Disk {
 }
 
 /// The world's refusal as storage knows it.
-fn disk_error(errno: Errno) -> DiskError {
+pub(crate) fn disk_error(errno: Errno) -> DiskError {
     /// Linux's EDQUOT: as full as full.
     const QUOTA: Errno = Errno(122);
     match errno {

@@ -5,3 +5,7 @@ mod growth;
 mod load;
 mod peer;
 mod restart;
+#[path = "../../../../tools/tests/processes/skip.rs"]
+mod skip;
+#[path = "../../../../tools/tests/processes/small_disk.rs"]
+mod small_disk;

@@ -4,13 +4,12 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use corelog_model::batch::{BatchBuilder, BatchView, Codec, RecordRef, Seal};
-use corelog_model::{Durability, ProducerId, TopicId};
+use corelog_model::batch::{AlignedVec, BatchBuilder, BatchView, Codec, RecordRef, Seal};
+use corelog_model::{Durability, ProducerId, Term, TopicId};
 use corelog_wire::frame::{HEADER_BYTES, MAX_FRAME_BYTES};
 use corelog_wire::{
     Call, ErrorCode, FrameHeader, Hello, Request, Response, Status, decode_response, encode_request,
 };
-use rkyv::util::AlignedVec;
 
 /// How long a peer waits for the broker before the test fails.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -108,9 +107,34 @@ impl Peer {
         }
     }
 
-    pub(crate) fn open(&mut self, handle: u32, topic: TopicId, partition: u32) {
-        let answer = self.ask(&Request::Open { handle, topic, partition });
-        assert!(matches!(answer.response(), Response::Opened { .. }), "{:?}", answer.response());
+    pub(crate) fn delete_topic(&mut self, name: &str) {
+        assert_eq!(self.ask(&Request::DeleteTopic { name }).error(), None);
+    }
+
+    pub(crate) fn producer_id(&mut self) -> ProducerId {
+        match self.ask(&Request::ProducerId).response() {
+            Response::ProducerId { id, .. } => id,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Opens a partition; where it starts and where it ends.
+    pub(crate) fn open(&mut self, handle: u32, topic: TopicId, partition: u32) -> (u64, u64) {
+        match self.ask(&Request::Open { handle, topic, partition }).response() {
+            Response::Opened { log_start, high_watermark, .. } => (log_start, high_watermark),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// All topics: name, id and number of partitions.
+    pub(crate) fn topics(&mut self) -> Vec<(String, TopicId, usize)> {
+        match self.ask(&Request::Metadata { topic: None }).response() {
+            Response::Metadata(reply) => {
+                let topics = reply.topics.iter();
+                topics.map(|topic| (topic.name.to_owned(), topic.topic, topic.partitions.len())).collect()
+            }
+            other => panic!("{other:?}"),
+        }
     }
 
     /// Appends and gives the offset of the first record.
@@ -147,6 +171,23 @@ impl Peer {
         }
     }
 
+    /// What is there now for a reader that has read up to `offset` in this epoch: records, or the refusal and its detail.
+    pub(crate) fn fetch_knowing(
+        &mut self,
+        handle: u32,
+        offset: u64,
+        epoch: u32,
+    ) -> Result<Vec<Vec<u8>>, (ErrorCode, u64)> {
+        let leader_epoch = Some(Term(epoch));
+        let (max_bytes, min_bytes, max_wait_us) = (1, 1, 0);
+        let fetch = Request::Fetch { handle, offset, leader_epoch, max_bytes, min_bytes, max_wait_us };
+        match self.ask(&fetch).response() {
+            Response::Fetched { batches, .. } => Ok(values(batches, offset)),
+            Response::Error(body) => Err((body.code, body.details[0])),
+            other => panic!("{other:?}"),
+        }
+    }
+
     pub(crate) fn status(&mut self) -> Status {
         match self.ask(&Request::Status).response() {
             Response::Status(status) => *status,
@@ -160,21 +201,23 @@ impl Peer {
     }
 }
 
-/// One sealed batch of these values.
+/// Whose batch it is: the producer, its epoch, and the sequence of the first record.
+pub(crate) type From = (ProducerId, u16, u32);
+
+/// One sealed batch of these values, of no producer.
 pub(crate) fn batch(topic: TopicId, partition: u32, values: &[Vec<u8>]) -> Vec<u8> {
+    batch_from((ProducerId::NONE, 0, 0), topic, partition, values)
+}
+
+/// One sealed batch of these values.
+pub(crate) fn batch_from(from: From, topic: TopicId, partition: u32, values: &[Vec<u8>]) -> Vec<u8> {
     let mut builder = BatchBuilder::new(1 << 20);
     for value in values {
         let record = RecordRef { key: None, value: Some(value), timestamp_us: 1, headers: &[] };
         builder.push(record).expect("room for the record");
     }
-    let seal = Seal {
-        topic,
-        partition,
-        producer_id: ProducerId::NONE,
-        producer_epoch: 0,
-        base_sequence: 0,
-        codec: Codec::None,
-    };
+    let (producer_id, producer_epoch, base_sequence) = from;
+    let seal = Seal { topic, partition, producer_id, producer_epoch, base_sequence, codec: Codec::None };
     let mut out = AlignedVec::new();
     builder.seal(&seal, &mut out).expect("sealed");
     out.to_vec()

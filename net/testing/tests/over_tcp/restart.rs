@@ -3,6 +3,7 @@
 use crate::peer::{Peer, batch};
 use corelog_model::Durability;
 use corelog_testing::Broker;
+use corelog_wire::ErrorCode;
 
 fn numbered(range: std::ops::Range<u32>) -> Vec<Vec<u8>> {
     range.map(|number| format!("record {number}").into_bytes()).collect()
@@ -23,9 +24,13 @@ fn records_are_there_again_after_a_restart() {
     broker.restart().expect("started again");
     assert!(broker.ready().expect("running").term > before, "a start is a new term");
     let mut peer = Peer::connect(broker.address());
-    peer.open(9, topic, 2);
+    assert_eq!(peer.topics(), [("orders".to_owned(), topic, 3)]);
+    assert_eq!(peer.open(9, topic, 2), (0, 150));
     assert_eq!(peer.fetch(9, 0, 1 << 20), Ok((numbered(0..150), 150)));
     assert_eq!(peer.produce(9, &batch(topic, 2, &numbered(150..151))), Ok(150));
+    let others = "who has read that record in the term before has read another one";
+    assert_eq!(peer.fetch_knowing(9, 151, before), Err((ErrorCode::LogTruncated, 150)), "{others}");
+    assert_eq!(peer.fetch_knowing(9, 151, before + 1), Ok(Vec::new()));
 }
 
 #[test]

@@ -12,6 +12,7 @@ use corelog_client::{
 };
 use corelog_testing::Broker;
 
+use crate::polls::at_every_poll_point;
 use crate::{client, read_all, record};
 
 /// Polls at most `polls` times, then drops the future.
@@ -199,35 +200,61 @@ async fn dropped_nexts_and_seeks_lose_and_repeat_nothing() {
 async fn dropped_questions_and_connects_leave_nothing_behind() {
     let broker = Broker::start().expect("a broker");
     let address = broker.address().to_string();
-    for polls in 0..12 {
-        if let Some(connected) = at_most(polls, Client::connect(ClientConfig::new([&*address]))).await {
-            drop(connected.expect("the broker serves"));
-        }
-    }
+    at_every_poll_point("connect", 2, async |cut| {
+        let connected = cut.of(Client::connect(ClientConfig::new([&*address]))).await;
+        connected.map(|connected| drop(connected.expect("the broker serves"))).is_some()
+    })
+    .await;
     gone(&broker).await;
     let client = client(&broker).await;
-    // A real broker takes its time: the later poll points are reached after many more polls than the first.
-    for polls in [0, 1, 2, 3, 5, 10, 100, 1000, 10_000] {
-        let name = format!("t{polls}");
-        let created = at_most(polls, client.create_topic(&name, 1, Durability::Durable)).await;
+    let mut names = Vec::new();
+    at_every_poll_point("create_topic", 2, async |cut| {
+        let name = format!("t{}", names.len());
+        let created = cut.of(client.create_topic(&name, 1, Durability::Durable)).await;
         match client.create_topic(&name, 1, Durability::Durable).await {
             Ok(_) => assert!(created.is_none()),
             Err(error) => assert_eq!(error, ClientError::TopicExists),
         }
-        let topic = client.topic(&name).await.expect("it is there");
-        at_most(polls, client.topics()).await;
-        at_most(polls, client.topic(&name)).await;
-        at_most(polls, client.status()).await;
-        at_most(polls, client.ping()).await;
-        at_most(polls, client.offset(&topic, 0, Position::End)).await;
-        at_most(polls, client.consumer(ConsumerConfig::new(&topic, Position::Start))).await;
-        let deleted = at_most(polls, client.delete_topic(&name)).await;
+        names.push(name);
+        created.map(|created| drop(created.expect("a free name"))).is_some()
+    })
+    .await;
+    let topic = client.topic(&names[0]).await.expect("it is there");
+    at_every_poll_point("topics", 2, async |cut| {
+        let found = cut.of(client.topics()).await;
+        assert_eq!(client.topic(&names[0]).await, Ok(topic.clone()), "the next question has its own answer");
+        found.map(|found| assert_eq!(found.expect("it serves").len(), names.len())).is_some()
+    })
+    .await;
+    at_every_poll_point("topic", 2, async |cut| {
+        let found = cut.of(client.topic(&names[0])).await;
+        assert_eq!(client.offset(&topic, 0, Position::End).await, Ok(0));
+        found.map(|found| assert_eq!(found.as_ref(), Ok(&topic))).is_some()
+    })
+    .await;
+    at_every_poll_point("status and ping", 2, async |cut| {
+        let status = cut.of(client.status()).await;
+        let pinged = cut.of(client.ping()).await;
+        let asked = cut.of(client.offset(&topic, 0, Position::End)).await;
+        assert_eq!(client.topics().await.map(|all| all.len()), Ok(names.len()));
+        status.is_some_and(|status| status.is_ok()) && pinged == Some(Ok(())) && asked == Some(Ok(0))
+    })
+    .await;
+    at_every_poll_point("consumer", 1, async |cut| {
+        cut.of(client.consumer(ConsumerConfig::new(&topic, Position::Start))).await.is_some()
+    })
+    .await;
+    at_every_poll_point("delete_topic", 2, async |cut| {
+        let name = names.pop().expect("there are more topics than poll points");
+        let deleted = cut.of(client.delete_topic(&name)).await;
         match client.delete_topic(&name).await {
             Ok(()) => assert!(deleted.is_none()),
             Err(error) => assert_eq!(error, ClientError::UnknownTopic),
         }
         assert_eq!(client.topic(&name).await.err(), Some(ClientError::UnknownTopic));
-    }
+        deleted.map(|deleted| deleted.expect("it was there")).is_some()
+    })
+    .await;
     drop(client);
     gone(&broker).await;
 }

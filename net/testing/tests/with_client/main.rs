@@ -2,7 +2,10 @@
 
 mod cancel;
 mod conditional;
+mod fall_back;
 mod partitions;
+#[path = "../../../client/tests/client/polls.rs"]
+mod polls;
 mod quickstart;
 
 use std::time::Duration;

@@ -9,6 +9,8 @@ use corelog_uring::{Accepted, Completion, Errno, FileId, Key, SocketId, Submissi
 use crate::core::Output;
 
 const BROKEN_PIPE: Errno = Errno(32);
+const EIO: Errno = Errno(5);
+const SECTOR: usize = 512;
 
 /// Something that happened.
 pub(super) enum Happened {
@@ -46,6 +48,8 @@ pub(super) struct Fake {
     pending: Vec<Pending>,
     background: Vec<DiskOp>,
     files: HashMap<FileId, Vec<u8>>,
+    /// What lay where something was written that no flush has confirmed: position and bytes, oldest first.
+    unflushed: HashMap<FileId, Vec<(usize, Vec<u8>)>>,
     names: HashMap<FileName, FileId>,
     pub(super) sockets: Vec<Socket>,
     backlog: VecDeque<SocketId>,
@@ -53,6 +57,13 @@ pub(super) struct Fake {
     pub(super) accept_error: Option<Errno>,
     /// No write completes.
     pub(super) disk_stands: bool,
+    /// One frame, superblock copy or flush in so many fails or ends short; 0: none. So for reads, and for what is done in
+    /// the background.
+    pub(super) write_errors: usize,
+    pub(super) read_errors: usize,
+    pub(super) background_errors: usize,
+    /// How many did.
+    pub(super) failures: usize,
     /// Sends that were submitted so far.
     pub(super) sends: usize,
 }
@@ -64,11 +75,16 @@ impl Fake {
             pending: Vec::new(),
             background: Vec::new(),
             files: HashMap::new(),
+            unflushed: HashMap::new(),
             names: HashMap::new(),
             sockets: Vec::new(),
             backlog: VecDeque::new(),
             accept_error: None,
             disk_stands: false,
+            write_errors: 0,
+            read_errors: 0,
+            background_errors: 0,
+            failures: 0,
             sends: 0,
         }
     }
@@ -79,6 +95,24 @@ impl Fake {
         self.seed ^= self.seed >> 7;
         self.seed ^= self.seed << 17;
         (self.seed >> 11) as usize % bound
+    }
+
+    /// Whether it goes wrong, one time in so many.
+    fn fails(&mut self, one_in: usize) -> bool {
+        let fails = one_in > 0 && self.random(one_in) == 0;
+        self.failures += usize::from(fails);
+        fails
+    }
+
+    /// The broker's process is gone, and with it all that was under way; the files stay. Their names, ids and lengths.
+    pub(super) fn die(&mut self) -> Vec<(FileName, FileId, u64)> {
+        self.pending.clear();
+        self.background.clear();
+        self.backlog.clear();
+        let files = self.names.iter().map(|(&name, &id)| (name, id, self.files[&id].len() as u64));
+        let mut files: Vec<_> = files.collect();
+        files.sort_by_key(|&(name, ..)| name);
+        files
     }
 
     /// A peer that connects and reads everything.
@@ -176,17 +210,12 @@ impl Fake {
                 completion.result = self.send(socket, &bytes);
                 completion.block = Some(head);
             }
-            Submission::Write { file, position, source, .. } => {
-                let bytes = read(source);
-                self.write(file, position as usize, &bytes);
-                completion.result = Ok(source.length);
+            Submission::Write { file, position, source, flush, .. } => {
+                completion.result = self.write_frame(file, position as usize, &read(source), flush);
             }
             Submission::Read { file, position, mut into, length, .. } => {
-                let file = &self.files[&file];
-                let start = (position as usize).min(file.len());
-                let end = (position as usize + length as usize).min(file.len());
-                into.bytes_mut()[..end - start].copy_from_slice(&file[start..end]);
-                completion.result = Ok((end - start) as u32);
+                let into_bytes = &mut into.bytes_mut()[..length as usize];
+                completion.result = self.read(file, position as usize, into_bytes);
                 completion.block = Some(into);
             }
             Submission::Shutdown { socket, .. } => self.sockets[socket.0 as usize].shut = true,
@@ -200,7 +229,8 @@ impl Fake {
                 assert!(!busy, "a socket is closed after its operations have ended");
                 self.sockets[socket.0 as usize].closed = true;
             }
-            Submission::Sync { .. } | Submission::Cancel { .. } => {}
+            Submission::Sync { file, .. } => completion.result = self.sync(file),
+            Submission::Cancel { .. } => {}
         }
         completion
     }
@@ -246,6 +276,54 @@ impl Fake {
         if taken == 0 { Err(Errno::CANCELED) } else { Ok(taken as u32) }
     }
 
+    fn write_frame(
+        &mut self,
+        file: FileId,
+        position: usize,
+        bytes: &[u8],
+        flush: bool,
+    ) -> Result<u32, Errno> {
+        if !flush {
+            let before = self.files[&file][position..][..bytes.len()].to_vec();
+            self.unflushed.entry(file).or_default().push((position, before));
+        }
+        if !self.fails(self.write_errors) {
+            self.write(file, position, bytes);
+            return Ok(bytes.len() as u32);
+        }
+        // Whatever is said of it, some of it is there.
+        let moved = self.random(bytes.len() / SECTOR) * SECTOR;
+        self.write(file, position, &bytes[..moved]);
+        let said = [Err(EIO), Err(Errno::NO_SPACE), Ok(moved as u32)];
+        said[self.random(said.len())]
+    }
+
+    fn sync(&mut self, file: FileId) -> Result<u32, Errno> {
+        let unflushed = self.unflushed.remove(&file).unwrap_or_default();
+        if !self.fails(self.write_errors) {
+            return Ok(0);
+        }
+        // What the system calls clean from now on has not reached the disk.
+        for (position, before) in unflushed.into_iter().rev() {
+            self.write(file, position, &before);
+        }
+        Err(EIO)
+    }
+
+    fn read(&mut self, file: FileId, position: usize, into: &mut [u8]) -> Result<u32, Errno> {
+        let found = self.files[&file].get(position..).unwrap_or(&[]);
+        let found = &found[..found.len().min(into.len())];
+        let bytes = found.len();
+        into[..bytes].copy_from_slice(found);
+        if !self.fails(self.read_errors) {
+            return Ok(bytes as u32);
+        }
+        let moved = self.random(bytes.div_ceil(SECTOR).max(1)) * SECTOR;
+        into[moved..].fill(0xee);
+        let said = [Err(EIO), Ok(moved as u32)];
+        said[self.random(said.len())]
+    }
+
     fn write(&mut self, file: FileId, position: usize, bytes: &[u8]) {
         let content = self.files.get_mut(&file).expect("the file is open");
         content[position..position + bytes.len()].copy_from_slice(bytes);
@@ -259,6 +337,11 @@ impl Fake {
         let op = self.background.remove(at);
         let id = op.id();
         let mut opened = None;
+        if self.fails(self.background_errors) {
+            let said = [DiskError::NoSpace, DiskError::Io { errno: EIO.0 }];
+            let result = Err(said[self.random(said.len())]);
+            return Some(Happened::Background(DiskCompletion { id, result, block: None }, None));
+        }
         match op {
             DiskOp::CreateExtent { file, bytes, .. } => {
                 opened = Some((file, self.create(file, bytes as usize)))

@@ -1,0 +1,57 @@
+//! Futures that are dropped on purpose, after a number of polls.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+
+/// Far more polls than any future here takes: one that is still pending then never ends.
+const MOST_POLLS: u32 = 50;
+
+/// When a future is dropped that has been polled often enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Moment {
+    /// Right after that poll.
+    AtOnce,
+    /// When it was woken again, and would have been polled once more.
+    Woken,
+}
+
+/// Where a future is dropped.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cut {
+    polls: u32,
+    moment: Moment,
+}
+
+impl Cut {
+    /// Polls the future when it is woken, and drops it here if it is still pending; its output if it was not.
+    pub(crate) async fn of<F: Future>(self, future: F) -> Option<F::Output> {
+        let mut future = pin!(future);
+        let mut left = self.polls;
+        poll_fn(|cx| {
+            if left == 0 {
+                return Poll::Ready(None);
+            }
+            left -= 1;
+            match future.as_mut().poll(cx) {
+                Poll::Ready(output) => Poll::Ready(Some(output)),
+                Poll::Pending if left == 0 && self.moment == Moment::AtOnce => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await
+    }
+}
+
+/// Runs `story` with its future cut after 0, 1, 2 and so on polls, until the story says that the future came to its end
+/// first: before that, each cut dropped it while it was pending. `least` is the number of polls without which it cannot end.
+pub(crate) async fn at_every_poll_point(what: &str, least: u32, mut story: impl AsyncFnMut(Cut) -> bool) {
+    for moment in [Moment::AtOnce, Moment::Woken] {
+        let mut polls = 0;
+        while !story(Cut { polls, moment }).await {
+            polls += 1;
+            assert!(polls < MOST_POLLS, "{what} never ends");
+        }
+        assert!(polls >= least, "{what} ended after {polls} polls, dropped {moment:?}");
+    }
+}

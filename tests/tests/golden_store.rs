@@ -1,0 +1,274 @@
+//! A store of the released format, kept as files: what was written once must be served for ever.
+//!
+//! After a deliberate change of the format: a new store beside the old one, never a changed one.
+//! `CORELOG_GOLDEN=write cargo test -p corelog-tests --test golden_store` writes the store that is missing.
+
+#[path = "../../net/testing/tests/over_tcp/peer.rs"]
+#[expect(dead_code, reason = "shared with tests that use all of it")]
+mod peer;
+
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use corelog_client::{
+    Client, ClientConfig, Codec, ConsumerConfig, Durability, ErrorCode, Partition, Partitions, Position,
+    ProducerConfig, RecordRef, Topic,
+};
+use corelog_model::{ProducerId, TopicId};
+use corelog_testing::{Broker, Builder};
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
+
+use peer::{Peer, batch_from};
+
+const GOLDEN: &str = "../tests/data/store-1";
+const EXTENT_BYTES: usize = 1 << 20;
+/// The value of a record that takes room, so that an extent is closed and its index written.
+const FILLER_BYTES: usize = 60_000;
+const FILLERS: u64 = 30;
+const TERMS: u32 = 2;
+const MIDNIGHT_US: u64 = 1_795_305_600_000_000;
+
+fn broker(store: &Path) -> Broker {
+    let settings = [
+        "log.extent_bytes=1 MiB",
+        "log.checkpoint_bytes=1 MiB",
+        "log.frame_bytes=64 KiB",
+        "limits.max_batch_bytes=128 KiB",
+        "limits.max_frame_bytes=256 KiB",
+    ];
+    settings.into_iter().fold(Broker::builder(), Builder::set).directory(store).start().expect("it starts")
+}
+
+/// A record: key, value and headers.
+type Kept = (Option<Vec<u8>>, Option<Vec<u8>>, Vec<(String, Vec<u8>)>);
+
+/// One of everything that a record can be, and lines that are worth compressing.
+fn records(partition: u32) -> Vec<Kept> {
+    let headers = vec![("trace-id".to_owned(), b"\x00\x01".to_vec()), ("größe".to_owned(), Vec::new())];
+    let line =
+        |n: u32| format!("{{\"partition\":{partition},\"number\":{n},\"carrier\":\"AA\"}}").into_bytes();
+    let mut records = vec![
+        (None, Some(b"no key".to_vec()), Vec::new()),
+        (Some(b"key".to_vec()), Some(b"value".to_vec()), headers),
+        (Some(Vec::new()), Some(Vec::new()), Vec::new()),
+        (Some(b"deleted".to_vec()), None, Vec::new()),
+    ];
+    records.extend((0..40).map(|n| (Some(n.to_string().into_bytes()), Some(line(n)), Vec::new())));
+    records
+}
+
+/// The codec of each partition of `orders`.
+const CODECS: [Codec; 3] = [Codec::None, Codec::Lz4, Codec::Zstd];
+
+/// What the raw producer has sent: one batch in each term.
+fn sent(topic: TopicId, term: u32) -> Vec<u8> {
+    let values: Vec<_> = (0..3).map(|n| format!("record {n} of term {term}").into_bytes()).collect();
+    batch_from((ProducerId(1), 5, 3 * (term - 1)), topic, 0, &values)
+}
+
+/// Writes the store: two terms, a topic of each level, one that is gone, closed extents, a checkpoint.
+fn write(store: &Path) {
+    for term in 1..=TERMS {
+        let mut broker = broker(store);
+        let mut peer = Peer::connect(broker.address());
+        if term == 1 {
+            assert_eq!(peer.producer_id(), ProducerId(1));
+            for (name, partitions, level) in TOPICS {
+                peer.create_topic(name, partitions, level);
+            }
+            peer.create_topic("gone", 2, Durability::Durable);
+            peer.delete_topic("gone");
+        }
+        let (sequences, large) = (id(&mut peer, "sequences"), id(&mut peer, "large"));
+        peer.open(1, sequences, 0);
+        assert_eq!(peer.produce(1, &sent(sequences, term)), Ok(3 * u64::from(term - 1)));
+        peer.open(2, large, 0);
+        let first = FILLERS * u64::from(term - 1);
+        for offset in first..first + FILLERS {
+            let none = (ProducerId::NONE, 0, 0);
+            assert_eq!(peer.produce(2, &batch_from(none, large, 0, &[filler(offset)])), Ok(offset));
+        }
+        run(async {
+            let client = connect(&broker).await;
+            let orders = client.topic("orders").await.expect("it is there");
+            for (partition, codec) in (0..).zip(CODECS).filter(|_| term == 1) {
+                let producer = client.producer(ProducerConfig { codec, ..ProducerConfig::default() });
+                append(&producer, &orders, partition).await;
+            }
+        });
+        broker.stop().expect("it ends well");
+    }
+}
+
+const TOPICS: [(&str, u32, Durability); 3] = [
+    ("large", 1, Durability::Memory),
+    ("orders", 3, Durability::Durable),
+    ("sequences", 1, Durability::Written),
+];
+
+fn filler(offset: u64) -> Vec<u8> {
+    vec![offset as u8; FILLER_BYTES]
+}
+
+fn id(peer: &mut Peer, name: &str) -> TopicId {
+    peer.topics().into_iter().find(|topic| topic.0 == name).expect("it is there").1
+}
+
+fn run<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(future)
+}
+
+async fn connect(broker: &Broker) -> Client {
+    Client::connect(ClientConfig::new([broker.address().to_string()])).await.expect("it serves")
+}
+
+async fn append(producer: &corelog_client::Producer, topic: &Topic, partition: u32) {
+    for (n, (key, value, headers)) in (0..).zip(records(partition)) {
+        let headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
+        let record = RecordRef {
+            key: key.as_deref(),
+            value: value.as_deref(),
+            timestamp_us: MIDNIGHT_US + n,
+            headers: &headers,
+        };
+        producer.send(topic, Partition::Index(partition), record).await.expect("accepted");
+    }
+    producer.flush().await.expect("acknowledged");
+}
+
+/// Everything that was written is served by today's broker.
+fn check(store: &Path) {
+    let mut broker = broker(store);
+    assert_eq!(broker.ready().expect("running").term, TERMS + 1);
+    let mut peer = Peer::connect(broker.address());
+    let mut topics: Vec<_> =
+        peer.topics().into_iter().map(|(name, _, partitions)| (name, partitions)).collect();
+    topics.sort();
+    let expected: Vec<_> = TOPICS.iter().map(|topic| (topic.0.to_owned(), topic.1 as usize)).collect();
+    assert_eq!(topics, expected);
+    check_sequences(&mut peer);
+    let large = id(&mut peer, "large");
+    peer.open(2, large, 0);
+    for offset in 0..FILLERS * u64::from(TERMS) {
+        let (values, end) = peer.fetch(2, offset, 1).expect("readable");
+        assert!(values == [filler(offset)] && end == FILLERS * u64::from(TERMS), "record {offset}");
+    }
+    assert!(peer.status().cold_reads > 0, "some of it was found by the index");
+    run(async {
+        let client = connect(&broker).await;
+        for (name, _, level) in TOPICS {
+            assert_eq!(client.topic(name).await.expect("it is there").durability(), level);
+        }
+        let orders = client.topic("orders").await.expect("it is there");
+        for partition in 0..3 {
+            check_records(&client, &orders, partition).await;
+            let time = Position::Time(MIDNIGHT_US + 20);
+            let found = client.offset(&orders, partition, time).await.expect("served");
+            assert!(found <= 20, "{found}: the record of that time comes after it");
+        }
+    });
+    broker.stop().expect("it ends well");
+}
+
+/// The producer's last batches are known, its next one is appended, and who has read in which term is known too.
+fn check_sequences(peer: &mut Peer) {
+    let topic = id(peer, "sequences");
+    assert_eq!(peer.open(1, topic, 0), (0, 6));
+    for term in 1..=TERMS {
+        let offset = 3 * u64::from(term - 1);
+        assert_eq!(peer.produce(1, &sent(topic, term)), Ok(offset), "a repetition of term {term}");
+    }
+    assert_eq!(peer.open(1, topic, 0), (0, 6), "nothing was appended");
+    let old = batch_from((ProducerId(1), 4, 6), topic, 0, &[b"an old instance".to_vec()]);
+    assert_eq!(peer.produce(1, &old), Err(ErrorCode::FencedProducerEpoch));
+    assert_eq!(peer.fetch_knowing(1, 6, 1), Err((ErrorCode::LogTruncated, 3)), "term 1 ended at 3");
+    assert_eq!(peer.fetch_knowing(1, 6, 2), Ok(Vec::new()));
+    assert_eq!(peer.produce(1, &sent(topic, 3)), Ok(6), "the next of its sequence");
+    assert!(peer.producer_id() > ProducerId(1), "an id is never given twice");
+}
+
+async fn check_records(client: &Client, topic: &Topic, partition: u32) {
+    let partitions = Partitions::Only(vec![partition]);
+    let config = ConsumerConfig { partitions, ..ConsumerConfig::new(topic, Position::Start) };
+    let mut consumer = client.consumer(config).await.expect("a consumer");
+    let (expected, mut found) = (records(partition), Vec::new());
+    while found.len() < expected.len() {
+        let mut batch = consumer.next().await.expect("readable");
+        assert_eq!(batch.header().leader_epoch.0, 1);
+        for record in batch.records().expect("readable") {
+            let n = found.len() as u64;
+            assert_eq!((record.offset, record.timestamp_us), (n, MIDNIGHT_US + n));
+            let bytes = |part: Option<&[u8]>| part.map(<[u8]>::to_vec);
+            let headers = record.headers().map(|header| (header.0.to_owned(), header.1.to_vec()));
+            found.push((bytes(record.key), bytes(record.value), headers.collect()));
+        }
+    }
+    assert_eq!(found, expected, "partition {partition}");
+}
+
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(GOLDEN)
+}
+
+/// The files of a store that belong to its format.
+fn files(store: &Path) -> Vec<PathBuf> {
+    let log = Path::new("log-0000");
+    let names = fs::read_dir(store.join(log)).expect("a log").map(|entry| entry.expect("listed").file_name());
+    let mut files: Vec<_> = names.map(|name| log.join(name)).collect();
+    files.push(PathBuf::from("store.toml"));
+    files
+}
+
+fn pack(store: &Path, to: &Path) {
+    for file in files(store) {
+        let packed = to.join(format!("{}.gz", file.display()));
+        fs::create_dir_all(packed.parent().expect("a folder")).expect("made");
+        let mut writer = GzEncoder::new(File::create(packed).expect("made"), Compression::best());
+        writer.write_all(&fs::read(store.join(file)).expect("read")).expect("written");
+        writer.finish().expect("written");
+    }
+}
+
+fn unpack(from: &Path, store: &Path) {
+    for file in files(from) {
+        let name = file.to_string_lossy();
+        let unpacked = store.join(name.strip_suffix(".gz").unwrap_or(&name));
+        let packed = if name.ends_with(".gz") { from.join(&*name) } else { from.join(format!("{name}.gz")) };
+        fs::create_dir_all(unpacked.parent().expect("a folder")).expect("made");
+        let mut bytes = Vec::new();
+        GzDecoder::new(File::open(packed).expect("it is kept")).read_to_end(&mut bytes).expect("unpacked");
+        fs::write(unpacked, bytes).expect("written");
+    }
+}
+
+fn directory() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary directory")
+}
+
+#[test]
+fn a_store_of_the_released_format_is_served() {
+    let (directory, golden) = (directory(), golden());
+    if !golden.exists() && std::env::var_os("CORELOG_GOLDEN").is_some_and(|word| word == "write") {
+        let fresh = directory.path().join("fresh");
+        write(&fresh);
+        pack(&fresh, &golden);
+    }
+    let store = directory.path().join("store");
+    unpack(&golden, &store);
+    let extents = files(&store).len() - 2;
+    assert!(extents * EXTENT_BYTES > FILLER_BYTES * FILLERS as usize, "{extents} extents");
+    check(&store);
+}
+
+/// The check asks for nothing that only the kept store has.
+#[test]
+fn a_store_of_today_passes_the_same_check() {
+    let directory = directory();
+    let store = directory.path().join("store");
+    write(&store);
+    check(&store);
+}
