@@ -87,8 +87,7 @@ impl LoadProducer {
                 Until::Number(end) => self.burst.min(end - self.next),
             };
             if self.push(most)? {
-                let room = self.shared.payload.mean_bytes();
-                self.own_lane().lane.room(room).await;
+                self.room().await;
             } else {
                 tokio::task::yield_now().await;
             }
@@ -106,8 +105,7 @@ impl LoadProducer {
             }
             let now = pace.until(intended).await;
             if self.push(self.due(until, now))? {
-                let room = self.shared.payload.mean_bytes();
-                self.own_lane().lane.room(room).await;
+                self.room().await;
             } else {
                 // The driver sends what was pushed before this producer looks at the clock again.
                 tokio::task::yield_now().await;
@@ -165,6 +163,13 @@ impl LoadProducer {
             Err(TrySendError::Full) => Ok(true),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Waits until there is room for the next record. It may be longer than the mean: room for that would be there at once,
+    /// again and again, and nothing else would run.
+    async fn room(&mut self) {
+        let bytes = self.shared.payload.bytes(self.next_id());
+        self.own_lane().lane.room(bytes).await;
     }
 
     /// Waits until everything sent is acknowledged and counted.
