@@ -1,5 +1,6 @@
 //! The binary against a real broker, which is the binary too.
 
+mod bench;
 mod broker;
 mod errors;
 mod relay;
