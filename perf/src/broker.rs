@@ -47,6 +47,11 @@ impl Broker {
         self.process.pid()
     }
 
+    /// Kills it, as `kill -9` would, and waits until it is gone.
+    pub fn kill(self) {
+        drop(self.process);
+    }
+
     /// Tells it to stop and waits until it has.
     pub fn stop(self) -> io::Result<()> {
         self.process.stop().map_err(io::Error::other)

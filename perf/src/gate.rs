@@ -120,7 +120,7 @@ fn heading(asked: &Asked, place: &Place) -> String {
         text.push_str("ONE CORE for broker and load: the figures are not those that were asked\n");
     }
     if asked.is_whole() {
-        text.push_str("medians of interleaved rounds; `!` marks a run whose load was too late itself: shown, not counted\n");
+        text.push_str("medians of interleaved rounds; `!` marks a run whose load or reactor ran too late: shown, not counted\n");
     } else {
         let quick = if asked.quick { ", short windows" } else { "" };
         text.push_str(&format!("NOT THE GATE: {} round(s){quick}\n", asked.rounds));

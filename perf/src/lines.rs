@@ -5,6 +5,7 @@ mod checks;
 mod fio;
 mod parked;
 mod partitions;
+mod restart;
 mod stalled;
 mod tail;
 
@@ -23,6 +24,7 @@ pub fn measure(run: &Run, place: &Place) -> io::Result<Sample> {
         Kind::Stalled => stalled::measure(run, place),
         Kind::Parked => parked::measure(run, place),
         Kind::Partitions => partitions::measure(place),
+        Kind::Restart => restart::measure(place),
         Kind::Allocations => checks::allocations(place),
         Kind::SystemCalls => checks::system_calls(run, place),
     }

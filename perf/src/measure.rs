@@ -46,14 +46,16 @@ pub enum Measure {
     IdleCallsPerMs,
     /// Those that are none of the named ones.
     UnnamedCalls,
-    /// Enters of the ring over turns with work, under load.
+    /// The most enters of the ring in one turn, under load.
     EntersPerTurn,
     /// Until all partitions are there.
     CreateSeconds,
     /// Until each has its first record.
     ProduceSeconds,
-    /// From the start of a broker with them to its first acknowledgement.
+    /// From the start of a broker that finds its store to its first acknowledgement.
     RestartSeconds,
+    /// From the same start until it is ready.
+    ReadySeconds,
 }
 
 /// Where others use more of the machine than this, in cores, what the broker makes it work cannot be told.
@@ -75,7 +77,11 @@ pub fn of_bench(results: &Results) -> Sample {
     sample.set(Measure::ConsumedBytesPerSecond, consume.bytes_per_second);
     sample.set(Measure::LagBytes, consume.lag_bytes as f64);
     sample.set(Measure::ColdReads, broker.cold_reads as f64);
-    sample.flagged = results.flagged;
+    // What a saturated run is judged by is no tail.
+    sample.flagged = results.flagged && produce.response_us.is_some();
+    if results.flagged && !sample.flagged {
+        sample.say("its tail is not to be trusted".to_owned());
+    }
     if let Some(device) = device {
         of_device(results, device, &mut sample);
     }
@@ -119,6 +125,9 @@ fn of_device(results: &Results, device: &DeviceResult, sample: &mut Sample) {
     if let Some(hiccup) = results.hiccup_us {
         sample.say(format!("the load's own hiccups p99.9 {:.0} us", hiccup.p999));
     }
+    if let Some(hiccup) = results.reactor_hiccup_us {
+        sample.say(format!("the reactor's p99.9 {:.0} us", hiccup.p999));
+    }
 }
 
 #[cfg(test)]
@@ -153,6 +162,19 @@ mod tests {
         assert_eq!(of_bench(&results).figures[&Measure::CpuNsPerByte], 0.5);
         results.machine.idle_cpu_per_second = 1.9;
         assert_eq!(of_bench(&results).figures.get(&Measure::CpuNsPerByte), None);
+    }
+
+    #[test]
+    fn only_a_run_that_is_judged_by_a_tail_is_flagged() {
+        let mut results = crate::sample::tests::results();
+        results.flagged = true;
+        let sample = of_bench(&results);
+        assert!(!sample.flagged && sample.notes.iter().any(|note| note.contains("tail")), "{sample:?}");
+        let quantiles = serde_json::json!({
+            "p50": 1.0, "p90": 1.0, "p99": 1.0, "p999": 1.0, "p9999": 1.0, "max": 1.0,
+        });
+        results.produce.response_us = serde_json::from_value(quantiles).expect("quantiles");
+        assert!(of_bench(&results).flagged);
     }
 
     #[test]

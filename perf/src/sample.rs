@@ -13,7 +13,7 @@ pub struct Sample {
     pub figures: BTreeMap<Measure, f64>,
     /// Bytes a second of the bare stream, where it was measured with it.
     pub stream: Option<f64>,
-    /// The load's own hiccups forbid the tail that it claims.
+    /// Hiccups of the load or of the broker's turns forbid the tail that is claimed.
     pub flagged: bool,
     /// Why there is no result, or none that counts.
     pub failed: Option<String>,

@@ -298,7 +298,7 @@ pub struct Bench {
     /// Size of a record.
     #[arg(long, value_name = "B", default_value = "1000", value_parser = bytes, conflicts_with = "payload_file")]
     pub record_size: u64,
-    /// Send the lines of this file.
+    /// Send the lines of this file, each after 16 bytes that name its producer and its number.
     #[arg(long, value_name = "F")]
     pub payload_file: Option<PathBuf>,
     /// Producers, each with its own connection.
@@ -340,6 +340,9 @@ pub struct Bench {
     /// Do not measure the device before and after.
     #[arg(long)]
     pub no_baselines: bool,
+    /// Seed of the content, to make the records of another run again; without it every run has its own.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
 }
 
 /// How fast records are offered.

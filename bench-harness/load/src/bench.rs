@@ -10,7 +10,6 @@ use tempfile::TempDir;
 use crate::broker::{BrokerError, BrokerProcess};
 use crate::device;
 use crate::error::LoadError;
-use crate::hiccup::is_flagged;
 use crate::interrupt::Interrupt;
 use crate::machine::{self, CpuUse};
 use crate::phase::Measured;
@@ -47,6 +46,17 @@ pub struct OwnBroker {
     pub set: Vec<String>,
     /// Measure the device before and after, the disk's throughput for this long each time.
     pub baseline: Option<Duration>,
+}
+
+impl OwnBroker {
+    /// Whether old records are recycled: by the cap that a run sets, or one that was set beside it.
+    fn is_capped(&self) -> bool {
+        let cap = |set: &String| {
+            let (key, value) = set.split_once('=')?;
+            (key.trim() == "log.retention_bytes").then(|| value.contains(|digit| matches!(digit, '1'..='9')))
+        };
+        self.set.iter().rev().find_map(cap).unwrap_or(!self.growing)
+    }
 }
 
 /// Against which broker.
@@ -236,10 +246,10 @@ fn conclude(
     machine.load_cpu_seconds = window.cpu.load;
     machine.window_seconds = window.window.as_secs_f64();
     let machine_cpu_seconds = window.cpu.others(machine.idle_cpu_per_second, window.window);
-    let produce = produce_result(window, latency);
-    let flagged = match (open_loop.as_ref().and_then(|open| open.hiccup), produce.response_us) {
-        (Some(hiccup), Some(response)) => is_flagged(hiccup.p999, response.p999),
-        _ => false,
+    let produce = ProduceResult {
+        // Where there is one phase, its service time has the name of the run's.
+        saturation_service_us: open_loop.as_ref().and(saturation.as_ref()).and_then(|first| first.service),
+        ..produce_result(window, latency)
     };
     let results = Results {
         schema: SCHEMA.to_owned(),
@@ -256,8 +266,9 @@ fn conclude(
         machine_cpu_seconds,
         device: device.map(|device| device.used_by(produce.bytes_per_second)),
         produce,
-        hiccup_us: open_loop.as_ref().and_then(|open| open.hiccup),
-        flagged,
+        hiccup_us: latency.hiccup,
+        reactor_hiccup_us: latency.broker.lateness.quantiles(),
+        flagged: saturation.iter().chain(&open_loop).any(Measured::is_flagged),
         check,
     };
     Bench { results, histograms, started }
@@ -272,6 +283,7 @@ fn produce_result(window: &Measured, latency: &Measured) -> ProduceResult {
         bytes_per_second: ratio(window.acknowledged_bytes as f64, seconds),
         response_us: latency.response,
         service_us: latency.service,
+        saturation_service_us: None,
         delay_us: latency.delay,
     }
 }
@@ -303,6 +315,10 @@ fn workload_result(
         Which::Server(server) => (None, "server", Some(server.clone())),
         Which::Own(own) => (Some(own.mode.clone()), if own.growing { "growing" } else { "recycled" }, None),
     };
+    let capped = match which {
+        Which::Server(_) => None,
+        Which::Own(own) => Some(own.is_capped()),
+    };
     WorkloadResult {
         phases: phases.to_owned(),
         duration_seconds,
@@ -321,6 +337,7 @@ fn workload_result(
         durability: workload.durability.name().to_owned(),
         mode,
         log: log.to_owned(),
+        capped,
         seed: workload.seed,
         server,
     }
@@ -361,7 +378,13 @@ mod tests {
         let recycled = arguments(&own);
         assert!(recycled.contains("--set log.retention_bytes=2147483648"), "{recycled}");
         assert!(recycled.contains("--set server.cpu=3") && recycled.contains("--set log.frame_bytes=1 MiB"));
+        assert!(own.is_capped());
         own.growing = true;
         assert!(!arguments(&own).contains("retention"));
+        assert!(!own.is_capped());
+        own.set.push("log.retention_bytes=1 GiB".to_owned());
+        assert!(own.is_capped());
+        own.set.push("log.retention_bytes=0".to_owned());
+        assert!(!own.is_capped(), "the last one counts, and 0 is none");
     }
 }

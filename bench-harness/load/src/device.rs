@@ -1,5 +1,6 @@
-//! What the device and the loopback can do, measured with the broker's own ring and flags and no broker, on the
-//! broker's core and in the directory of the data.
+//! What the device and the loopback can do without a broker, on the broker's core and in the directory of the data:
+//! durable writes with the broker's own ring and flags, writes without a flush from threads, and a bare stream from the
+//! load's core to the broker's.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -41,13 +42,18 @@ pub fn measure(
     let preparation = if growing { Preparation::Unwritten } else { Preparation::Written };
     let mut device = on_core(broker_core, || disk(directory, preparation, duration))?;
     device.tcp_bytes_per_second = baseline::tcp(load_core, broker_core, SHORT)? as f64;
-    device.write_bytes_per_second = plain_writes(directory)
-        .map_err(|cause| LoadError::System { operation: "measuring writes without a flush", cause })?;
+    device.write_bytes_per_second = plain_writes(directory, broker_core)?;
     Ok(device)
 }
 
-/// Bytes a second of O_DIRECT writes of 1 MiB, four at a time, onto written blocks, none of them flushed.
-fn plain_writes(directory: &Path) -> io::Result<f64> {
+/// Bytes a second of O_DIRECT writes of 1 MiB, four at a time, onto written blocks, none of them flushed, from `core`.
+fn plain_writes(directory: &Path, core: usize) -> Result<f64, LoadError> {
+    // The writers inherit the core of the thread that starts them.
+    let measured = on_core(core, || Ok(write_plainly(directory)))?;
+    measured.map_err(|cause| LoadError::System { operation: "measuring writes without a flush", cause })
+}
+
+fn write_plainly(directory: &Path) -> io::Result<f64> {
     let file = tempfile::Builder::new().prefix("plain-").tempfile_in(directory)?;
     let direct = rustix::fs::OFlags::DIRECT.bits() as i32;
     let open = || OpenOptions::new().write(true).custom_flags(direct).open(file.path());
@@ -118,4 +124,21 @@ pub fn on_core<T: Send>(
         let thread = scope.spawn(|| if affinity::pin(core) { work() } else { Err(MeasureError::Thread) });
         thread.join().unwrap_or(Err(MeasureError::Thread))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_writers_are_on_the_core_that_was_asked_for() {
+        let refused = plain_writes(Path::new("."), usize::MAX);
+        assert!(matches!(refused, Err(LoadError::Device(MeasureError::Thread))), "{refused:?}");
+        let cores = on_core(affinity::cores()[0], || {
+            // As the writers are started.
+            let thread = || thread::spawn(thread::available_parallelism).join().expect("it does not panic");
+            Ok(thread().map(usize::from).ok())
+        });
+        assert_eq!(cores, Ok(Some(1)), "a thread inherits the core");
+    }
 }

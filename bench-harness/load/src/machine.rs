@@ -3,7 +3,8 @@
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::param::clock_ticks_per_second;
 use rustix::process::{RawPid, getpid};
@@ -103,10 +104,13 @@ pub fn file_system(directory: &Path) -> Option<String> {
         .map(|(_, kind)| kind.to_owned())
 }
 
-/// A number that differs from run to run, for the names of topics and directories.
+/// A number that differs from run to run and from call to call, for names and seeds: below 2^48, which every reader of
+/// JSON takes.
 pub fn run_number() -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    now.as_micros() as u64 ^ (getpid().as_raw_nonzero().get() as u64) << 48
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64;
+    let process = (getpid().as_raw_nonzero().get() as u64) << 24;
+    (now + process + CALLS.fetch_add(1, Ordering::Relaxed)) & 0xffff_ffff_ffff
 }
 
 #[cfg(test)]
@@ -134,6 +138,13 @@ mod tests {
             spins = std::hint::black_box(spins + 1);
         }
         assert!(CpuUse::now().machine >= start.machine, "after {spins} spins");
+    }
+
+    #[test]
+    fn run_numbers_of_one_moment_differ() {
+        let numbers: std::collections::BTreeSet<u64> = (0..1_000).map(|_| run_number()).collect();
+        assert_eq!(numbers.len(), 1_000);
+        assert!(numbers.iter().all(|number| *number < 1 << 48));
     }
 
     #[test]

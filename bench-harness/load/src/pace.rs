@@ -1,11 +1,11 @@
 //! Waits for an intended time: sleeps while it is far, then spins, letting the other tasks of the loop run at each
 //! turn. The runtime's timer has steps of a millisecond; what it is late by is spun away in advance.
 
-use std::cell::{Cell, RefCell, RefMut};
+use std::cell::Cell;
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::hiccup::Hiccups;
+use crate::hiccup::Watch;
 
 /// A wait longer than this begins with sleep ...
 const SLEEP_ABOVE_NS: u64 = 3_000_000;
@@ -15,14 +15,14 @@ const SPIN_NS: u64 = 2_000_000;
 /// Shared by the producers of one loop.
 pub(crate) struct Pace {
     clock: Clock,
-    hiccups: RefCell<Hiccups>,
+    watch: Watch,
     /// Producers that spin now: while there is one, no time of the loop is planned sleep.
     spinning: Cell<u32>,
 }
 
 impl Pace {
-    pub(crate) fn new(clock: Clock) -> Self {
-        Self { clock, hiccups: RefCell::new(Hiccups::new(clock.now_ns())), spinning: Cell::new(0) }
+    pub(crate) fn new(clock: Clock, watch: Watch) -> Self {
+        Self { clock, watch, spinning: Cell::new(0) }
     }
 
     /// Returns at `intended_ns`, or at once when that has passed. The time of the return.
@@ -34,7 +34,7 @@ impl Pace {
             now = self.clock.now_ns();
             if self.spinning.get() == 0 {
                 // The timer's own step is not lateness: a wake within it is what was asked for.
-                self.hiccups.borrow_mut().woke(now.min(planned + 1_000_000), now);
+                self.watch.woke(now.min(planned + 1_000_000), now);
             }
         }
         if now >= intended_ns {
@@ -44,13 +44,9 @@ impl Pace {
         while now < intended_ns {
             tokio::task::yield_now().await;
             now = self.clock.now_ns();
-            self.hiccups.borrow_mut().turn(now);
+            self.watch.turn(now);
         }
         now
-    }
-
-    pub(crate) fn hiccups(&self) -> RefMut<'_, Hiccups> {
-        self.hiccups.borrow_mut()
     }
 }
 

@@ -8,6 +8,8 @@
 //!
 //! **Invariant:** pure; the same arguments give the same bytes on every machine.
 
+use std::ops::Range;
+
 /// Bytes before the content of a value.
 pub const IDENTITY_BYTES: usize = 16;
 
@@ -71,6 +73,14 @@ impl Payload {
                 Content::Words { bytes } => *bytes,
                 Content::Lines(_) => self.line(self.base(id)).map_or(0, <[u8]>::len),
             }
+    }
+
+    /// Bytes of the values of `producer`'s records with these numbers, together.
+    pub fn bytes_of(&self, producer: u32, numbers: Range<u64>) -> u64 {
+        match &self.content {
+            Content::Words { .. } => (numbers.end - numbers.start) * self.mean_bytes() as u64,
+            Content::Lines(_) => numbers.map(|number| self.bytes(Identity { producer, number }) as u64).sum(),
+        }
     }
 
     /// Writes the value of this record to `out`, which has [`Payload::bytes`] of it.
@@ -225,5 +235,8 @@ mod tests {
             seen.insert(value[IDENTITY_BYTES..].to_vec());
         }
         assert_eq!(seen.len(), 3, "every line is used");
+        let bytes = |number| payload.bytes(Identity { producer: 0, number }) as u64;
+        assert_eq!(payload.bytes_of(0, 3..50), (3..50).map(bytes).sum::<u64>());
+        assert_ne!(payload.bytes_of(0, 3..4), payload.mean_bytes() as u64, "no line is as long as the mean");
     }
 }

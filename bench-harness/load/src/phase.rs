@@ -4,14 +4,15 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::latency::Quantiles;
+use crate::hiccup::is_flagged;
+use crate::latency::{Latency, Quantiles};
 use crate::machine::CpuUse;
 use crate::progress::{Progress, Stage};
 use crate::report::{Histograms, Kind};
 use crate::results::{BrokerUse, ratio};
 use crate::run::Usage;
 use crate::shared::{Counts, Shared};
-use crate::workload::Length;
+use crate::workload::{Length, Pace};
 
 /// What was measured in one phase.
 #[derive(Clone, Debug)]
@@ -44,7 +45,27 @@ pub struct Measured {
     pub hiccup: Option<Quantiles>,
 }
 
+/// Where the histograms of a phase go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keep {
+    /// Nowhere: it is not measured.
+    Not,
+    /// To the kinds that the latencies of the run are of.
+    AsLatency,
+    /// To kinds of their own: an open loop follows, whose latencies are those of the run.
+    AsSaturation,
+}
+
 impl Measured {
+    /// Whether one of the 99.9th percentiles of this phase cannot be claimed: the load's own loop, or the turns of the
+    /// broker's reactors, ran later than half of it.
+    pub fn is_flagged(&self) -> bool {
+        let p999 = |quantiles: Option<Quantiles>| quantiles.map(|quantiles| quantiles.p999);
+        let reactor = self.broker.lateness.quantiles().map(|gaps| gaps.p999);
+        let claimed = [self.response, self.service, self.end_to_end].map(p999);
+        is_flagged(&[p999(self.hiccup), reactor], &claimed)
+    }
+
     /// Acknowledged records over the window.
     pub fn records_per_second(&self) -> f64 {
         ratio(self.acknowledged as f64, self.window.as_secs_f64())
@@ -55,6 +76,7 @@ pub(crate) struct Phase {
     shared: Rc<Shared>,
     stage: Stage,
     length: Length,
+    keep: Keep,
     run_began: Instant,
     began: Instant,
     interval_began: Cell<Instant>,
@@ -62,13 +84,26 @@ pub(crate) struct Phase {
 }
 
 impl Phase {
-    pub(crate) fn begin(shared: &Rc<Shared>, run_began: Instant, stage: Stage, length: Length) -> Self {
+    /// Of a run with this pace and these lengths, at `stage`.
+    pub(crate) fn begin(
+        shared: &Rc<Shared>,
+        run_began: Instant,
+        stage: Stage,
+        length: Length,
+        pace: Pace,
+    ) -> Self {
         let began = Instant::now();
         let interval_began = Cell::new(began);
+        let keep = match (stage, pace) {
+            (Stage::Saturation, Pace::Half) => Keep::AsSaturation,
+            (Stage::Saturation | Stage::OpenLoop, _) => Keep::AsLatency,
+            _ => Keep::Not,
+        };
         Self {
             shared: shared.clone(),
             stage,
             length,
+            keep,
             run_began,
             began,
             interval_began,
@@ -101,46 +136,24 @@ impl Phase {
         let now = Instant::now();
         let start = self.interval_began.replace(now);
         let (from, length) = (start - self.run_began, now - start);
-        let keep = self.is_measured();
-        let pace = self.shared.pace();
-        let mut hiccups = pace.hiccups();
-        let mut latencies = self.shared.latencies();
-        let latencies = &mut *latencies;
-        let kinds = [
-            (Kind::Response, &mut latencies.response),
-            (Kind::Service, &mut latencies.service),
-            (Kind::Delay, &mut latencies.delay),
-            (Kind::EndToEnd, &mut latencies.end_to_end),
-            (Kind::Hiccup, &mut hiccups.latency),
-        ];
-        for (kind, latency) in kinds {
+        self.each_latency(|kind, latency| {
             latency.end_interval(|interval| {
-                if keep {
+                if let Some(kind) = kind {
                     histograms.add_interval(kind, from, length, interval);
                 }
             });
-        }
+        });
     }
 
-    pub(crate) fn end(&self, histograms: &mut Histograms, before: Usage, after: Usage) -> Measured {
+    pub(crate) fn end(&self, histograms: &mut Histograms, before: &Usage, after: &Usage) -> Measured {
         self.end_interval(histograms);
         let (counts, in_all) = (self.counted(), self.shared.counts());
-        let pace = self.shared.pace();
-        let hiccups = pace.hiccups();
-        let latencies = self.shared.latencies();
-        let kinds = [
-            (Kind::Response, &latencies.response),
-            (Kind::Service, &latencies.service),
-            (Kind::Delay, &latencies.delay),
-            (Kind::EndToEnd, &latencies.end_to_end),
-            (Kind::Hiccup, &hiccups.latency),
-        ];
-        if self.is_measured() {
-            for (kind, latency) in kinds {
+        let [response, service, delay, end_to_end, hiccup] = self.each_latency(|kind, latency| {
+            if let Some(kind) = kind {
                 histograms.set_total(kind, latency.total());
             }
-        }
-        let [response, service, delay, end_to_end, hiccup] = kinds.map(|(_, latency)| latency.quantiles());
+            latency.quantiles()
+        });
         Measured {
             window: after.at - before.at,
             acknowledged: counts.acknowledged,
@@ -158,8 +171,21 @@ impl Phase {
         }
     }
 
-    fn is_measured(&self) -> bool {
-        matches!(self.stage, Stage::Saturation | Stage::OpenLoop)
+    /// What `look` finds in response, service, delay, end to end and hiccup, each with where it is to be kept.
+    fn each_latency<T>(&self, mut look: impl FnMut(Option<Kind>, &mut Latency) -> T) -> [T; 5] {
+        let (service, hiccup) = match self.keep {
+            Keep::AsSaturation => (Kind::SaturationService, Kind::SaturationHiccup),
+            Keep::AsLatency | Keep::Not => (Kind::Service, Kind::Hiccup),
+        };
+        let kept = |kind| (self.keep != Keep::Not).then_some(kind);
+        let mut latencies = self.shared.latencies();
+        [
+            look(kept(Kind::Response), &mut latencies.response),
+            look(kept(service), &mut latencies.service),
+            look(kept(Kind::Delay), &mut latencies.delay),
+            look(kept(Kind::EndToEnd), &mut latencies.end_to_end),
+            self.shared.watch.with(|latency| look(kept(hiccup), latency)),
+        ]
     }
 
     fn counted(&self) -> Counts {

@@ -81,20 +81,23 @@ impl LoadProducer {
 
     /// Sends as fast as the broker's back-pressure lets it, until all of it is acknowledged.
     pub(crate) async fn saturate(&mut self, until: Until) -> Result<(), LoadError> {
-        while !self.is_over(until, self.shared.clock.now_ns()) {
+        loop {
+            let now = self.shared.clock.now_ns();
+            self.shared.watch.turn(now);
+            if self.is_over(until, now) {
+                return self.finish().await;
+            }
             let most = match until {
                 Until::Time(_) => self.burst,
                 Until::Number(end) => self.burst.min(end - self.next),
             };
             if self.push(most)? {
-                let room = self.shared.payload.mean_bytes();
-                self.own_lane().lane.room(room).await;
+                self.room().await;
             } else {
                 tokio::task::yield_now().await;
             }
             self.take_acks(self.lane_index())?;
         }
-        self.finish().await
     }
 
     /// Sends each record at its intended time, or as soon after it as the broker's back-pressure lets it.
@@ -106,8 +109,7 @@ impl LoadProducer {
             }
             let now = pace.until(intended).await;
             if self.push(self.due(until, now))? {
-                let room = self.shared.payload.mean_bytes();
-                self.own_lane().lane.room(room).await;
+                self.room().await;
             } else {
                 // The driver sends what was pushed before this producer looks at the clock again.
                 tokio::task::yield_now().await;
@@ -167,6 +169,13 @@ impl LoadProducer {
         }
     }
 
+    /// Waits until there is room for the next record. It may be longer than the mean: room for that would be there at once,
+    /// again and again, and nothing else would run.
+    async fn room(&mut self) {
+        let bytes = self.shared.payload.bytes(self.next_id());
+        self.own_lane().lane.room(bytes).await;
+    }
+
     /// Waits until everything sent is acknowledged and counted.
     async fn finish(&mut self) -> Result<(), LoadError> {
         self.producer.flush().await?;
@@ -195,11 +204,12 @@ impl LoadProducer {
             let sent = ack.sent_at.map_or(answered, |sent| shared.clock.at(sent));
             let records = u64::from(ack.records);
             latencies.service.record(answered.saturating_sub(sent), records);
-            shared.count_acknowledged(records, records * shared.payload.mean_bytes() as u64);
+            let mut bytes = 0;
             let mut left = records;
             while left > 0 {
                 let run = own.unacknowledged.front_mut().expect("no more is acknowledged than was sent");
                 let taken = left.min(run.count);
+                bytes += shared.payload.bytes_of(self.index, run.first..run.first + taken);
                 for number in run.first..run.first + taken {
                     let Some(intended) = shared.intended_ns(Identity { producer: self.index, number }) else {
                         break;
@@ -214,6 +224,7 @@ impl LoadProducer {
                     own.unacknowledged.pop_front();
                 }
             }
+            shared.count_acknowledged(records, bytes);
         }
         Ok(())
     }

@@ -34,6 +34,10 @@ pub enum Kind {
     EndToEnd,
     /// Lateness of the load's own loop.
     Hiccup,
+    /// Sent -> acknowledged in a saturation phase that an open loop follows.
+    SaturationService,
+    /// Lateness of the load's own loop in such a phase.
+    SaturationHiccup,
 }
 
 impl Kind {
@@ -45,11 +49,14 @@ impl Kind {
             Self::Delay => "delay",
             Self::EndToEnd => "end_to_end",
             Self::Hiccup => "hiccup",
+            Self::SaturationService => "saturation_service",
+            Self::SaturationHiccup => "saturation_hiccup",
         }
     }
 }
 
-/// One interval of one kind, already serialised: a run of hours does not keep its histograms.
+/// One interval of one kind. Its histogram is as large as its largest value needs, not as the longest that could come: a
+/// run of hours keeps one a second and kind.
 pub struct Interval {
     kind: Kind,
     /// Since the start of the run.
@@ -83,10 +90,9 @@ impl Histograms {
         }
     }
 
-    /// Keeps the histogram of a phase for its `.hgrm`; a later phase's takes the place of an earlier one's.
+    /// Keeps the histogram of a phase for its `.hgrm`. Measured phases have kinds of their own.
     pub fn set_total(&mut self, kind: Kind, histogram: &Histogram<u64>) {
         if !histogram.is_empty() {
-            self.totals.retain(|(kept, _)| *kept != kind);
             self.totals.push((kind, histogram.clone()));
         }
     }

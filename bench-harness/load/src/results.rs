@@ -14,7 +14,7 @@ use crate::verify::Check;
 pub const SCHEMA: &str = "corelog.bench/1";
 
 /// One run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Results {
     /// [`SCHEMA`].
     pub schema: String,
@@ -34,14 +34,30 @@ pub struct Results {
     pub device: Option<DeviceResult>,
     /// How late the load's own loop ran in the phase that the latencies are of.
     pub hiccup_us: Option<Quantiles>,
-    /// Whether `hiccup_us.p999` (the load's; the broker's own turns are in `broker.turns`) is more than half of the p99.9 claimed: the tail is not to be trusted.
+    /// How late the turns of the broker's reactors ran in that phase; `None` with a broker that does not say.
+    pub reactor_hiccup_us: Option<ReactorHiccup>,
+    /// Whether, in a measured phase, the p99.9 of one of the two kinds of hiccups is more than half of a p99.9 that is
+    /// claimed, of response, service or end to end: the tail is not to be trusted.
     pub flagged: bool,
     /// Whether everything came back.
     pub check: Check,
 }
 
+impl Results {
+    /// Whether every acknowledged record is accounted for. What expired is so by a cap alone: a log without one recycles
+    /// nothing.
+    pub fn passed(&self) -> bool {
+        self.check.passed() && self.wrongly_expired() == 0
+    }
+
+    /// Records that are said to have expired in a log that has no cap.
+    pub fn wrongly_expired(&self) -> u64 {
+        if self.workload.capped == Some(false) { self.check.expired } else { 0 }
+    }
+}
+
 /// The workload, with every default filled in.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct WorkloadResult {
     /// `saturation`, `saturation+open-loop` or `open-loop`.
     pub phases: String,
@@ -71,6 +87,8 @@ pub struct WorkloadResult {
     pub mode: Option<String>,
     /// `recycled`, `growing`, or `server` with a broker that was already there.
     pub log: String,
+    /// Whether the log has a cap, so that records may expire; `None` with a broker that was already there.
+    pub capped: Option<bool>,
     /// Of the content.
     pub seed: u64,
     /// Address of the broker, when it was already there.
@@ -117,8 +135,10 @@ pub struct ProduceResult {
     pub bytes_per_second: f64,
     /// Intended -> acknowledged; `None` without an open loop.
     pub response_us: Option<Quantiles>,
-    /// Sent -> acknowledged.
+    /// Sent -> acknowledged, in the open loop where there is one, else in the saturation phase.
     pub service_us: Option<Quantiles>,
+    /// Sent -> acknowledged in the saturation phase before an open loop; `None` unless there are both.
+    pub saturation_service_us: Option<Quantiles>,
     /// Intended -> sent; `None` without an open loop.
     pub delay_us: Option<Quantiles>,
 }
@@ -167,7 +187,7 @@ pub struct BrokerResult {
     pub requests: u64,
     /// Over the window.
     pub requests_per_second: f64,
-    /// System calls of its rings, enters included.
+    /// System calls of its reactors, ring enters included.
     pub system_calls: u64,
     /// Ring enters.
     pub enters: u64,
@@ -188,6 +208,16 @@ pub struct Turns {
     pub over_1ms: u64,
     /// Turns that took 10 ms or longer.
     pub over_10ms: u64,
+}
+
+/// How long whatever came had to wait for the next turn of an awake reactor: at every instant as long as it is from the next
+/// turn, so that a stall counts by what it would have hit. Upper bounds, in microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReactorHiccup {
+    /// At 99 % of the instants it was no longer.
+    pub p99: f64,
+    /// At 99.9 %.
+    pub p999: f64,
 }
 
 /// What the device and the loopback can do, before and after the run, the better figures.
@@ -233,12 +263,23 @@ pub struct BrokerUse {
     pub cold_reads: u64,
     /// Requests taken.
     pub requests: u64,
-    /// System calls of its rings.
+    /// System calls of its reactors.
     pub system_calls: u64,
     /// Ring enters.
     pub enters: u64,
     /// How long turns took.
     pub turns: Turns,
+    /// How late turns ran.
+    pub lateness: Lateness,
+}
+
+/// How late the turns of awake reactors ran, as it can be subtracted. In microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lateness {
+    /// From turn to turn, all together.
+    awake: u64,
+    /// Of each gap between two turns what is beyond each of [`Status::LATE_OVER_US`].
+    over: [u64; Status::LATE_OVER_US.len()],
 }
 
 impl BrokerUse {
@@ -263,6 +304,7 @@ impl BrokerUse {
                 over_1ms: status.turns_over_1ms,
                 over_10ms: status.turns_over_10ms,
             },
+            lateness: Lateness { awake: status.awake_us, over: status.late_us() },
         }
     }
 
@@ -280,7 +322,36 @@ impl BrokerUse {
             system_calls: self.system_calls.saturating_sub(start.system_calls),
             enters: self.enters.saturating_sub(start.enters),
             turns: self.turns.since(&start.turns),
+            lateness: self.lateness.since(&start.lateness),
         }
+    }
+}
+
+impl Lateness {
+    fn since(&self, start: &Self) -> Self {
+        let over = std::array::from_fn(|at| self.over[at].saturating_sub(start.over[at]));
+        Self { awake: self.awake.saturating_sub(start.awake), over }
+    }
+
+    /// `None` when no reactor was awake, or the broker does not say.
+    pub fn quantiles(&self) -> Option<ReactorHiccup> {
+        let at = |quantile: f64| self.within((1.0 - quantile) * self.awake as f64);
+        (self.awake > 0).then(|| ReactorHiccup { p99: at(0.99), p999: at(0.999) })
+    }
+
+    /// How late it was at all instants but `left` of them, at most. Time beyond a bound falls less and less steeply as the
+    /// bound grows: between two bounds that were measured it lies below the straight line.
+    fn within(&self, left: f64) -> f64 {
+        let mut before = (0.0, self.awake as f64);
+        for (bound, over) in Status::LATE_OVER_US.into_iter().zip(self.over) {
+            let (bound, over) = (bound as f64, over as f64);
+            if over <= left {
+                return before.0 + (bound - before.0) * ratio(before.1 - left, before.1 - over);
+            }
+            before = (bound, over);
+        }
+        // Beyond the last bound: as late as if all of it had been one gap.
+        before.0 + before.1
     }
 }
 
@@ -384,6 +455,40 @@ mod tests {
         let result = BrokerResult::new(&used, 0.0, Duration::from_secs(2), 1, 1);
         assert_eq!((result.requests, result.requests_per_second), (600, 300.0));
         assert_eq!(result.turns, Turns { worked: 400, over_1ms: 2, ..Turns::default() });
+    }
+
+    #[test]
+    fn what_expired_is_accounted_for_by_a_cap_alone() {
+        let passed = |capped, expired| {
+            let check = Check { acknowledged: 10, verified: 10 - expired, expired, ..Check::default() };
+            let workload = WorkloadResult { capped, ..WorkloadResult::default() };
+            Results { workload, check, ..Results::default() }.passed()
+        };
+        assert!(passed(Some(true), 4) && passed(None, 4) && passed(Some(false), 0));
+        assert!(!passed(Some(false), 1));
+    }
+
+    #[test]
+    fn the_lateness_of_a_window_is_bounded_by_the_share_of_its_instants() {
+        let status = |awake_us: u64, late: &[(usize, u64)]| {
+            let mut late_us = [0; Status::LATE_OVER_US.len()];
+            late.iter().for_each(|&(at, us)| late_us[at] = us);
+            Status { awake_us, ..Status::default() }.with_late_us(late_us)
+        };
+        let lateness =
+            |start: &Status, end: &Status| BrokerUse::of(end).since(&BrokerUse::of(start)).lateness;
+        // One second of turns of 10 us, and in the second after it ten gaps of 200 us: what is left of them at the bounds.
+        let start = status(1_000_000, &[]);
+        let end = status(2_000_000, &[(0, 1_840), (1, 1_680), (2, 1_360), (3, 720), (4, 0)]);
+        let found = lateness(&start, &end).quantiles().expect("it was awake");
+        assert!(found.p99 <= 16.0, "{found:?}");
+        // In truth 100 us: a thousandth of the second are 1,000 us, the last 100 of each gap.
+        assert!((99.9..128.0).contains(&found.p999), "{found:?}");
+        assert_eq!(lateness(&end, &end).quantiles(), None, "nothing was measured");
+        let stalled = Status { awake_us: 1_000_000, ..Status::default() };
+        let stalled = stalled.with_late_us(Status::LATE_OVER_US.map(|over_us| 1_000_000 - over_us));
+        let found = lateness(&Status::default(), &stalled).quantiles().expect("it was awake");
+        assert!((990_000.0..=1_000_000.0).contains(&found.p99), "one gap of a second: {found:?}");
     }
 
     #[test]

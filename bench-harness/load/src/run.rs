@@ -10,8 +10,10 @@ use corelog_client::{Client, ClientConfig, ProducerConfig, Topic};
 use tokio::task::{JoinSet, LocalSet};
 
 use crate::assignment::Assignment;
+use crate::clock::Clock;
 use crate::consumer::LoadConsumer;
 use crate::error::LoadError;
+use crate::hiccup::Watch;
 use crate::interrupt::Interrupt;
 use crate::machine::{CpuUse, run_number};
 use crate::payload::Payload;
@@ -51,13 +53,18 @@ pub fn run(
     observer: Observer<'_>,
 ) -> Result<Outcome, LoadError> {
     workload.check()?;
+    let clock = Clock::start();
+    let watch = Watch::new(clock);
+    let (parks, unparks) = (watch.clone(), watch.clone());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .on_thread_park(move || parks.parks())
+        .on_thread_unpark(move || unparks.unparks())
         .build()
         .map_err(|cause| LoadError::System { operation: "starting the load's runtime", cause })?;
     let local = LocalSet::new();
     local.block_on(&runtime, async {
-        let mut work = pin!(work(workload, server, observer));
+        let mut work = pin!(work(workload, server, clock, watch, observer));
         tokio::select! {
             outcome = &mut work => outcome,
             () = interrupt.seen() => Err(LoadError::Interrupted),
@@ -65,11 +72,17 @@ pub fn run(
     })
 }
 
-async fn work(workload: &Workload, server: &str, observer: Observer<'_>) -> Result<Outcome, LoadError> {
+async fn work(
+    workload: &Workload,
+    server: &str,
+    clock: Clock,
+    watch: Watch,
+    observer: Observer<'_>,
+) -> Result<Outcome, LoadError> {
     let payload = payload(workload)?;
     let record_bytes = payload.mean_bytes();
     let admin = connect(server).await?;
-    let name = format!("corelog-bench-{:012x}", run_number() & 0xffff_ffff_ffff);
+    let name = format!("corelog-bench-{:012x}", run_number());
     let topic = admin.create_topic(&name, workload.partitions, workload.durability).await?;
     let run_records = (workload.batch_bytes / record_bytes.max(1)).clamp(1, 1 << 20) as u32;
     let assignment = Assignment::new(workload.producers, workload.partitions, run_records);
@@ -78,7 +91,7 @@ async fn work(workload: &Workload, server: &str, observer: Observer<'_>) -> Resu
         server,
         admin,
         topic,
-        shared: Rc::new(Shared::new(payload, assignment)),
+        shared: Rc::new(Shared::new(clock, watch, payload, assignment)),
         producers: Vec::new(),
         consumers: JoinSet::new(),
         histograms: Histograms::default(),
@@ -195,7 +208,7 @@ impl Run<'_> {
         let first = self.producers.iter().map(LoadProducer::sent).collect();
         self.shared.begin_phase(rate.map(|rate| Schedule::new(start_ns, rate, first)));
         let before = self.usage().await?;
-        let phase = Phase::begin(&self.shared, self.begun, stage, length);
+        let phase = Phase::begin(&self.shared, self.begun, stage, length, self.workload.pace);
 
         let count = self.producers.len() as u64;
         let mut running = JoinSet::new();
@@ -228,7 +241,7 @@ impl Run<'_> {
         }
         self.producers.sort_by_key(LoadProducer::index);
         let after = self.usage().await?;
-        let measured = phase.end(&mut self.histograms, before, after);
+        let measured = phase.end(&mut self.histograms, &before, &after);
         (self.observer)(&Progress { done: true, ..phase.progress() });
         Ok(measured)
     }
@@ -243,7 +256,8 @@ impl Run<'_> {
         for partition in 0..self.workload.partitions {
             ends.push(self.admin.offset(&self.topic, partition, corelog_client::Position::End).await?);
         }
-        let phase = Phase::begin(&self.shared, self.begun, Stage::Verify, self.workload.length);
+        let Workload { length, pace, .. } = self.workload;
+        let phase = Phase::begin(&self.shared, self.begun, Stage::Verify, *length, *pace);
         let at_end =
             |shared: &Shared| (0..).zip(&ends).all(|(partition, end)| shared.position(partition) >= *end);
         let mut consumed = self.shared.counts().consumed;

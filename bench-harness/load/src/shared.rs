@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use crate::assignment::Assignment;
 use crate::clock::Clock;
+use crate::hiccup::Watch;
 use crate::latency::Latency;
 use crate::pace::Pace;
 use crate::payload::{Identity, Payload};
@@ -30,6 +31,8 @@ pub(crate) struct Latencies {
 
 pub(crate) struct Shared {
     pub(crate) clock: Clock,
+    /// Of the loop that all of them run on.
+    pub(crate) watch: Watch,
     pub(crate) payload: Payload,
     pub(crate) assignment: Assignment,
     /// Made anew for each phase.
@@ -45,13 +48,13 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(payload: Payload, assignment: Assignment) -> Self {
-        let clock = Clock::start();
+    pub(crate) fn new(clock: Clock, watch: Watch, payload: Payload, assignment: Assignment) -> Self {
         Self {
             clock,
             payload,
             assignment,
-            pace: RefCell::new(Rc::new(Pace::new(clock))),
+            pace: RefCell::new(Rc::new(Pace::new(clock, watch.clone()))),
+            watch,
             schedule: RefCell::new(None),
             latencies: RefCell::default(),
             counts: Cell::default(),
@@ -63,9 +66,10 @@ impl Shared {
 
     /// Forgets the histograms and begins a phase.
     pub(crate) fn begin_phase(&self, schedule: Option<Schedule>) {
+        self.watch.begin(schedule.is_none());
         *self.schedule.borrow_mut() = schedule;
         *self.latencies.borrow_mut() = Latencies::default();
-        *self.pace.borrow_mut() = Rc::new(Pace::new(self.clock));
+        *self.pace.borrow_mut() = Rc::new(Pace::new(self.clock, self.watch.clone()));
     }
 
     pub(crate) fn pace(&self) -> Rc<Pace> {

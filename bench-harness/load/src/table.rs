@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::latency::Quantiles;
-use crate::results::{DeviceResult, Results, WorkloadResult};
+use crate::results::{DeviceResult, ReactorHiccup, Results, WorkloadResult};
 
 /// The table that `corelog bench` prints and `report.txt` holds.
 pub fn table(results: &Results) -> String {
@@ -83,13 +83,16 @@ fn throughput(results: &Results, out: &mut String) {
 }
 
 fn latency(results: &Results, out: &mut String) {
-    let rows = [
+    let mut rows = vec![
         ("response", "intended -> acknowledged", results.produce.response_us),
         ("service", "sent -> acknowledged", results.produce.service_us),
         ("delay", "intended -> sent", results.produce.delay_us),
         ("end to end", "intended -> consumed", results.consume.end_to_end_us),
         ("hiccup", "the load's own loop", results.hiccup_us),
     ];
+    if let service @ Some(_) = results.produce.saturation_service_us {
+        rows.insert(2, ("", "the same, saturated", service));
+    }
     let rate = results
         .workload
         .rate
@@ -113,6 +116,13 @@ fn latency(results: &Results, out: &mut String) {
             ),
             None => line!(out, "{name:<12}{:>60}   {meaning}", "-"),
         }
+    }
+    if let Some(ReactorHiccup { p99, p999 }) = results.reactor_hiccup_us {
+        let blank = "";
+        line!(
+            out,
+            "{blank:<12}{blank:>20}{p99:>10.1}{p999:>10.1}{blank:>20}   the turns of the broker's reactors"
+        );
     }
     line!(out);
 }
@@ -172,7 +182,7 @@ fn verdict(results: &Results, out: &mut String) {
     line!(
         out,
         "check       {}: {} acknowledged = {} verified + {} expired + {} lost; {} duplicated, {} out of order, {} corrupted",
-        if check.passed() { "passed" } else { "FAILED" },
+        if results.passed() { "passed" } else { "FAILED" },
         check.acknowledged,
         check.verified,
         check.expired,
@@ -181,10 +191,13 @@ fn verdict(results: &Results, out: &mut String) {
         check.out_of_order,
         check.corrupted,
     );
+    if results.wrongly_expired() > 0 {
+        line!(out, "            a log without a cap recycles nothing: what expired is lost");
+    }
     if results.flagged {
         line!(
             out,
-            "FLAGGED     the load's own hiccups are more than half of the p99.9 above: measure again on a quieter machine"
+            "FLAGGED     hiccups of the load's loop or the broker's turns are more than half of a p99.9 above: measure again on a quieter machine"
         );
     }
 }
@@ -211,5 +224,27 @@ mod tests {
         assert_eq!(bytes(999.0), "999 B");
         assert_eq!(bytes(131_072.0), "131.07 kB");
         assert_eq!(bytes(2_150_000_000.0), "2.15 GB");
+    }
+    #[test]
+    fn the_service_of_a_saturation_phase_stands_below_that_of_the_open_loop() {
+        let quantiles = |p50| Quantiles { p50, p90: p50, p99: p50, p999: p50, p9999: p50, max: p50 };
+        let mut results = Results::default();
+        results.produce.service_us = Some(quantiles(25.0));
+        let alone = table(&results);
+        assert!(alone.contains("25.0") && !alone.contains("the same, saturated"), "{alone}");
+        results.produce.saturation_service_us = Some(quantiles(4_321.0));
+        let both = table(&results);
+        let lines: Vec<&str> = both.lines().skip_while(|line| !line.starts_with("service")).collect();
+        assert!(lines[0].contains("25.0") && lines[1].contains("4321.0"), "{both}");
+    }
+
+    #[test]
+    fn records_that_expired_without_a_cap_fail_the_run_in_words() {
+        let mut results = Results::default();
+        results.check.expired = 3;
+        assert!(table(&results).contains("passed"));
+        results.workload.capped = Some(false);
+        let text = table(&results);
+        assert!(text.contains("FAILED") && text.contains("a log without a cap"), "{text}");
     }
 }

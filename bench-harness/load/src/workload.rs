@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use corelog_client::{Codec, Durability};
 
+use crate::machine::run_number;
 use crate::payload::IDENTITY_BYTES;
 
 /// Everything that shapes the load.
@@ -35,7 +36,8 @@ pub struct Workload {
     pub durability: Durability,
     /// Bytes written before the first phase: enough of them, and every extent of a capped log was used once.
     pub fill_bytes: u64,
-    /// Seed of the content.
+    /// Seed of the content. By default one of this run's own: what an earlier run left where a record should be is then
+    /// told from that record, however much alike their workloads are.
     pub seed: u64,
     /// How long nothing may arrive, with records missing, until they count as lost.
     pub patience: Duration,
@@ -104,7 +106,7 @@ impl Default for Workload {
             codec: Codec::None,
             durability: Durability::Durable,
             fill_bytes: 0,
-            seed: 1,
+            seed: run_number(),
             patience: Duration::from_secs(10),
         }
     }

@@ -1,5 +1,6 @@
 //! What the shell measures about its own turns. Not shared, not atomic: one reactor, one thread.
 
+use corelog_wire::Status;
 use hdrhistogram::Histogram;
 
 use crate::status::Hiccups;
@@ -21,13 +22,29 @@ pub(crate) struct Metrics {
     busy_us: u64,
     polling_us: u64,
     parks: u64,
+    gave_way: u64,
+    most_enters: u64,
+    awake_us: u64,
+    late_us: [u64; Status::LATE_OVER_US.len()],
 }
 
 impl Metrics {
     /// Nothing yet.
     pub(crate) fn new() -> Self {
         let lengths = Histogram::new_with_bounds(1, LONGEST_US, 2).expect("bounds that fit");
-        Self { lengths, over: [0; 3], turns: 0, idle_turns: 0, busy_us: 0, polling_us: 0, parks: 0 }
+        Self {
+            lengths,
+            over: [0; 3],
+            turns: 0,
+            idle_turns: 0,
+            busy_us: 0,
+            polling_us: 0,
+            parks: 0,
+            gave_way: 0,
+            most_enters: 0,
+            awake_us: 0,
+            late_us: [0; Status::LATE_OVER_US.len()],
+        }
     }
 
     /// A turn that took `us`, with or without work.
@@ -47,9 +64,49 @@ impl Metrics {
         }
     }
 
+    /// One turn entered the ring so many times.
+    pub(crate) fn entered(&mut self, enters: u64) {
+        self.most_enters = self.most_enters.max(enters);
+    }
+
+    /// Between the beginnings of two turns were `us`, in which the reactor did not sleep. What comes at an instant of
+    /// such a gap waits for the rest of it: longer than a bound at every instant that is further from the end.
+    pub(crate) fn gap(&mut self, us: u64) {
+        self.awake_us += us;
+        let late = self.late_us.iter_mut().zip(Status::LATE_OVER_US);
+        for (late_us, over_us) in late.take_while(|(_, over_us)| us > *over_us) {
+            *late_us += us - over_us;
+        }
+    }
+
+    /// The core was offered to other threads.
+    pub(crate) const fn gave_way(&mut self) {
+        self.gave_way += 1;
+    }
+
     /// The reactor slept.
     pub(crate) const fn parked(&mut self) {
         self.parks += 1;
+    }
+
+    /// How often the core was offered to other threads: a system call each.
+    pub(crate) const fn times_given_way(&self) -> u64 {
+        self.gave_way
+    }
+
+    /// The most enters of one turn.
+    pub(crate) const fn most_enters(&self) -> u64 {
+        self.most_enters
+    }
+
+    /// Time in gaps between turns, in microseconds.
+    pub(crate) const fn awake_us(&self) -> u64 {
+        self.awake_us
+    }
+
+    /// Time in them beyond each of [`Status::LATE_OVER_US`], in microseconds.
+    pub(crate) const fn late_us(&self) -> [u64; Status::LATE_OVER_US.len()] {
+        self.late_us
     }
 
     /// Turns with work.
@@ -103,5 +160,24 @@ mod tests {
         assert_eq!(hiccups.over, [1, 1, 0]);
         assert_eq!((metrics.busy_us(), metrics.polling_us()), (20, 3_000));
         assert_eq!((metrics.turns(), metrics.idle_turns()), (1, 1_000_001));
+    }
+
+    #[test]
+    fn a_gap_counts_as_late_where_more_of_it_is_left_than_the_bound() {
+        let mut metrics = Metrics::new();
+        for us in [1, 16, 100, 1_000_000] {
+            metrics.gap(us);
+        }
+        assert_eq!(metrics.awake_us(), 1_000_117);
+        let late = metrics.late_us();
+        assert_eq!(late[..4], [84 + 999_984, 68 + 999_968, 36 + 999_936, 999_872]);
+        assert_eq!(late[13], 1_000_000 - 131_072);
+    }
+
+    #[test]
+    fn the_turn_with_the_most_enters_is_kept() {
+        let mut metrics = Metrics::new();
+        [0, 2, 1].into_iter().for_each(|enters| metrics.entered(enters));
+        assert_eq!(metrics.most_enters(), 2);
     }
 }

@@ -148,7 +148,9 @@ impl Reactor {
         let mut now = clock::now();
         let mut worked_us = now.mono_us;
         loop {
+            let (began_us, enters) = (now.mono_us, self.shell.ring.counters().enters);
             let worked = self.turn(now)?;
+            self.metrics.entered(self.shell.ring.counters().enters - enters);
             if self.is_over(now) {
                 return self.end(now);
             }
@@ -166,13 +168,17 @@ impl Reactor {
                 // What makes a write durable ends in a thread of the kernel, on the core the disk's interrupt goes to,
                 // most likely this one. A thread that spins is not preempted for it before its slice is over.
                 affinity::give_way();
+                self.metrics.gave_way();
                 now = clock::now();
             } else if worked || spins || self.again {
                 std::hint::spin_loop();
             } else {
+                self.metrics.gap(now.mono_us - began_us);
                 self.sleep(now).await?;
                 now = clock::now();
+                continue;
             }
+            self.metrics.gap(now.mono_us - began_us);
         }
     }
 
@@ -215,11 +221,14 @@ impl Reactor {
             busy_us: metrics.busy_us(),
             polling_us: metrics.polling_us(),
             enters: ring.counters().enters,
-            other_calls: ring.counters().registrations + ring.counters().parks,
+            other_calls: ring.counters().registrations + ring.counters().parks + metrics.times_given_way(),
+            most_enters: metrics.most_enters(),
             turns: metrics.turns(),
             idle_turns: metrics.idle_turns(),
             resident_bytes: status::resident_bytes(),
             hiccups: metrics.hiccups(),
+            awake_us: metrics.awake_us(),
+            late_us: metrics.late_us(),
         };
         self.again = core.turn(now, &mut machine, &mut shell.out) == Turn::Again;
         let acted = !shell.out.is_empty();

@@ -1,6 +1,7 @@
 //! What Status shows: the shard's counters, the reactor's, the machine's.
 
 use corelog_shard::ShardStatus;
+use corelog_wire::Status;
 use corelog_wire::status::{REFUSED_DIRECT, REFUSED_REGISTRATION};
 
 use crate::config::Mode;
@@ -45,8 +46,10 @@ pub struct Machine {
     pub polling_us: u64,
     /// Ring enters.
     pub enters: u64,
-    /// System calls of the ring beside its enters: registrations and parks.
+    /// System calls of the reactor beside enters of its ring: registrations, parks, offers of the core to other threads.
     pub other_calls: u64,
+    /// The most enters of one turn.
+    pub most_enters: u64,
     /// Turns that found work.
     pub turns: u64,
     /// Turns that found none.
@@ -55,6 +58,10 @@ pub struct Machine {
     pub resident_bytes: u64,
     /// How long turns took.
     pub hiccups: Hiccups,
+    /// Time in gaps between turns, sleep left out, in microseconds.
+    pub awake_us: u64,
+    /// Time in them beyond each of [`Status::LATE_OVER_US`], in microseconds.
+    pub late_us: [u64; Status::LATE_OVER_US.len()],
 }
 
 /// How long turns took.
@@ -76,10 +83,10 @@ pub struct Hiccups {
 }
 
 /// All counters as they stand on the wire.
-pub(crate) fn wire_status(shard: &ShardStatus, reactor: &Reactor, machine: Machine) -> corelog_wire::Status {
+pub(crate) fn wire_status(shard: &ShardStatus, reactor: &Reactor, machine: &Machine) -> Status {
     let refused = |is: bool, bit: u64| if is { bit } else { 0 };
     let ShardStatus { storage: log, counters, .. } = shard;
-    corelog_wire::Status {
+    let status = Status {
         mode: match machine.mode {
             Mode::Poll => 0,
             Mode::Adaptive => 1,
@@ -122,5 +129,9 @@ pub(crate) fn wire_status(shard: &ShardStatus, reactor: &Reactor, machine: Machi
         turns_over_100us: machine.hiccups.over[0],
         turns_over_1ms: machine.hiccups.over[1],
         turns_over_10ms: machine.hiccups.over[2],
-    }
+        awake_us: machine.awake_us,
+        most_enters: machine.most_enters,
+        ..Status::default()
+    };
+    status.with_late_us(machine.late_us)
 }

@@ -31,7 +31,7 @@ pub struct Place {
 pub(crate) struct Surroundings<'a> {
     pub(crate) place: &'a Place,
     pub(crate) reactor: &'a Reactor,
-    pub(crate) machine: Machine,
+    pub(crate) machine: &'a Machine,
 }
 
 /// A wire request as the shard takes it; `None` for what the server answers itself.

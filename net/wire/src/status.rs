@@ -45,9 +45,10 @@ status! {
     5 busy_us,
     /// Part of it in which the reactors looked for work and found none.
     6 polling_us,
-    /// System calls of the reactors' rings: enters, and files and sockets taken over or given back.
+    /// System calls of the reactors: enters and parks of their rings, files and sockets taken over or given back, and
+    /// turns after which the core was offered to other threads. Those of background work are not counted.
     7 system_calls,
-    /// Ring enters.
+    /// Ring enters; parks are apart.
     8 enters,
     /// Resident memory of the process, in bytes.
     9 resident_bytes,
@@ -107,7 +108,43 @@ status! {
     36 turns_over_1ms,
     /// Turns that took 10 ms or longer.
     37 turns_over_10ms,
+    /// Time in which the reactors were awake: from turn to turn, and not asleep.
+    38 awake_us,
+    /// Of each gap between two turns of an awake reactor what is beyond 16 us, summed up: what came while it was awake
+    /// waited longer than 16 us in this part of `awake_us`.
+    39 late_over_16us,
+    /// Beyond 32 us.
+    40 late_over_32us,
+    /// Beyond 64 us.
+    41 late_over_64us,
+    /// Beyond 128 us.
+    42 late_over_128us,
+    /// Beyond 256 us.
+    43 late_over_256us,
+    /// Beyond 512 us.
+    44 late_over_512us,
+    /// Beyond 1,024 us.
+    45 late_over_1024us,
+    /// Beyond 2,048 us.
+    46 late_over_2048us,
+    /// Beyond 4,096 us.
+    47 late_over_4096us,
+    /// Beyond 8,192 us.
+    48 late_over_8192us,
+    /// Beyond 16,384 us.
+    49 late_over_16384us,
+    /// Beyond 32,768 us.
+    50 late_over_32768us,
+    /// Beyond 65,536 us.
+    51 late_over_65536us,
+    /// Beyond 131,072 us.
+    52 late_over_131072us,
+    /// The most ring enters that one turn took, parks apart.
+    53 most_enters,
 }
+
+/// The tag of the first of [`Status::late_us`]; tags count from 1 without a gap.
+const FIRST_LATE_TAG: u16 = 39;
 
 /// [`Status::refused`]: no registered buffers or files, plain ones are used.
 pub const REFUSED_REGISTRATION: u64 = 1 << 0;
@@ -115,6 +152,23 @@ pub const REFUSED_REGISTRATION: u64 = 1 << 0;
 pub const REFUSED_DIRECT: u64 = 1 << 1;
 
 impl Status {
+    /// The bounds that [`Status::late_us`] are times beyond, in microseconds.
+    pub const LATE_OVER_US: [u64; 14] =
+        [16, 32, 64, 128, 256, 512, 1_024, 2_048, 4_096, 8_192, 16_384, 32_768, 65_536, 131_072];
+
+    /// Time beyond each of [`Status::LATE_OVER_US`], in microseconds.
+    pub fn late_us(&self) -> [u64; Self::LATE_OVER_US.len()] {
+        let mut counters = self.counters().skip(FIRST_LATE_TAG as usize - 1);
+        std::array::from_fn(|_| counters.next().map_or(0, |(_, value)| value))
+    }
+
+    /// The same with these times.
+    #[must_use]
+    pub fn with_late_us(mut self, late_us: [u64; Self::LATE_OVER_US.len()]) -> Self {
+        (FIRST_LATE_TAG..).zip(late_us).for_each(|(tag, value)| self.set(tag, value));
+        self
+    }
+
     pub(crate) fn decode(head: Reader<'_>) -> Result<Self, WireError> {
         let mut status = Self::default();
         let mut tagged = head.tagged();
@@ -133,5 +187,21 @@ impl Status {
                 head.tagged(tag, |field| field.u64(value));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_of_lateness_have_the_names_of_their_bounds_and_come_back() {
+        let names = Status::LATE_OVER_US.map(|over| format!("late_over_{over}us"));
+        let tags = Status::TAGS.iter().skip_while(|(tag, _)| *tag < FIRST_LATE_TAG).take(names.len());
+        assert_eq!(tags.map(|(_, name)| (*name).to_owned()).collect::<Vec<_>>(), names);
+        assert!(Status::TAGS.iter().map(|(tag, _)| *tag).eq(1..=Status::TAGS.len() as u16), "without a gap");
+        let late: [u64; Status::LATE_OVER_US.len()] = std::array::from_fn(|at| 100 - at as u64);
+        let status = Status::default().with_late_us(late);
+        assert_eq!((status.late_us(), status.late_over_16us, status.most_enters), (late, 100, 0));
     }
 }

@@ -40,12 +40,15 @@ pub(super) fn run(arguments: &Bench, format: Format) -> Result<(), Failure> {
         }
     }
     output.flush()?;
-    if run.results.check.passed() {
+    if run.results.passed() {
         return Ok(());
     }
+    let cause = match run.results.wrongly_expired() {
+        0 => format!("{:?}", run.results.check),
+        expired => format!("{expired} records expired in a log without a cap; {:?}", run.results.check),
+    };
     let help = "this is a bug of corelog or damage on the way: keep the report and file an issue";
-    Err(Failure::new("CHECK", "what came back is not what was acknowledged", help)
-        .cause(format!("{:?}", run.results.check)))
+    Err(Failure::new("CHECK", "what came back is not what was acknowledged", help).cause(cause))
 }
 
 fn workload(arguments: &Bench) -> Workload {
@@ -71,6 +74,7 @@ fn workload(arguments: &Bench) -> Workload {
         in_flight: arguments.in_flight.into(),
         codec: arguments.codec.into(),
         durability: arguments.durability.into(),
+        seed: arguments.seed.unwrap_or(default.seed),
         ..default
     }
 }

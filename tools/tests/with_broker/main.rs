@@ -5,3 +5,4 @@ mod broker;
 mod errors;
 mod relay;
 mod round_trip;
+mod verdict;

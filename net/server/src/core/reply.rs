@@ -65,7 +65,7 @@ impl Core {
         };
         let open = (self.bounds.connections as usize - self.free_slots.len()) as u32;
         let reactor = crate::status::Reactor { connections: open, ..self.counters };
-        let around = Surroundings { place: &self.place, reactor: &reactor, machine };
+        let around = Surroundings { place: &self.place, reactor: &reactor, machine: &machine };
         connection
             .outbox
             .push_bytes(|out| translate::response(&reply.response, to, payload_bytes, around, out));
