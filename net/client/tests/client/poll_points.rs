@@ -13,6 +13,8 @@ use crate::cancel::gone;
 use crate::polls::at_every_poll_point;
 use crate::{client, record};
 
+/// Turns of the runtime that are enough for a task that was woken, and far fewer than a slow answer takes.
+const TURNS: u32 = 50;
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -76,10 +78,14 @@ impl Scene {
     /// A broker that takes its time to answer, and a producer that has room for little.
     async fn narrow() -> (Self, Producer) {
         let scene = Self::new(Faults { slow: 1, ..Faults::default() }).await;
+        let producer = scene.narrow_producer();
+        (scene, producer)
+    }
+
+    fn narrow_producer(&self) -> Producer {
         let config =
             ProducerConfig { batch_bytes: 1024, max_buffer_bytes: 2048, ..ProducerConfig::default() };
-        let producer = scene.client.producer(config);
-        (scene, producer)
+        self.client.producer(config)
     }
 
     /// A consumer of `records` records, each its number.
@@ -222,9 +228,13 @@ struct Sent {
 impl Sent {
     /// A value that fills a good part of a batch.
     fn next_value(&mut self) -> Vec<u8> {
+        self.value_of(500)
+    }
+
+    fn value_of(&mut self, bytes: usize) -> Vec<u8> {
         self.number += 1;
         let mut value = self.number.to_le_bytes().to_vec();
-        value.resize(400, 0);
+        value.resize(bytes, 0);
         value
     }
 
@@ -265,15 +275,27 @@ async fn send() {
     let Scene { topic, .. } = &scene;
     let mut sent = Sent::default();
     at_every_poll_point("send", 2, async |cut| {
+        // Nobody has waited with it before.
+        let producer = scene.narrow_producer();
         sent.fill(&producer, topic);
-        let (value, behind) = (sent.next_value(), sent.next_value());
+        // The room that one answer makes is for the first alone.
+        let (value, behind) = (sent.value_of(600), sent.next_value());
         let (of_another, its_topic, its_value) = (producer.clone(), topic.clone(), behind.clone());
         let next = tokio::spawn(async move {
             of_another.send(&its_topic, Partition::Index(0), record(&its_value)).await
         });
         let first = cut.of(producer.send(topic, Partition::Index(0), record(&value))).await;
+        if first.is_none() && cut.waits_for_wake() {
+            // There is room, and a slow answer is far: it is the dropped one's that the next one gets.
+            for _ in 0..TURNS {
+                tokio::task::yield_now().await;
+            }
+            assert!(next.is_finished(), "the room is passed on");
+        }
         sent.accepted(behind, soon("who waits behind", next).await.unwrap().unwrap());
-        first.map(|receipt| sent.accepted(value, receipt.unwrap())).is_some()
+        let ended = first.map(|receipt| sent.accepted(value, receipt.unwrap())).is_some();
+        soon("flush", producer.flush()).await.unwrap();
+        ended
     })
     .await;
     sent.judge(scene, producer).await;

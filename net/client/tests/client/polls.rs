@@ -24,6 +24,11 @@ pub(crate) struct Cut {
 }
 
 impl Cut {
+    /// Whether it drops a future that was woken, and so has what it waited for.
+    pub(crate) fn waits_for_wake(self) -> bool {
+        self.polls > 0 && self.moment == Moment::Woken
+    }
+
     /// Polls the future when it is woken, and drops it here if it is still pending; its output if it was not.
     pub(crate) async fn of<F: Future>(self, future: F) -> Option<F::Output> {
         let mut future = pin!(future);
