@@ -55,3 +55,34 @@ pub(crate) async fn at_every_poll_point(what: &str, least: u32, mut story: impl 
         assert!(polls >= least, "{what} ended after {polls} polls, dropped {moment:?}");
     }
 }
+
+/// Polls at most `polls` times, then drops the future.
+pub(crate) async fn at_most<F: Future>(polls: u32, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut left = polls;
+    poll_fn(|cx| {
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        left -= 1;
+        match future.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            // Poll again soon, so that every poll point is reached whatever the future waits for.
+            Poll::Pending => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+        }
+    })
+    .await
+}
+
+/// Where a story drops: numbers in 0..bound, the same for the same seed.
+pub(crate) struct Dice(pub(crate) u64);
+
+impl Dice {
+    pub(crate) fn roll(&mut self, bound: u32) -> u32 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) % u64::from(bound)) as u32
+    }
+}

@@ -1,9 +1,6 @@
 //! Every public future, dropped at every poll point while a real broker serves, is stopped and is killed: nothing accepted is
 //! lost, nothing comes twice, nothing is left behind.
 
-use std::future::Future;
-use std::pin::pin;
-use std::task::Poll;
 use std::time::Duration;
 
 use corelog_client::{
@@ -12,39 +9,8 @@ use corelog_client::{
 };
 use corelog_testing::Broker;
 
-use crate::polls::at_every_poll_point;
+use crate::polls::{Dice, at_every_poll_point, at_most};
 use crate::{client, read_all, record};
-
-/// Polls at most `polls` times, then drops the future.
-async fn at_most<F: Future>(polls: u32, future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
-    let mut left = polls;
-    std::future::poll_fn(|cx| {
-        if left == 0 {
-            return Poll::Ready(None);
-        }
-        left -= 1;
-        match future.as_mut().poll(cx) {
-            Poll::Ready(output) => Poll::Ready(Some(output)),
-            // Poll again soon, so that every poll point is reached whatever the future waits for.
-            Poll::Pending => {
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            }
-        }
-    })
-    .await
-}
-
-/// Numbers in 0..bound, the same for the same seed.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, bound: u32) -> u32 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((self.0 >> 33) % u64::from(bound)) as u32
-    }
-}
 
 struct Story {
     topic: Topic,
