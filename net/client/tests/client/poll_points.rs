@@ -10,7 +10,7 @@ use corelog_client::{
 
 use crate::broker::{Broker, Faults};
 use crate::cancel::gone;
-use crate::polls::at_every_poll_point;
+use crate::polls::{Moment, at_every_poll_point};
 use crate::{client, record};
 
 /// Turns of the runtime that are enough for a task that was woken, and far fewer than a slow answer takes.
@@ -285,8 +285,8 @@ async fn send() {
             of_another.send(&its_topic, Partition::Index(0), record(&its_value)).await
         });
         let first = cut.of(producer.send(topic, Partition::Index(0), record(&value))).await;
-        if first.is_none() && cut.waits_for_wake() {
-            // There is room, and a slow answer is far: it is the dropped one's that the next one gets.
+        if first.is_none() && cut.polls > 0 && cut.moment == Moment::Woken {
+            // It was woken, so there is room, and a slow answer is far: the next one gets what the dropped one had.
             for _ in 0..TURNS {
                 tokio::task::yield_now().await;
             }

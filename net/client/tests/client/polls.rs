@@ -19,16 +19,11 @@ pub(crate) enum Moment {
 /// Where a future is dropped.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cut {
-    polls: u32,
-    moment: Moment,
+    pub(crate) polls: u32,
+    pub(crate) moment: Moment,
 }
 
 impl Cut {
-    /// Whether it drops a future that was woken, and so has what it waited for.
-    pub(crate) fn waits_for_wake(self) -> bool {
-        self.polls > 0 && self.moment == Moment::Woken
-    }
-
     /// Polls the future when it is woken, and drops it here if it is still pending; its output if it was not.
     pub(crate) async fn of<F: Future>(self, future: F) -> Option<F::Output> {
         let mut future = pin!(future);
