@@ -21,6 +21,17 @@ fn with_locked_memory(bytes: u64) -> Place {
     place
 }
 
+/// Whether this process, and so its brokers, may lock any amount of memory.
+fn may_lock_all() -> bool {
+    /// Linux' CAP_IPC_LOCK.
+    const IPC_LOCK: u32 = 14;
+    let status = fs::read_to_string("/proc/self/status").expect("procfs");
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).expect("capabilities");
+    let effective = u64::from_str_radix(effective.trim(), 16).expect("a number");
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Memlock);
+    effective >> IPC_LOCK & 1 == 1 || limit.current.is_none()
+}
+
 /// One record goes in and comes out.
 fn assert_serves(broker: &Broker, value: &[u8]) {
     let records = story::run(async {
@@ -34,10 +45,11 @@ fn assert_serves(broker: &Broker, value: &[u8]) {
 
 #[test]
 fn buffers_that_the_kernel_does_not_register_are_used_plain_and_the_ready_line_says_so() {
-    let place = Place::new(&[]);
-    let broker = place.start();
-    assert!(broker.ready.contains(", registered buffers store="), "{}", broker.ready);
-    broker.stop();
+    if may_lock_all() {
+        let broker = Place::new(&[]).start();
+        assert!(broker.ready.contains(", registered buffers store="), "{}", broker.ready);
+        broker.stop();
+    }
 
     // What Linux allows by default.
     let place = with_locked_memory(8 << 20);
