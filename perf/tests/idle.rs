@@ -126,8 +126,9 @@ fn a_loaded_reactor_enters_its_ring_at_most_once_a_turn() {
         assert_eq!(after.most_enters, 1, "{mode}: and no turn makes up for another");
         let others = |status: &Status| status.system_calls - status.enters;
         assert!(others(&before) > 0, "files and sockets were taken over by other calls");
-        // Nothing is taken over meanwhile and nothing sleeps: what it calls is to let the disk's work run.
-        assert!(mode != "poll" || others(&after) > others(&before), "{mode}: {after:?}");
+        // Hardly anything is taken over meanwhile and nothing sleeps: it lets the disk's work run, often in each write.
+        let called = others(&after) - others(&before);
+        assert!(mode != "poll" || called > turns, "{mode}: {called} other calls in {turns} turns with work");
     }
 }
 
