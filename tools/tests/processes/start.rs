@@ -62,15 +62,6 @@ fn buffers_that_the_kernel_does_not_register_are_used_plain_and_the_ready_line_s
     broker.stop();
 }
 
-#[test]
-fn a_start_that_may_lock_too_little_memory_is_refused_with_what_to_type() {
-    let refused = with_locked_memory(64 << 10).refused();
-    assert_eq!(refused.code, Some(1));
-    for part in ["error[START]", "64 KiB", "help: ", "`ulimit -l`"] {
-        assert!(refused.message.contains(part), "{part} in {}", refused.message);
-    }
-}
-
 /// The extents of a log, in order, that are there now.
 fn extents(place: &Place) -> Vec<PathBuf> {
     let entries = fs::read_dir(place.log()).expect("a log").map(|entry| entry.expect("listed").path());
