@@ -26,8 +26,8 @@ pub use crate::frames::MeasureError;
 const RECYCLED_BYTES: u64 = 1 << 30;
 /// Bytes of each file that is allocated and written once.
 const EXTENT_BYTES: u64 = 256 << 20;
-/// So many of them are made ahead of the one that is written.
-const EXTENTS_AHEAD: usize = 1;
+/// So many of them wait ahead of the one that is written, besides the one that is being made.
+const EXTENTS_AHEAD: usize = 0;
 /// Connections of the TCP measurement.
 const CONNECTIONS: u32 = 4;
 /// Bytes of one send or receive.
@@ -94,11 +94,11 @@ impl Growing {
         let (full, is_full) = mpsc::channel();
         let job = move || {
             for number in 0.. {
+                is_full.try_iter().for_each(drop);
                 let extent = Scratch::unwritten(directory, &format!("growing-{number}"), EXTENT_BYTES);
                 if tell_made.send(extent).is_err() {
                     return;
                 }
-                is_full.try_iter().for_each(drop);
             }
         };
         let thread = thread::Builder::new().name("corelog-extents".to_owned());

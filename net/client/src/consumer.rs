@@ -115,8 +115,8 @@ impl Batch {
         self.raw.header.next_offset()
     }
 
-    /// Its records from the position asked for on, read in place; a compressed body is unpacked first. None when a time is
-    /// sought and the partition ends with older ones.
+    /// Its records from the position asked for on, read in place; a compressed body is unpacked first. None while a
+    /// time is sought and all of them are older.
     pub fn records(&mut self) -> Result<Records<'_>, ConsumeError> {
         let RawBatch { partition, header, chunk, range, from, since_us, .. } = &self.raw;
         let opened = BatchView::open(&chunk[range.clone()], &mut self.scratch);

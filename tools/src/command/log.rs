@@ -14,7 +14,7 @@ use corelog_storage::{
 use serde_json::json;
 
 use self::entry::Names;
-use self::extent::{Extent, Gap};
+use self::extent::{Extent, Found, Gap, Seals};
 use crate::cli::{Format, Log};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
@@ -24,17 +24,21 @@ pub(super) fn run(arguments: &Log, format: Format) -> Result<(), Failure> {
     let (store, only) = find(dir)?;
     let store = DataDir::open(&store).map_err(|error| unopened(dir, &error))?;
     let mut dump = Dump { format, output: Output::new(), names: Names::default() };
-    let mut found = Vec::new();
+    let mut logs = Vec::new();
+    // Names are in the logs that are not shown, too.
     for log in (0..store.logs()).map(LogId) {
         let seed = FrameSeed { store: store.store(), log };
-        found.extend(extents(&store.log_path(log))?.into_iter().map(|(number, path)| (number, path, seed)));
+        let extents = extents(&store.log_path(log))?;
+        let seals = dump.learn_all(&extents, seed)?;
+        logs.push((seed, extents, seals));
     }
-    // Names are in the logs that are not shown, too.
-    for (_, path, seed) in &found {
-        dump.learn(path, *seed)?;
-    }
-    for (number, path, seed) in found.iter().filter(|(.., seed)| only.is_none_or(|only| only == seed.log)) {
-        dump.extent(path, *number, *seed)?;
+    for (seed, extents, seals) in logs.iter().filter(|(seed, ..)| only.is_none_or(|only| only == seed.log)) {
+        for (number, path) in extents {
+            if dump.output.is_reader_gone() {
+                return Ok(());
+            }
+            dump.extent(path, *number, *seed, seals)?;
+        }
     }
     dump.output.flush()
 }
@@ -72,6 +76,10 @@ fn extents(log: &Path) -> Result<Vec<(u32, PathBuf)>, Failure> {
     Ok(extents)
 }
 
+fn unread(path: &Path) -> impl Fn(std::io::Error) -> Failure {
+    move |error| Failure::io(format!("{} cannot be read", path.display()), &error)
+}
+
 fn unopened(dir: &Path, error: &DataDirError) -> Failure {
     let help = match error {
         DataDirError::Locked { .. } => "stop the broker first: only a stopped store is dumped",
@@ -91,12 +99,24 @@ struct Dump {
 }
 
 impl Dump {
-    /// Takes the names of topics out of an extent: they may stand in a later one than the records.
-    fn learn(&mut self, path: &Path, seed: FrameSeed) -> Result<(), Failure> {
-        let unread = |error| Failure::io(format!("{} cannot be read", path.display()), &error);
-        let extent = Extent::open(path, seed).map_err(unread)?;
-        for frame in &extent.frames {
-            let bytes = extent.read(frame).map_err(unread)?;
+    /// Takes the names of topics out of a log, oldest extent first: they may stand in a later one than the records, and a
+    /// number that was given in a frame which is void may be given again. Answers where its extents end.
+    fn learn_all(&mut self, extents: &[(u32, PathBuf)], seed: FrameSeed) -> Result<Seals, Failure> {
+        let (mut seals, mut uses) = (Seals::default(), Vec::new());
+        for (_, path) in extents {
+            let first = Extent::open(path, seed).and_then(|extent| extent.header(0)).map_err(unread(path))?;
+            first.iter().for_each(|first| seals.add(first));
+            uses.push((first.map(|first| first.generation), path));
+        }
+        uses.sort();
+        uses.into_iter().try_for_each(|(_, path)| self.learn(path, seed, &seals))?;
+        Ok(seals)
+    }
+
+    fn learn(&mut self, path: &Path, seed: FrameSeed, seals: &Seals) -> Result<(), Failure> {
+        let extent = Extent::open(path, seed).map_err(unread(path))?;
+        for frame in &extent.find(seals).map_err(unread(path))?.frames {
+            let bytes = extent.read(frame).map_err(unread(path))?;
             entries(frame, &bytes, |entry, payload, whole| {
                 if EntryHeader::verifies(whole, seed, frame.sequence) {
                     self.names.learn(entry, payload);
@@ -107,9 +127,9 @@ impl Dump {
         Ok(())
     }
 
-    fn extent(&mut self, path: &Path, number: u32, seed: FrameSeed) -> Result<(), Failure> {
-        let unread = |error| Failure::io(format!("{} cannot be read", path.display()), &error);
-        let extent = Extent::open(path, seed).map_err(unread)?;
+    fn extent(&mut self, path: &Path, number: u32, seed: FrameSeed, seals: &Seals) -> Result<(), Failure> {
+        let extent = Extent::open(path, seed).map_err(unread(path))?;
+        let Found { frames, sealed } = extent.find(seals).map_err(unread(path))?;
         let bytes = extent.bytes;
         match self.format {
             Format::Text => {
@@ -120,27 +140,36 @@ impl Dump {
             }
         }
         let mut position = 0;
-        for frame in &extent.frames {
+        for frame in &frames {
             if self.output.is_reader_gone() {
                 return Ok(());
             }
-            if let Some(gap) = extent.gap(position, frame.position).map_err(unread)? {
+            if let Some(gap) = extent.gap(position, frame.position).map_err(unread(path))? {
                 self.gap(number, &gap)?;
             }
-            let whole = extent.read(frame).map_err(unread)?;
+            let whole = extent.read(frame).map_err(unread(path))?;
             self.frame(number, frame)?;
             self.entries(frame, seed, &whole)?;
             position = frame.position + u64::from(frame.length);
         }
-        let tail = extent.gap(position, bytes).map_err(unread)?;
-        let why = tail.as_ref().map_or("the extent is full", |gap| gap.why.as_str());
+        if let Some(gap) = extent.gap(position, sealed.unwrap_or(position)).map_err(unread(path))? {
+            self.gap(number, &gap)?;
+        }
+        let position = sealed.unwrap_or(position).max(position);
+        let tail = extent.gap(position, bytes).map_err(unread(path))?;
+        let why = match (&tail, sealed) {
+            (None, _) => "the extent is full",
+            (Some(_), Some(_)) => "another extent goes on from here, what lies beyond is void",
+            (Some(gap), None) => &gap.why,
+        };
         match self.format {
             Format::Text => self.output.line(&format!("  end at {position}: {why}")),
             Format::Json => self.output.json(&json!({ "extent": number, "end": position, "why": why })),
         }
     }
 
-    /// A place where a frame must have been: another one follows it.
+    /// A place without a frame and before the end. Where the log was not started again since, and so nothing says where its
+    /// last extent ends, that can be among the frames that were under way when it stopped.
     fn gap(&mut self, extent: u32, gap: &Gap) -> Result<(), Failure> {
         let Gap { position, bytes, why } = gap;
         match self.format {

@@ -118,7 +118,7 @@ fn failed(error: &ServerError) -> Failure {
             "free some space, or set a smaller `log.extent_bytes`"
         }
         ServerError::Shard(StartError::Log(OpenError::Disk { .. })) => {
-            "look into the disk of the data directory (`dmesg`); the store was not changed"
+            "look into the disk of the data directory (`dmesg`); no record of the store was changed"
         }
         ServerError::Shard(StartError::Log(OpenError::Features { .. })) => {
             "start the version of corelog that wrote the store, or a later one"

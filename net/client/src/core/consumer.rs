@@ -325,8 +325,8 @@ impl Consumer {
                     let since_us = cursor.since_us;
                     if header.max_timestamp_us >= since_us {
                         cursor.since_us = 0;
-                    } else if header.next_offset() < high_watermark {
-                        // At the end it is handed out, without records: who waits for the end must see it.
+                    } else if !range.is_empty() {
+                        // The last of an answer is handed out, without records: who waits for an end must see it.
                         continue;
                     }
                     let bytes_taken = header.padded_bytes();

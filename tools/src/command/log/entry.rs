@@ -9,7 +9,8 @@ use corelog_shard::inspect::{self, Fact};
 use corelog_storage::{CheckpointKind, EntryHeader, EntryKind, FooterHeader, PartHeader, StateHead};
 use serde_json::{Value, json};
 
-/// The names behind the numbers of groups, from every entry of the store that tells them. Numbers are never given twice.
+/// The names behind the numbers of groups, from every entry of the store that tells them, in the order in
+/// which they were written.
 #[derive(Default)]
 pub(super) struct Names {
     groups: BTreeMap<GroupId, (String, u32)>,

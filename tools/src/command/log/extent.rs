@@ -1,5 +1,9 @@
 //! The frames of one extent: those that verify, and the places between them where one should be and does not.
+//!
+//! As at a start, the frames are followed by their lengths; only where none is, the next one is looked for sector by sector.
+//! So what stands inside a record is not taken for a frame.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -9,17 +13,32 @@ use corelog_storage::format::FRAME_MAGIC;
 use corelog_storage::{FRAME_HEADER_BYTES, FrameHeader, FrameSeed};
 
 /// A frame starts and ends at a multiple of this.
-pub(super) const SECTOR: u64 = corelog_model::limits::FRAME_ALIGN as u64;
-/// Bytes read at once while frames are looked for: whole sectors.
-const SCAN_BYTES: usize = 1 << 20;
+const SECTOR: u64 = corelog_model::limits::FRAME_ALIGN as u64;
 
-/// An extent and what was found in it.
+/// Where extents end that were left for another one, in bytes, by their generation: what lies beyond is void for ever.
+#[derive(Debug, Default)]
+pub(super) struct Seals(BTreeMap<u64, u64>);
+
+impl Seals {
+    /// Takes in what the first frame of an extent says of the extent before it.
+    pub(super) fn add(&mut self, first: &FrameHeader) {
+        self.0.insert(first.seal.generation, first.seal.position);
+    }
+}
+
+/// An extent.
 pub(super) struct Extent {
     file: File,
     pub(super) bytes: u64,
     seed: FrameSeed,
+}
+
+/// What was found in an extent.
+pub(super) struct Found {
     /// The frames of its present use, by position.
     pub(super) frames: Vec<FrameHeader>,
+    /// Where its present use ends, if another extent says so.
+    pub(super) sealed: Option<u64>,
 }
 
 /// A place without a frame of the present use.
@@ -32,27 +51,42 @@ pub(super) struct Gap {
 }
 
 impl Extent {
-    /// Looks at every sector for the header of a frame. What an earlier use left behind is of an older generation, and not
-    /// the log's any more.
     pub(super) fn open(path: &Path, seed: FrameSeed) -> io::Result<Self> {
         let file = File::open(path)?;
         let bytes = file.metadata()?.len();
-        let mut frames: Vec<FrameHeader> = Vec::new();
-        let mut chunk = vec![0; SCAN_BYTES];
-        let mut start = 0;
-        while start + SECTOR <= bytes {
-            let length = (bytes - start).min(SCAN_BYTES as u64) as usize;
-            file.read_exact_at(&mut chunk[..length], start)?;
-            for (sector, position) in
-                chunk[..length].chunks(SECTOR as usize).zip((start..).step_by(SECTOR as usize))
-            {
-                frames.extend(FrameHeader::decode(sector, seed, position).filter(|found| fits(found, bytes)));
-            }
-            start += length as u64;
+        Ok(Self { file, bytes, seed })
+    }
+
+    /// The header at a position, if one verifies there and its frame fits the extent.
+    pub(super) fn header(&self, position: u64) -> io::Result<Option<FrameHeader>> {
+        let mut header = [0; FRAME_HEADER_BYTES];
+        if position + SECTOR > self.bytes {
+            return Ok(None);
         }
-        let present = frames.iter().map(|frame| frame.generation).max();
-        frames.retain(|frame| Some(frame.generation) == present);
-        Ok(Self { file, bytes, seed, frames })
+        self.file.read_exact_at(&mut header, position)?;
+        Ok(FrameHeader::decode(&header, self.seed, position).filter(|found| fits(found, self.bytes)))
+    }
+
+    /// The frames of the present use. What an earlier one left behind is of another generation.
+    pub(super) fn find(&self, seals: &Seals) -> io::Result<Found> {
+        let mut found = Found { frames: Vec::<FrameHeader>::new(), sealed: None };
+        let mut position = 0;
+        while position + SECTOR <= found.sealed.unwrap_or(self.bytes) {
+            let last = found.frames.last();
+            let follows = |next: &FrameHeader| {
+                last.is_none_or(|last| next.generation == last.generation && next.sequence > last.sequence)
+            };
+            let Some(next) = self.header(position)?.filter(follows) else {
+                position += SECTOR;
+                continue;
+            };
+            position += u64::from(next.length);
+            found.sealed = seals.0.get(&next.generation).copied();
+            found.frames.push(next);
+        }
+        let end = found.sealed.unwrap_or(self.bytes);
+        found.frames.retain(|frame| frame.position < end);
+        Ok(found)
     }
 
     /// The whole frame, padding included.
@@ -84,9 +118,9 @@ impl Extent {
             };
         };
         if fits(&header, self.bytes) {
+            let FrameHeader { generation, sequence, .. } = header;
             return format!(
-                "the frame there is of generation {}, an earlier use of the extent",
-                header.generation
+                "the frame there, {sequence} of generation {generation}, is of another use of the extent"
             );
         }
         format!("the frame there says it has {} bytes, which the extent does not", header.length)
