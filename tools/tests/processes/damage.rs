@@ -160,3 +160,27 @@ fn a_dump_shows_what_a_checkpoint_holds() {
         assert!(dumped.contains(part), "{part} in {dumped}");
     }
 }
+
+#[test]
+fn a_dump_ends_an_extent_where_the_next_start_said_it_ends() {
+    let place = Place::new(&[]);
+    let store = place.store().to_str().expect("a plain path").to_owned();
+    for (number, line) in ["before the kill", "after it"].iter().enumerate() {
+        let broker = place.start();
+        let server = broker.address.clone();
+        if number == 0 {
+            output(&["topic", "create", "orders", "--server", &server]);
+        }
+        let file = place.store().with_extension("lines");
+        fs::write(&file, format!("{line}\n")).expect("writable");
+        output(&["produce", "orders", "--file", file.to_str().expect("a plain path"), "--server", &server]);
+        broker.kill();
+    }
+    let dump = output(&["log", "dump", &store]);
+    let sealed = dump.matches("another extent goes on from here, what lies beyond is void").count();
+    assert_eq!(sealed, 1, "{dump}");
+    assert!(!dump.contains("NO FRAME"), "{dump}");
+    for offset in 0..2 {
+        assert_eq!(dump.matches(&format!("offsets {offset}..{}", offset + 1)).count(), 1, "{dump}");
+    }
+}
