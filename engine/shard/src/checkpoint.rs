@@ -168,53 +168,46 @@ pub(crate) struct State {
 impl State {
     /// Takes one part in. A first part begins anew.
     pub(crate) fn decode(&mut self, bytes: &[u8]) -> Result<(), Malformed> {
-        let mut from = Reader(bytes);
-        let head = (from.u32(), from.u16(), from.u16());
-        let (Some(MAGIC), Some(VERSION), Some(flags)) = head else { return Err(Malformed) };
+        let (flags, mut from) = begin(bytes).ok_or(Malformed)?;
         if flags & FIRST != 0 {
             self.groups.clear();
             self.producers.clear();
         }
         while !from.is_empty() {
-            self.decode_item(&mut from).ok_or(Malformed)?;
+            if let Some(item) = read_item(&mut from).ok_or(Malformed)? {
+                self.take(item).ok_or(Malformed)?;
+            }
         }
         Ok(())
     }
 
-    fn decode_item(&mut self, from: &mut Reader<'_>) -> Option<()> {
-        let kind = from.u8()?;
-        let length = from.count(1)?;
-        let mut body = Reader(from.bytes(length)?);
-        match kind {
-            1 => self.read_counters(&mut body),
-            2 => {
-                let (id, topic) = read_topic_item(&mut body)?;
-                self.metadata.insert(id, topic).ok()
-            }
-            3 => {
-                let group = self.read_group(&mut body)?;
+    /// Takes one item in, if it fits what is there.
+    fn take(&mut self, item: Item) -> Option<()> {
+        match item {
+            Item::Counters(counters) => self.set_counters(&counters),
+            Item::Topic(id, topic) => self.metadata.insert(id, topic).ok(),
+            Item::Group(item) => {
+                let group = self.open_group(&item)?;
                 self.groups.insert(group.group, group);
                 Some(())
             }
-            4 => {
-                self.producers.restore(read_producer(&mut body)?);
+            Item::Producer(state) => {
+                self.producers.restore(state);
                 Some(())
             }
-            _ => Some(()),
         }
     }
 
-    fn read_counters(&mut self, from: &mut Reader<'_>) -> Option<()> {
-        let store = from.u64()?;
-        self.metadata = Metadata::new(self.metadata.store);
-        let metadata = &mut self.metadata;
-        metadata.next_index = from.u64()?;
-        metadata.next_topic = from.u64()?;
-        metadata.next_group = from.u64()?;
-        metadata.producer_ids_end = from.u64()?;
-        let rising =
-            [metadata.next_index, metadata.next_topic, metadata.next_group, metadata.producer_ids_end];
-        (store == metadata.store && rising.iter().all(|number| *number <= RISING_LIMIT)).then_some(())
+    fn set_counters(&mut self, counters: &Counters) -> Option<()> {
+        if counters.store != self.metadata.store {
+            return None;
+        }
+        self.metadata = Metadata::new(counters.store);
+        self.metadata.next_index = counters.next_index;
+        self.metadata.next_topic = counters.next_topic;
+        self.metadata.next_group = counters.next_group;
+        self.metadata.producer_ids_end = counters.producer_ids_end;
+        Some(())
     }
 
     /// Forgets groups that a later checkpoint no longer lists as open, and their producers.
@@ -233,8 +226,7 @@ impl State {
         }
     }
 
-    fn read_group(&self, from: &mut Reader<'_>) -> Option<Partition> {
-        let item = read_group(from)?;
+    fn open_group(&self, item: &GroupItem) -> Option<Partition> {
         let of = self.metadata.topics.get(&item.topic)?;
         if !of.has(item.partition, item.group) {
             return None;
@@ -287,9 +279,18 @@ fn read_group(from: &mut Reader<'_>) -> Option<GroupItem> {
     Some(item)
 }
 
+/// The numbers that the metadata give next, and whose they are.
+pub(crate) struct Counters {
+    pub(crate) store: u64,
+    pub(crate) next_index: u64,
+    pub(crate) next_topic: u64,
+    pub(crate) next_group: u64,
+    pub(crate) producer_ids_end: u64,
+}
+
 /// One item of a part, by itself: what it says is not held against what the others say.
 pub(crate) enum Item {
-    Counters { next_index: u64, next_topic: u64, next_group: u64, producer_ids_end: u64 },
+    Counters(Counters),
     Topic(TopicId, Topic),
     Group(GroupItem),
     Producer(ProducerState),
@@ -297,26 +298,42 @@ pub(crate) enum Item {
 
 /// The items of one part, those of unknown kinds left out.
 pub(crate) fn items(part: &[u8]) -> Option<Vec<Item>> {
-    let mut from = Reader(part);
-    let (Some(MAGIC), Some(VERSION), Some(_)) = (from.u32(), from.u16(), from.u16()) else { return None };
+    let (_, mut from) = begin(part)?;
     let mut items = Vec::new();
     while !from.is_empty() {
-        let kind = from.u8()?;
-        let length = from.count(1)?;
-        let mut body = Reader(from.bytes(length)?);
-        items.push(match kind {
-            1 => {
-                let _store = body.u64()?;
-                let (next_index, next_topic, next_group) = (body.u64()?, body.u64()?, body.u64()?);
-                Item::Counters { next_index, next_topic, next_group, producer_ids_end: body.u64()? }
-            }
-            2 => read_topic_item(&mut body).map(|(id, topic)| Item::Topic(id, topic))?,
-            3 => Item::Group(read_group(&mut body)?),
-            4 => Item::Producer(read_producer(&mut body)?),
-            _ => continue,
-        });
+        items.extend(read_item(&mut from)?);
     }
     Some(items)
+}
+
+/// The flags of a part, and its items.
+fn begin(part: &[u8]) -> Option<(u16, Reader<'_>)> {
+    let mut from = Reader(part);
+    let (Some(MAGIC), Some(VERSION), Some(flags)) = (from.u32(), from.u16(), from.u16()) else { return None };
+    Some((flags, from))
+}
+
+/// The next item; `Some(None)` where it is of an unknown kind.
+fn read_item(from: &mut Reader<'_>) -> Option<Option<Item>> {
+    let kind = from.u8()?;
+    let length = from.count(1)?;
+    let mut body = Reader(from.bytes(length)?);
+    Some(Some(match kind {
+        1 => Item::Counters(read_counters(&mut body)?),
+        2 => read_topic_item(&mut body).map(|(id, topic)| Item::Topic(id, topic))?,
+        3 => Item::Group(read_group(&mut body)?),
+        4 => Item::Producer(read_producer(&mut body)?),
+        _ => return Some(None),
+    }))
+}
+
+fn read_counters(from: &mut Reader<'_>) -> Option<Counters> {
+    let store = from.u64()?;
+    let (next_index, next_topic, next_group) = (from.u64()?, from.u64()?, from.u64()?);
+    let producer_ids_end = from.u64()?;
+    let rising = [next_index, next_topic, next_group, producer_ids_end];
+    let counters = Counters { store, next_index, next_topic, next_group, producer_ids_end };
+    rising.iter().all(|number| *number <= RISING_LIMIT).then_some(counters)
 }
 
 fn write_counters(to: &mut Writer<'_>, metadata: &Metadata) {

@@ -134,9 +134,12 @@ pub fn checkpoint(part: &[u8]) -> Option<Vec<Fact>> {
 impl From<Item> for Fact {
     fn from(item: Item) -> Self {
         match item {
-            Item::Counters { next_index, next_topic, next_group, producer_ids_end } => {
-                Self::Counters { next_index, next_topic, next_group, producer_ids_end }
-            }
+            Item::Counters(counters) => Self::Counters {
+                next_index: counters.next_index,
+                next_topic: counters.next_topic,
+                next_group: counters.next_group,
+                producer_ids_end: counters.producer_ids_end,
+            },
             Item::Topic(topic, of) => Self::Topic {
                 topic,
                 name: of.name,
