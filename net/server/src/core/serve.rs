@@ -94,8 +94,11 @@ impl Core {
         }
         self.serving.clear();
         if self.ingest.has_waiting() {
-            let told: Vec<u32> = self.ingest.owed().collect();
-            told.into_iter().for_each(|next| self.unpause(next, Pause::Memory));
+            self.serving.extend(self.ingest.owed());
+            for at in 0..self.serving.len() {
+                self.unpause(self.serving[at], Pause::Memory);
+            }
+            self.serving.clear();
             self.reclaim_idle_blocks(out);
         }
     }
