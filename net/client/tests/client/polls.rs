@@ -2,7 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 /// Far more polls than any future here takes: one that is still pending then never ends.
 const MOST_POLLS: u32 = 50;
@@ -26,21 +26,32 @@ pub(crate) struct Cut {
 impl Cut {
     /// Polls the future when it is woken, and drops it here if it is still pending; its output if it was not.
     pub(crate) async fn of<F: Future>(self, future: F) -> Option<F::Output> {
-        let mut future = pin!(future);
-        let mut left = self.polls;
-        poll_fn(|cx| {
-            if left == 0 {
-                return Poll::Ready(None);
-            }
-            left -= 1;
-            match future.as_mut().poll(cx) {
-                Poll::Ready(output) => Poll::Ready(Some(output)),
-                Poll::Pending if left == 0 && self.moment == Moment::AtOnce => Poll::Ready(None),
-                Poll::Pending => Poll::Pending,
-            }
-        })
-        .await
+        let at_once = self.moment == Moment::AtOnce;
+        drop_after(self.polls, future, |_, left| left == 0 && at_once).await
     }
+}
+
+/// Polls at most `polls` times, then drops the future. After a poll that left it pending `drops` is asked, with the polls
+/// that are left, whether it is dropped right then.
+async fn drop_after<F: Future>(
+    polls: u32,
+    future: F,
+    mut drops: impl FnMut(&mut Context<'_>, u32) -> bool,
+) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut left = polls;
+    poll_fn(|cx| {
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        left -= 1;
+        match future.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending if drops(cx, left) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
 }
 
 /// Runs `story` with its future cut after 0, 1, 2 and so on polls, until the story says that the future came to its end
@@ -58,23 +69,12 @@ pub(crate) async fn at_every_poll_point(what: &str, least: u32, mut story: impl 
 
 /// Polls at most `polls` times, then drops the future.
 pub(crate) async fn at_most<F: Future>(polls: u32, future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
-    let mut left = polls;
-    poll_fn(|cx| {
-        if left == 0 {
-            return Poll::Ready(None);
-        }
-        left -= 1;
-        match future.as_mut().poll(cx) {
-            Poll::Ready(output) => Poll::Ready(Some(output)),
-            // Poll again soon, so that every poll point is reached whatever the future waits for.
-            Poll::Pending => {
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            }
-        }
-    })
-    .await
+    // Poll again soon, so that every poll point is reached whatever the future waits for.
+    let again = |cx: &mut Context<'_>, _| {
+        cx.waker().wake_by_ref();
+        false
+    };
+    drop_after(polls, future, again).await
 }
 
 /// Where a story drops: numbers in 0..bound, the same for the same seed.
