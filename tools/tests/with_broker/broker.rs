@@ -3,6 +3,17 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
+/// Buffers of a broker that shares its machine with others, on any file system, and nothing measured.
+pub(crate) const SMALL: [&str; 7] = [
+    "probe.mode=off",
+    "log.buffered=true",
+    "log.window_bytes=12 MiB",
+    "log.extent_bytes=16 MiB",
+    "log.zero_ahead_bytes=0",
+    "memory.ingest_bytes=8 MiB",
+    "memory.cold_bytes=4 MiB",
+];
+
 /// `corelog serve` as a child; killed when the test is over.
 pub(crate) struct Broker {
     child: Child,
@@ -28,17 +39,7 @@ impl Broker {
             "park",
         ]);
         command.arg("--data-dir").arg(store.path());
-        let small = [
-            "server.cpu=any",
-            "probe.mode=off",
-            "log.buffered=true",
-            "log.window_bytes=12 MiB",
-            "log.extent_bytes=16 MiB",
-            "log.zero_ahead_bytes=0",
-            "memory.ingest_bytes=8 MiB",
-            "memory.cold_bytes=4 MiB",
-        ];
-        for set in small.iter().chain(settings) {
+        for set in ["server.cpu=any"].iter().chain(&SMALL).chain(settings) {
             command.args(["--set", set]);
         }
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it starts");

@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::broker::Broker;
+use crate::broker::{Broker, SMALL};
 
 /// Runs a bench in `place`, where its report goes.
 fn bench(place: &Path, arguments: &[&str], cap: Option<&str>) -> Output {
@@ -46,16 +46,7 @@ fn records_that_expire_in_a_log_that_only_grows_fail_the_bench() {
     let place = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary directory");
     let mut arguments = vec!["--growing", "--no-baselines", "--consumers", "0", "--mode", "park"];
     arguments.extend(["--records", "100000", "--record-size", "1000"]);
-    let settings = [
-        "probe.mode=off",
-        "log.buffered=true",
-        "log.window_bytes=12 MiB",
-        "log.extent_bytes=16 MiB",
-        "log.zero_ahead_bytes=0",
-        "memory.ingest_bytes=8 MiB",
-        "memory.cold_bytes=4 MiB",
-    ];
-    arguments.extend(settings.iter().flat_map(|setting| ["--set", *setting]));
+    arguments.extend(SMALL.iter().flat_map(|setting| ["--set", *setting]));
     let output = bench(place.path(), &arguments, Some("64 MiB"));
     assert_eq!(output.status.code(), Some(1), "{}", message(&output));
     let results = results(&output);
