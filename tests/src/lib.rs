@@ -19,6 +19,7 @@ pub mod clock;
 pub mod disk;
 pub mod machine;
 pub mod net;
+pub mod node;
 pub mod oracle;
 pub mod random;
 pub mod script;

@@ -1,99 +1,96 @@
-//! One machine: a clock, a disk, and the shard that runs on them, or is starting, or is off.
+//! One machine: a clock, the logs of a store with their shards, and the letters between them.
 //!
-//! Performs the shard's actions in the order of a reactor and decides nothing: scenarios and the world drive it.
+//! All shards are of one process: a crash takes all of them and every letter. A letter takes its time, and keeps its
+//! place among those of the same two logs. Scenarios and the world drive it.
 
-use corelog_model::{Block, BlockId, Slice};
+use std::collections::VecDeque;
+
+use corelog_model::LogId;
 use corelog_shard::{
-    Access, Actions, ConnId, Event, Limits, Principal, Reply, Request, Response, Shard, ShardConfig,
-    StartError, Starting, Taken,
+    Access, ConnId, Event, Letter, Limits, Mail, Reply, Request, Response, Shard, ShardConfig, StartError,
+    Taken,
 };
-use corelog_storage::{DiskOp, LogConfig, Memory, plain_copy};
+use corelog_storage::LogConfig;
 
 use crate::clock::SimClock;
 use crate::disk::SimDisk;
+use crate::node::Node;
 use crate::random::Random;
 use crate::trace::Trace;
 
 /// Turns after which something is said to wait for ever.
 pub const STUCK: u32 = 200_000;
-/// Blocks of the window that come after the start, and the first of their names.
-const LATER_BLOCKS: u32 = 3;
-const FIRST_LATER_BLOCK: u32 = 12;
+/// The longest a letter takes, in microseconds.
+const LETTER_US: u64 = 400;
 
-enum Node {
-    Off,
-    Starting(Box<Starting>),
-    Running(Box<Shard>),
-}
-
-/// A slice that is being sent.
-struct Hold {
-    block: BlockId,
-    until_us: u64,
+/// A letter on its way.
+struct OnTheWay {
+    due_us: u64,
+    from: LogId,
+    to: LogId,
+    mail: Mail,
 }
 
 /// The machine.
 pub struct Machine {
     /// Its time.
     pub clock: SimClock,
-    /// Its disk, which outlives crashes.
-    pub disk: SimDisk,
-    /// What the next start is given.
-    pub config: ShardConfig,
+    /// Its logs, log 0 first.
+    pub logs: Vec<Node>,
     /// What happens on it.
     pub trace: Trace,
-    /// What the shard wants done; the replies in it are the driver's to take.
-    pub actions: Actions,
+    /// Those from one log to another in order.
+    letters: VecDeque<OnTheWay>,
     random: Random,
-    node: Node,
-    /// Blocks of the window that came later.
-    grown: u32,
-    holds: Vec<Hold>,
 }
 
 impl Machine {
-    /// A machine that is off.
-    pub fn new(log: LogConfig, disk: SimDisk, random: Random, trace: Trace) -> Self {
+    /// A machine that is off, with a log for each disk.
+    pub fn new(log: &LogConfig, disks: Vec<SimDisk>, random: Random, trace: Trace) -> Self {
         let limits = Limits { connections: 64, waits: 64, pending: 64, ..Limits::default() };
-        Self {
-            clock: SimClock::default(),
-            disk,
-            config: ShardConfig { log, logs: 1, anonymous: Access::Nothing, limits },
-            trace,
-            actions: Actions::default(),
-            random,
-            node: Node::Off,
-            grown: 0,
-            holds: Vec::new(),
-        }
+        let logs = u16::try_from(disks.len()).expect("few");
+        let node = |(disk, number)| {
+            let log = LogConfig { log: LogId(number), ..log.clone() };
+            Node::new(ShardConfig { log, logs, anonymous: Access::Nothing, limits }, disk)
+        };
+        let nodes = disks.into_iter().zip(0u16..).map(node).collect();
+        let (clock, letters) = (SimClock::default(), VecDeque::new());
+        Self { clock, logs: nodes, trace, letters, random }
     }
 
-    /// The shard, when it is ready.
+    /// The store gets more logs; the machine is off.
+    pub fn add_logs(&mut self, disks: Vec<SimDisk>) {
+        for disk in disks {
+            let log = LogId(self.logs.len() as u16);
+            let mut config = self.logs[0].config.clone();
+            config.log.log = log;
+            self.logs.push(Node::new(config, disk));
+        }
+        let logs = self.logs.len() as u16;
+        self.logs.iter_mut().for_each(|node| node.config.logs = logs);
+    }
+
+    /// The shard of log 0, when it is ready.
     pub fn shard(&self) -> Option<&Shard> {
-        match &self.node {
-            Node::Running(shard) => Some(shard),
-            Node::Off | Node::Starting(_) => None,
-        }
+        self.logs[0].shard()
     }
 
-    /// Begins to start from what the disk holds.
+    /// Whether all shards are ready and know what clients may see.
+    pub fn is_ready(&self) -> bool {
+        self.logs.iter().all(|node| node.shard().is_some_and(Shard::is_joined))
+    }
+
+    /// Begins to start from what the disks hold.
     pub fn start(&mut self) -> Result<(), StartError> {
-        let listing = self.disk.listing();
-        self.trace.line(format_args!("start {:?}", listing.files));
-        let memory = memory(&self.config.log);
-        self.grown = 0;
-        let mut starting = Starting::new(self.config.clone(), memory, listing, self.clock.now());
-        starting.start(&mut self.actions)?;
-        self.node = Node::Starting(Box::new(starting));
-        self.submit();
-        Ok(())
+        let now = self.clock.now();
+        self.logs.iter_mut().try_for_each(|node| node.start(now, &mut self.trace))
     }
 
-    /// Starts and goes on until the shard is ready.
+    /// Starts and goes on until all shards are ready.
     pub fn start_fully(&mut self) -> Result<(), StartError> {
         self.start()?;
         for _ in 0..STUCK {
-            if self.shard().is_some() {
+            if self.is_ready() {
                 return Ok(());
             }
             self.turn()?;
@@ -101,239 +98,149 @@ impl Machine {
         panic!("a start waits for ever");
     }
 
-    /// The power fails: only the disk remembers.
+    /// The power fails: only the disks remember.
     pub fn crash(&mut self) {
         self.trace.line(format_args!("crash"));
-        let Self { disk, node, .. } = self;
-        disk.crash(&|slice| bytes_of(node, slice));
-        self.off();
+        self.logs.iter_mut().for_each(Node::crash);
+        self.letters.clear();
         self.clock.restart(&mut self.random);
     }
 
-    /// The process is killed: the disk keeps what it was given, flushed or not, and the clocks go on.
+    /// The process is killed: the disks keep what they were given, flushed or not, and the clocks go on.
     pub fn kill(&mut self) {
         self.trace.line(format_args!("kill"));
-        let Self { disk, node, .. } = self;
-        disk.kill(&|slice| bytes_of(node, slice));
-        self.off();
+        self.logs.iter_mut().for_each(Node::kill);
+        self.letters.clear();
     }
 
-    fn off(&mut self) {
-        self.node = Node::Off;
-        self.actions.clear();
-        self.holds.clear();
-    }
-
-    /// The rest of the live window's memory comes, a block at a time.
-    pub fn grow(&mut self) {
-        if self.shard().is_some() && self.grown < LATER_BLOCKS {
-            let block = Block::heap(BlockId(FIRST_LATER_BLOCK + self.grown), block_bytes(&self.config.log));
-            self.grown += 1;
-            self.event(Event::Memory(vec![block]));
-        }
-    }
-
-    /// Something happens to the running shard.
-    pub fn event(&mut self, event: Event) {
-        if let Node::Running(shard) = &mut self.node {
-            shard.on(self.clock.now(), event);
-        }
-    }
-
-    /// A client asks the running shard; `None` when it is not running.
-    pub fn request(&mut self, conn: ConnId, correlation: u64, request: &Request<'_>) -> Option<Taken> {
-        let Node::Running(shard) = &mut self.node else { return None };
+    /// The rest of a live window's memory comes, a block at a time.
+    pub fn grow(&mut self, log: LogId) {
         let now = self.clock.now();
-        let taken = shard.request(now, conn, correlation, request, &mut self.actions);
-        let Self { trace, .. } = self;
-        trace.line(format_args!(
-            "{} {}.{correlation} {} {taken:?}",
-            now.mono_us,
-            conn.slot,
-            name_of(request)
-        ));
-        Some(taken)
+        self.node(log).grow(now);
     }
 
-    /// One turn of the reactor, then time passes until something is due, and what is due happens.
+    /// Something happens to the running shard of a log.
+    pub fn event(&mut self, log: LogId, event: Event) {
+        let now = self.clock.now();
+        self.node(log).event(now, event);
+    }
+
+    /// A client asks the running shard of a log; `None` when it is not running.
+    pub fn request(
+        &mut self,
+        log: LogId,
+        conn: ConnId,
+        correlation: u64,
+        request: &Request<'_>,
+    ) -> Option<Taken> {
+        let now = self.clock.now();
+        let Self { logs, trace, .. } = self;
+        logs[usize::from(log.0)].request(now, conn, correlation, request, trace)
+    }
+
+    /// One turn of each reactor, then time passes until something is due, and what is due happens.
     pub fn turn(&mut self) -> Result<(), StartError> {
-        if let Node::Running(shard) = &mut self.node {
-            shard.turn(self.clock.now(), &mut self.actions);
+        let now = self.clock.now();
+        let Self { logs, trace, letters, random, .. } = self;
+        for (node, from) in logs.iter_mut().zip(0u16..) {
+            for Letter { to, mail } in node.turn(now, trace) {
+                let due_us = now.mono_us + random.below(LETTER_US);
+                letters.push_back(OnTheWay { due_us, from: LogId(from), to, mail });
+            }
         }
-        self.submit();
         self.pass_time();
-        let started = self.complete();
-        self.release();
-        if let Node::Running(shard) = &self.node {
-            shard.check();
+        let now = self.clock.now();
+        let Self { logs, trace, .. } = self;
+        let mut result = Ok(());
+        for node in logs {
+            result = result.and(node.complete(now, trace));
+            node.release(now);
         }
-        started
+        self.deliver();
+        result
     }
 
     /// Copies the bytes of an answer; its slices stay pinned for a while, as if they were being sent.
-    pub fn receive(&mut self, response: &Response) -> Vec<Vec<u8>> {
-        let (Response::Fetched { slices, .. }, Node::Running(shard)) = (response, &self.node) else {
-            return Vec::new();
-        };
-        let now_us = self.clock.now().mono_us;
-        let slices = &self.actions.slices[slices.clone()];
-        let holds =
-            slices.iter().map(|slice| Hold { block: slice.block, until_us: now_us + self.random.below(500) });
-        self.holds.extend(holds);
-        slices.iter().map(|slice| shard.bytes(*slice).to_vec()).collect()
+    pub fn receive(&mut self, log: LogId, response: &Response) -> Vec<Vec<u8>> {
+        let now = self.clock.now();
+        self.logs[usize::from(log.0)].receive(now, response, &mut self.random)
     }
 
-    /// All answers are taken: their slices are forgotten, and blocks that must go are let go.
-    pub fn received_all(&mut self) {
-        self.actions.slices.clear();
-        for block in self.actions.evict.drain(..) {
-            self.holds.iter_mut().filter(|hold| hold.block == block).for_each(|hold| hold.until_us = 0);
-        }
-    }
-
-    /// Connects, asks one thing, and waits for the answer; for machines without other clients.
+    /// Connects to log 0, asks one thing, and waits for the answer; for machines without other clients.
     pub fn ask(&mut self, request: &Request<'_>) -> (Response, Vec<Vec<u8>>) {
-        let conn = ConnId { slot: 63, generation: 1 };
-        self.connect(conn);
-        self.ask_as(conn, request)
+        self.ask_at(LogId(0), request)
     }
 
-    /// A local client connects.
-    pub fn connect(&mut self, conn: ConnId) {
-        self.event(Event::Connected { conn, principal: Principal::Local });
+    /// The same at any log.
+    pub fn ask_at(&mut self, log: LogId, request: &Request<'_>) -> (Response, Vec<Vec<u8>>) {
+        let conn = ConnId { slot: 63, generation: 1 };
+        self.connect(log, conn);
+        self.ask_as(log, conn, request)
+    }
+
+    /// A local client connects to a log's shard.
+    pub fn connect(&mut self, log: LogId, conn: ConnId) {
+        let now = self.clock.now();
+        self.node(log).connect(now, conn);
     }
 
     /// Asks one thing on a connection and waits for the answer; answers to others are dropped.
-    pub fn ask_as(&mut self, conn: ConnId, request: &Request<'_>) -> (Response, Vec<Vec<u8>>) {
+    pub fn ask_as(&mut self, log: LogId, conn: ConnId, request: &Request<'_>) -> (Response, Vec<Vec<u8>>) {
         let mut taken = Taken::Blocked;
         for _ in 0..STUCK {
             if taken == Taken::Blocked {
-                taken = self.request(conn, 1, request).expect("the shard runs");
+                taken = self.request(log, conn, 1, request).expect("the shard runs");
             }
             let mut answer = None;
-            for reply in std::mem::take(&mut self.actions.replies) {
+            for reply in std::mem::take(&mut self.node(log).actions.replies) {
                 let Reply { conn: to, response, .. } = reply;
-                let bytes = self.receive(&response);
+                let bytes = self.receive(log, &response);
                 if to == conn {
                     answer = Some((response, bytes));
                 }
             }
-            self.received_all();
+            self.node(log).received_all();
             if let Some(answer) = answer {
                 return answer;
             }
             self.turn().expect("a running shard does not start");
         }
-        panic!(
-            "{request:?} waits for ever: {:?}, {} holds",
-            self.shard().map(Shard::status),
-            self.holds.len()
-        );
+        let node = self.node(log);
+        panic!("{request:?} waits for ever: {:?}, {} holds", node.shard().map(Shard::status), node.holds());
     }
 
-    fn submit(&mut self) {
-        for op in &self.actions.disk {
-            let (what, position, bytes) = extent_of(op);
-            self.trace.line(format_args!(
-                "op {:x} {what} {} at {position}, {bytes} bytes",
-                op.id().0,
-                op.file()
-            ));
-        }
-        self.disk.submit(self.clock.now().mono_us, &mut self.actions.disk);
+    fn node(&mut self, log: LogId) -> &mut Node {
+        &mut self.logs[usize::from(log.0)]
     }
 
     fn pass_time(&mut self) {
         let now_us = self.clock.now().mono_us;
-        let shard_due = self.shard().and_then(Shard::next_deadline);
-        let due = [self.disk.next_due_us(), shard_due].into_iter().flatten().min().unwrap_or(now_us + 100);
+        let due = self.logs.iter().filter_map(Node::next_due_us);
+        let due = due.chain(self.deliverable().map(|at| self.letters[at].due_us)).min();
         let longest = if self.random.chance(2) { 6_000 } else { 60 };
-        self.clock.advance(due.saturating_sub(now_us).clamp(1, longest));
+        let left_us = due.unwrap_or(now_us + 100).saturating_sub(now_us);
+        self.clock.advance(left_us.clamp(1, longest));
     }
 
-    fn complete(&mut self) -> Result<(), StartError> {
+    /// Letters that come next of those between the same two logs, to shards that have started.
+    fn deliverable(&self) -> impl Iterator<Item = usize> {
+        let letters = &self.letters;
+        (0..letters.len()).filter(|&at| {
+            let OnTheWay { from, to, .. } = letters[at];
+            let first = !letters.range(..at).any(|before| before.from == from && before.to == to);
+            first && self.logs[usize::from(to.0)].shard().is_some()
+        })
+    }
+
+    fn deliver(&mut self) {
         let now = self.clock.now();
         loop {
-            let Self { disk, node, .. } = self;
-            let Some(completion) = disk.complete(now.mono_us, &|slice| bytes_of(node, slice)) else {
-                return Ok(());
+            let due = self.deliverable().find(|&at| self.letters[at].due_us <= now.mono_us);
+            let Some(OnTheWay { from, to, mail, .. }) = due.and_then(|at| self.letters.remove(at)) else {
+                return;
             };
-            self.trace
-                .line(format_args!("{} done {:x} {:?}", now.mono_us, completion.id.0, completion.result));
-            match &mut self.node {
-                Node::Running(shard) => shard.on(now, Event::Disk(completion)),
-                Node::Starting(starting) => {
-                    if let Some(shard) = starting.on(completion, now, &mut self.actions)? {
-                        self.trace.line(format_args!("ready in term {}", shard.status().term));
-                        self.node = Node::Running(Box::new(shard));
-                    }
-                    self.submit();
-                }
-                Node::Off => return Ok(()),
-            }
+            self.trace.line(format_args!("{} {from} to {to}: {mail:?}", now.mono_us));
+            self.event(to, Event::Mail { from, mail });
         }
-    }
-
-    fn release(&mut self) {
-        let now = self.clock.now();
-        let Node::Running(shard) = &mut self.node else { return };
-        self.holds.retain(|hold| {
-            let over = hold.until_us <= now.mono_us;
-            if over {
-                shard.on(now, Event::Released { block: hold.block });
-            }
-            !over
-        });
-    }
-}
-
-fn bytes_of(node: &Node, slice: Slice) -> Vec<u8> {
-    match node {
-        Node::Running(shard) => shard.bytes(slice).to_vec(),
-        Node::Starting(starting) => starting.bytes(slice).to_vec(),
-        Node::Off => unreachable!("a machine that is off has nothing under way"),
-    }
-}
-
-/// What a shard starts with; the rest of its window comes later.
-fn memory(log: &LogConfig) -> Memory {
-    let block = |id: u32| Block::heap(BlockId(id), block_bytes(log));
-    let page = Block::heap(BlockId(11), 4096);
-    Memory { window: (0..5).map(block).collect(), cold: (8..11).map(block).collect(), page, copy: plain_copy }
-}
-
-fn block_bytes(log: &LogConfig) -> usize {
-    2 * log.max_frame_bytes()
-}
-
-/// What an operation does, where in its file, and to how many bytes.
-fn extent_of(op: &DiskOp) -> (&'static str, u64, u64) {
-    match op {
-        DiskOp::WriteFrame { position, source, flush: true, .. } => {
-            ("write through", *position, source.length.into())
-        }
-        DiskOp::WriteFrame { position, source, .. } => ("write", *position, source.length.into()),
-        DiskOp::Sync { .. } => ("flush", 0, 0),
-        DiskOp::Read { position, length, .. } => ("read", *position, (*length).into()),
-        DiskOp::CreateExtent { bytes, .. } => ("create", 0, *bytes),
-        DiskOp::Zero { position, bytes, .. } => ("zero", *position, *bytes),
-        DiskOp::WriteSuperblock { copy, source, .. } => {
-            ("superblock", u64::from(*copy) * 4096, source.length.into())
-        }
-        DiskOp::Remove { .. } => ("remove", 0, 0),
-    }
-}
-
-fn name_of(request: &Request<'_>) -> &'static str {
-    match request {
-        Request::Open { .. } => "open",
-        Request::Produce { .. } => "produce",
-        Request::Fetch { .. } => "fetch",
-        Request::OffsetForTime { .. } => "offset",
-        Request::Metadata { .. } => "metadata",
-        Request::CreateTopic { .. } => "create",
-        Request::DeleteTopic { .. } => "delete",
-        Request::ProducerId => "id",
-        Request::Status => "status",
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use corelog_model::batch::{AlignedVec, BatchHeader, BatchView};
-use corelog_model::{Durability, Term, TopicId};
+use corelog_model::{Durability, LogId, Term, TopicId};
 
 use crate::random::Random;
 
@@ -28,6 +28,8 @@ pub struct Partition {
     pub topic: Option<TopicId>,
     /// Its number in the topic.
     pub partition: u32,
+    /// The log that keeps it, once created.
+    pub log: LogId,
     /// Its topic's level.
     pub durability: Durability,
     /// Acknowledged records, and at which offset.
@@ -37,7 +39,7 @@ pub struct Partition {
 impl Partition {
     /// A partition that holds nothing.
     pub const fn new(name: &'static str, partition: u32, durability: Durability) -> Self {
-        Self { name, topic: None, partition, durability, acknowledged: BTreeMap::new() }
+        Self { name, topic: None, partition, log: LogId(0), durability, acknowledged: BTreeMap::new() }
     }
 
     /// The broker said that this record is safe at its level.

@@ -2,7 +2,7 @@
 
 use corelog_model::batch::{AlignedVec, BatchBuilder, Codec, RecordRef, Seal};
 use corelog_model::{Durability, LogId, ProducerId, Term, TopicId};
-use corelog_shard::{ConnId, Refusal, Request, Response, Taken};
+use corelog_shard::{ConnId, Refusal, Request, Response, Taken, TopicView};
 use corelog_storage::{DurableMethod, LogConfig, Preparation};
 
 use crate::disk::{Faults, SimDisk};
@@ -32,11 +32,16 @@ pub fn small_log() -> LogConfig {
     }
 }
 
-/// A machine with an empty disk, ready.
+/// A machine of one log with an empty disk, ready.
 pub fn machine(log: LogConfig, seed: u64) -> Machine {
+    machine_of(1, &log, seed)
+}
+
+/// A machine of several logs with empty disks, ready.
+pub fn machine_of(logs: u16, log: &LogConfig, seed: u64) -> Machine {
     let mut random = Random::new(seed);
-    let disk = SimDisk::new(random.fork(), Faults::default());
-    let mut machine = Machine::new(log, disk, random, Trace::new(true));
+    let disks = (0..logs).map(|_| SimDisk::new(random.fork(), Faults::default())).collect();
+    let mut machine = Machine::new(log, disks, random, Trace::new(true));
     machine.start_fully().expect("an empty directory starts");
     machine
 }
@@ -57,8 +62,13 @@ pub fn create(machine: &mut Machine, name: &str, partitions: u32, durability: Du
 
 /// The id of a topic, if it is there and ready.
 pub fn find(machine: &mut Machine, name: &str) -> Option<TopicId> {
-    match machine.ask(&Request::Metadata { topic: Some(name) }).0 {
-        Response::Metadata(view) => Some(view.topics[0].topic),
+    describe(machine, LogId(0), name).map(|topic| topic.topic)
+}
+
+/// What the shard of a log knows of a topic, if it is there and ready.
+pub fn describe(machine: &mut Machine, log: LogId, name: &str) -> Option<TopicView> {
+    match machine.ask_at(log, &Request::Metadata { topic: Some(name) }).0 {
+        Response::Metadata(mut view) => view.topics.pop(),
         Response::Refused(Refusal::UnknownTopic | Refusal::NotReady) => None,
         other => panic!("{name}: {other:?}"),
     }
@@ -77,7 +87,12 @@ pub struct Opened {
 
 /// Opens a partition as handle 1 of [`CONN`].
 pub fn open(machine: &mut Machine, topic: TopicId, partition: u32) -> Result<Opened, Refusal> {
-    match machine.ask(&Request::Open { handle: 1, topic, partition }).0 {
+    open_at(machine, LogId(0), topic, partition)
+}
+
+/// The same at the shard of a log.
+pub fn open_at(machine: &mut Machine, log: LogId, topic: TopicId, partition: u32) -> Result<Opened, Refusal> {
+    match machine.ask_at(log, &Request::Open { handle: 1, topic, partition }).0 {
         Response::Opened { log_start, high_watermark, leader_epoch, .. } => {
             Ok(Opened { log_start, high_watermark, epoch: leader_epoch })
         }
@@ -115,7 +130,12 @@ pub fn batch(topic: TopicId, partition: u32, numbers: std::ops::Range<u64>, from
 
 /// Appends sealed batches to handle 1 and waits for the answer: the first offset.
 pub fn produce(machine: &mut Machine, batches: &[u8]) -> Result<u64, Refusal> {
-    match machine.ask_as(CONN, &Request::Produce { handle: 1, expected_offset: None, batches }).0 {
+    produce_at(machine, LogId(0), batches)
+}
+
+/// The same at the shard of a log.
+pub fn produce_at(machine: &mut Machine, log: LogId, batches: &[u8]) -> Result<u64, Refusal> {
+    match machine.ask_as(log, CONN, &Request::Produce { handle: 1, expected_offset: None, batches }).0 {
         Response::Produced { base_offset, .. } => Ok(base_offset),
         Response::Refused(refusal) => Err(refusal),
         other => panic!("{other:?}"),
@@ -125,7 +145,7 @@ pub fn produce(machine: &mut Machine, batches: &[u8]) -> Result<u64, Refusal> {
 /// Appends to handle 1 without waiting for the answer.
 pub fn produce_blindly(machine: &mut Machine, correlation: u64, batches: &[u8]) -> Taken {
     let request = Request::Produce { handle: 1, expected_offset: None, batches };
-    machine.request(CONN, correlation, &request).expect("the shard runs")
+    machine.request(LogId(0), CONN, correlation, &request).expect("the shard runs")
 }
 
 /// Reads from handle 1 at an offset, without waiting for more.
@@ -134,9 +154,19 @@ pub fn fetch(
     offset: u64,
     leader_epoch: Option<Term>,
 ) -> Result<Vec<Vec<u8>>, Refusal> {
+    fetch_at(machine, LogId(0), offset, leader_epoch)
+}
+
+/// The same at the shard of a log.
+pub fn fetch_at(
+    machine: &mut Machine,
+    log: LogId,
+    offset: u64,
+    leader_epoch: Option<Term>,
+) -> Result<Vec<Vec<u8>>, Refusal> {
     let request =
         Request::Fetch { handle: 1, offset, leader_epoch, max_bytes: 4096, min_bytes: 0, max_wait_us: 0 };
-    match machine.ask_as(CONN, &request) {
+    match machine.ask_as(log, CONN, &request) {
         (Response::Fetched { .. }, bytes) => Ok(bytes),
         (Response::Refused(refusal), _) => Err(refusal),
         (other, _) => panic!("{other:?}"),

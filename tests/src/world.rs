@@ -6,8 +6,8 @@
 
 use std::fmt::Write;
 
-use corelog_model::{Durability, LogId};
-use corelog_shard::{ConnId, Event, Refusal, Reply, Request, Response, StartError, Taken};
+use corelog_model::{Durability, LogId, Term, TopicId};
+use corelog_shard::{ConnId, Event, Refusal, Reply, Request, Response, Shard, StartError, Taken};
 use corelog_storage::{DurableMethod, LogConfig, OpenError, Preparation, Settings};
 
 use crate::disk::{Faults, SimDisk};
@@ -24,6 +24,8 @@ const STORE: u64 = 0x5eed;
 pub struct Plan {
     /// Decides everything else.
     pub seed: u64,
+    /// Logs of the store, each with a shard.
+    pub logs: u16,
     /// Times that the power fails before the calm; the process is killed besides, with the power on.
     pub power_losses: u32,
     /// Keep the text of the trace.
@@ -58,6 +60,10 @@ struct Admin {
     waiting: bool,
     /// The name was taken: ask for its id.
     asking: bool,
+    /// Where it asks: of log 0 alone for anything but what there is.
+    at: LogId,
+    /// The creation was answered: whoever is asked knows the topic.
+    created: Option<TopicId>,
     correlation: u64,
 }
 
@@ -65,6 +71,10 @@ struct Seat {
     client: Client,
     generation: u32,
     connected: bool,
+    /// Where it is connected.
+    log: LogId,
+    /// It has asked log 0 through its own: a broker passes such requests on.
+    is_guest: bool,
     /// Offered and blocked: the same request must come again before any other of this connection.
     blocked: Option<u64>,
 }
@@ -119,8 +129,8 @@ impl World {
             faults.background_errors = 30_000;
         }
         let config = log_config(&mut random);
-        let disk = SimDisk::new(random.fork(), faults);
-        let machine = Machine::new(config, disk, random.fork(), Trace::new(plan.keep_trace));
+        let disks = (0..plan.logs).map(|_| SimDisk::new(random.fork(), faults)).collect();
+        let machine = Machine::new(&config, disks, random.fork(), Trace::new(plan.keep_trace));
         let named = TOPICS.iter().flat_map(|topic| (0..PARTITIONS).map(move |partition| (topic, partition)));
         let partitions =
             named.map(|(topic, partition)| Partition::new(topic.0, partition, topic.1)).collect();
@@ -142,7 +152,9 @@ impl World {
     }
 
     fn seat(&mut self, client: Client) {
-        self.seats.push(Seat { client, generation: 0, connected: false, blocked: None });
+        let seat =
+            Seat { client, generation: 0, connected: false, log: LogId(0), is_guest: false, blocked: None };
+        self.seats.push(seat);
     }
 
     fn start(&mut self) {
@@ -164,13 +176,11 @@ impl World {
 
     /// The clients act, the shard has its turn, the clients hear of it.
     fn turn(&mut self) {
-        if self.machine.shard().is_some() {
-            self.clients_act();
-        }
+        self.clients_act();
         match self.machine.turn() {
             Ok(()) => self.deliver(),
             // An operation that fails may fail the start, which is then repeated; nothing else may.
-            Err(error @ StartError::Log(OpenError::Disk { .. })) if self.machine.disk.faults.fail() => {
+            Err(error @ StartError::Log(OpenError::Disk { .. })) if self.fails() => {
                 self.machine.trace.line(format_args!("no start: {error}"));
                 self.crash();
                 self.start();
@@ -179,20 +189,53 @@ impl World {
         }
     }
 
+    fn fails(&self) -> bool {
+        self.machine.logs.iter().any(|node| node.disk.faults.fail())
+    }
+
+    fn is_joined(&self, log: LogId) -> bool {
+        self.machine.logs[usize::from(log.0)].shard().is_some_and(Shard::is_joined)
+    }
+
     fn clients_act(&mut self) {
         let first = self.random.below(self.seats.len() as u64) as usize;
         for step in 0..self.seats.len() {
             let at = (first + step) % self.seats.len();
+            let home = self.home(at);
+            if !self.is_joined(home) {
+                continue;
+            }
+            if self.seats[at].connected && self.seats[at].log != home {
+                self.disconnect(at);
+            }
             if !self.seats[at].connected {
-                self.connect(at);
+                self.connect(at, home);
             } else if self.random.chance(1) {
                 self.disconnect(at);
             } else if self.random.chance(60) {
                 self.offer(at);
             }
         }
+        for log in (0..self.machine.logs.len() as u16).map(LogId) {
+            if self.is_joined(log) {
+                self.tune(log);
+            }
+        }
+    }
+
+    /// Where a client is to be connected.
+    fn home(&self, at: usize) -> LogId {
+        match &self.seats[at].client {
+            Client::Admin(admin) => admin.at,
+            Client::Producer(producer) => self.partitions[producer.partition].log,
+            Client::Consumer(consumer) => self.partitions[consumer.partition].log,
+        }
+    }
+
+    /// More memory and other settings, now and then.
+    fn tune(&mut self, log: LogId) {
         if self.random.chance(1) {
-            self.machine.grow();
+            self.machine.grow(log);
         }
         if self.random.chance(1) {
             let settings = Settings {
@@ -200,16 +243,17 @@ impl World {
                 frame_target_bytes: 4096 * self.random.between(1, 2) as u32,
                 cold_bytes_in_flight: 64 << 10,
             };
-            self.machine.event(Event::Settings(settings));
+            self.machine.event(log, Event::Settings(settings));
         }
     }
 
-    fn connect(&mut self, at: usize) {
+    fn connect(&mut self, at: usize, log: LogId) {
         let seat = &mut self.seats[at];
         seat.generation += 1;
         seat.connected = true;
+        seat.log = log;
         let conn = ConnId { slot: at as u32, generation: seat.generation };
-        self.machine.connect(conn);
+        self.machine.connect(log, conn);
     }
 
     fn disconnect(&mut self, at: usize) {
@@ -225,7 +269,10 @@ impl World {
             Client::Consumer(consumer) => consumer.disconnected(),
         }
         let conn = ConnId { slot: at as u32, generation: seat.generation };
-        self.machine.event(Event::Disconnected { conn });
+        if std::mem::take(&mut seat.is_guest) {
+            self.machine.event(LogId(0), Event::Disconnected { conn });
+        }
+        self.machine.event(seat.log, Event::Disconnected { conn });
     }
 
     /// Offers what the client wants; what was blocked comes first, unchanged.
@@ -245,7 +292,14 @@ impl World {
             Client::Producer(producer) => producer.request(&partitions[producer.partition]),
             Client::Consumer(consumer) => consumer.request(&partitions[consumer.partition]),
         };
-        if machine.request(conn, correlation, &request) == Some(Taken::Blocked) {
+        let at = match request {
+            Request::ProducerId => LogId(0),
+            _ => seat.log,
+        };
+        if at != seat.log && !std::mem::replace(&mut seat.is_guest, true) {
+            machine.connect(at, conn);
+        }
+        if machine.request(at, conn, correlation, &request) == Some(Taken::Blocked) {
             seat.blocked = Some(correlation);
         }
     }
@@ -253,32 +307,46 @@ impl World {
     /// Brings the answers to the clients.
     fn deliver(&mut self) {
         let mut replies = std::mem::take(&mut self.spare_replies);
-        replies.append(&mut self.machine.actions.replies);
-        for Reply { conn, correlation, response } in replies.drain(..) {
-            let bytes = self.machine.receive(&response);
-            self.machine.trace.line(format_args!("{}.{correlation} {}", conn.slot, in_words(&response)));
-            let seat = &mut self.seats[conn.slot as usize];
-            if !seat.connected || seat.generation != conn.generation {
-                continue;
+        for log in (0..self.machine.logs.len() as u16).map(LogId) {
+            let node = &mut self.machine.logs[usize::from(log.0)];
+            replies.append(&mut node.actions.replies);
+            for reply in replies.drain(..) {
+                self.answer(log, reply);
             }
-            match &mut seat.client {
-                Client::Admin(admin) => admin.answered(&response, &mut self.partitions),
-                Client::Producer(producer) => {
-                    let at = producer.partition;
-                    producer.answered(correlation, &response, &mut self.partitions[at]);
-                }
-                Client::Consumer(consumer) => {
-                    consumer.answered(&response, &bytes, &self.partitions[consumer.partition]);
-                }
-            }
+            self.machine.logs[usize::from(log.0)].received_all();
         }
         self.spare_replies = replies;
-        self.machine.received_all();
+    }
+
+    fn answer(&mut self, log: LogId, reply: Reply) {
+        let Reply { conn, correlation, response } = reply;
+        let bytes = self.machine.receive(log, &response);
+        self.machine.trace.line(format_args!("{}.{correlation} {}", conn.slot, in_words(&response)));
+        let logs = self.machine.logs.len() as u16;
+        let seat = &mut self.seats[conn.slot as usize];
+        let asked = seat.log == log || seat.is_guest && log == LogId(0);
+        if !seat.connected || !asked || seat.generation != conn.generation {
+            return;
+        }
+        match &mut seat.client {
+            Client::Admin(admin) => {
+                // With one log there is one place to ask, and nothing to learn there.
+                let place = if logs == 1 { LogId(0) } else { LogId(self.random.below(logs.into()) as u16) };
+                admin.answered(&response, &mut self.partitions, logs, place);
+            }
+            Client::Producer(producer) => {
+                let at = producer.partition;
+                producer.answered(correlation, &response, &mut self.partitions[at]);
+            }
+            Client::Consumer(consumer) => {
+                consumer.answered(&response, &bytes, &self.partitions[consumer.partition]);
+            }
+        }
     }
 
     /// No more faults and no new records: everything must come to its end.
     fn calm(&mut self) {
-        self.machine.disk.faults.stop();
+        self.machine.logs.iter_mut().for_each(|node| node.disk.faults.stop());
         self.start();
         for seat in &mut self.seats {
             if let Client::Producer(producer) = &mut seat.client {
@@ -326,15 +394,17 @@ impl World {
             }
         }
         let acknowledged = self.partitions.iter().map(Partition::acknowledged).sum();
-        let cold_reads = self.machine.shard().map_or(0, |shard| shard.status().storage.cold_reads);
+        let shards = self.machine.logs.iter().filter_map(|node| node.shard());
+        let cold_reads = shards.map(|shard| shard.status().storage.cold_reads).sum();
         Outcome { trace: self.machine.trace, acknowledged, truncations, cold_reads, kills: self.kills }
     }
 
     fn read_all(&mut self, at: usize) -> (u64, Vec<Place>) {
         let conn = ConnId { slot: self.seats.len() as u32, generation: at as u32 + 1 };
-        let (topic, partition) = (self.partitions[at].topic.expect("created"), self.partitions[at].partition);
-        self.machine.connect(conn);
-        let opened = self.machine.ask_as(conn, &Request::Open { handle: 1, topic, partition }).0;
+        let Partition { log, partition, topic, .. } = self.partitions[at];
+        let topic = topic.expect("created");
+        self.machine.connect(log, conn);
+        let opened = self.machine.ask_as(log, conn, &Request::Open { handle: 1, topic, partition }).0;
         let Response::Opened { mut log_start, high_watermark, .. } = opened else { panic!("{opened:?}") };
         let (mut offset, mut places) = (log_start, Vec::new());
         while offset < high_watermark {
@@ -346,7 +416,7 @@ impl World {
                 min_bytes: 0,
                 max_wait_us: 0,
             };
-            let (response, slices) = self.machine.ask_as(conn, &request);
+            let (response, slices) = self.machine.ask_as(log, conn, &request);
             // A checkpoint that is still being written may roll the log, and the cap then takes the oldest extent.
             if let Response::Refused(Refusal::OffsetOutOfRange { log_start: moved, .. }) = response
                 && moved > offset
@@ -419,27 +489,38 @@ impl Admin {
         }
     }
 
-    fn answered(&mut self, response: &Response, partitions: &mut [Partition]) {
+    /// Takes an answer in; `place` is where it would ask next.
+    fn answered(&mut self, response: &Response, partitions: &mut [Partition], logs: u16, place: LogId) {
         self.waiting = false;
-        let topic = match response {
-            Response::TopicCreated { topic } => *topic,
-            Response::Metadata(view) => view.topics[0].topic,
-            Response::Refused(Refusal::TopicExists) => {
-                self.asking = true;
-                return;
+        match response {
+            Response::TopicCreated { topic } if logs == 1 => self.found(*topic, &[], partitions),
+            Response::TopicCreated { topic } => {
+                (self.created, self.asking, self.at) = (Some(*topic), true, place);
             }
+            Response::Metadata(view) => {
+                let found = &view.topics[0];
+                assert!(self.created.is_none_or(|topic| topic == found.topic), "another topic of this name");
+                assert!(found.partitions.iter().all(|partition| partition.leader_epoch > Term(0)));
+                let homes: Vec<_> = found.partitions.iter().map(|partition| partition.log).collect();
+                self.found(found.topic, &homes, partitions);
+            }
+            Response::Refused(Refusal::TopicExists) => (self.asking, self.at) = (true, place),
             Response::Refused(Refusal::UnknownTopic) => {
-                self.asking = false;
-                return;
+                assert!(self.created.is_none(), "an answered creation is known everywhere");
+                (self.asking, self.at) = (false, LogId(0));
             }
-            Response::Refused(Refusal::NotReady | Refusal::ReadOnly | Refusal::StorageFull) => return,
+            Response::Refused(Refusal::NotReady | Refusal::ReadOnly | Refusal::StorageFull) => {}
             other => panic!("no answer to an admin: {other:?}"),
-        };
+        }
+    }
+
+    fn found(&mut self, topic: TopicId, homes: &[LogId], partitions: &mut [Partition]) {
         let name = TOPICS[self.topic].0;
-        partitions.iter_mut().filter(|partition| partition.name == name).for_each(|partition| {
+        for partition in partitions.iter_mut().filter(|partition| partition.name == name) {
             partition.topic = Some(topic);
-        });
-        self.asking = false;
+            partition.log = homes.get(partition.partition as usize).copied().unwrap_or_default();
+        }
+        (self.asking, self.at, self.created) = (false, LogId(0), None);
         self.topic += 1;
     }
 }

@@ -1,6 +1,6 @@
 //! Topics through crashes: at every step of their creation and deletion, and after their entries were recycled.
 
-use corelog_model::{Durability, ProducerId};
+use corelog_model::{Durability, LogId, ProducerId};
 use corelog_shard::{Refusal, Request, Response};
 use corelog_storage::LogConfig;
 use corelog_tests::machine::Machine;
@@ -12,12 +12,12 @@ use corelog_tests::script::{
 
 /// Sends a request, lets `turns` pass, crashes and starts again; whether it was answered in time.
 fn crash_after(machine: &mut Machine, request: &Request<'_>, turns: u32) -> Option<Response> {
-    machine.connect(CONN);
-    let _ = machine.request(CONN, 1, request);
+    machine.connect(LogId(0), CONN);
+    let _ = machine.request(LogId(0), CONN, 1, request);
     let mut answer = None;
     for _ in 0..turns {
         machine.turn().expect("a running shard does not start");
-        answer = answer.or(machine.actions.replies.pop().map(|reply| reply.response));
+        answer = answer.or(machine.logs[0].actions.replies.pop().map(|reply| reply.response));
     }
     restart(machine);
     answer
@@ -115,10 +115,13 @@ fn a_stale_handle_is_told_that_its_topic_is_gone() {
     open(&mut machine, topic, 0).unwrap();
     let sealed = batch(topic, 0, 0..1, From::default());
     let other = corelog_shard::ConnId { slot: 1, generation: 1 };
-    machine.connect(other);
-    assert_eq!(machine.ask_as(other, &Request::DeleteTopic { name: "orders" }).0, Response::TopicDeleted);
+    machine.connect(LogId(0), other);
+    assert_eq!(
+        machine.ask_as(LogId(0), other, &Request::DeleteTopic { name: "orders" }).0,
+        Response::TopicDeleted
+    );
     let renewed = Request::CreateTopic { name: "orders", partitions: 1, durability: Durability::Durable };
-    assert!(matches!(machine.ask_as(other, &renewed).0, Response::TopicCreated { .. }));
+    assert!(matches!(machine.ask_as(LogId(0), other, &renewed).0, Response::TopicCreated { .. }));
     assert_eq!(produce(&mut machine, &sealed), Err(Refusal::UnknownTopicId));
 }
 
@@ -163,7 +166,7 @@ fn what_recycling_takes_is_carried_forward() {
     fill(&mut machine, "busy", 1);
     restart(&mut machine);
 
-    let kept = machine.disk.extents() as u64;
+    let kept = machine.logs[0].disk.extents() as u64;
     // The cap, the pool, and one on its way from one to the other.
     assert!(kept <= 4 + 5, "{kept} extents for a cap of 4");
     for name in ["quiet", "busy", "passing"] {
@@ -193,11 +196,11 @@ fn a_hundred_empty_restarts_leave_the_store_as_it_was() {
     create(&mut machine, "orders", 2, Durability::Durable);
     write_and_read(&mut machine, "orders");
     restart(&mut machine);
-    let before = machine.disk.extents();
+    let before = machine.logs[0].disk.extents();
     for _ in 0..100 {
         restart(&mut machine);
     }
-    let after = machine.disk.extents();
+    let after = machine.logs[0].disk.extents();
     assert!(after <= before + 2, "{before} extents became {after}");
     write_and_read(&mut machine, "orders");
     let topic = find(&mut machine, "orders").unwrap();

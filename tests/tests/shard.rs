@@ -1,6 +1,6 @@
 //! One shard, one client, one story each: what is acknowledged when, what is refused how, and what waits for what.
 
-use corelog_model::{Durability, ProducerId, TopicId};
+use corelog_model::{Durability, LogId, ProducerId, TopicId};
 use corelog_shard::{At, ConnId, Event, Part, Principal, Refusal, Request, Response, Taken};
 use corelog_storage::{DurableMethod, LogConfig};
 use corelog_tests::machine::Machine;
@@ -23,7 +23,7 @@ fn started(durability: Durability) -> (Machine, TopicId) {
 }
 
 fn producer(machine: &mut Machine) -> ProducerId {
-    match machine.ask_as(CONN, &Request::ProducerId).0 {
+    match machine.ask_as(LogId(0), CONN, &Request::ProducerId).0 {
         Response::ProducerId { id, .. } => id,
         other => panic!("{other:?}"),
     }
@@ -31,7 +31,7 @@ fn producer(machine: &mut Machine) -> ProducerId {
 
 /// The answers so far, by correlation.
 fn answers(machine: &mut Machine) -> Vec<(u64, Response)> {
-    machine.actions.replies.drain(..).map(|reply| (reply.correlation, reply.response)).collect()
+    machine.logs[0].actions.replies.drain(..).map(|reply| (reply.correlation, reply.response)).collect()
 }
 
 fn turns_until_answered(machine: &mut Machine) -> Vec<(u64, Response)> {
@@ -58,18 +58,18 @@ fn a_record_is_visible_when_it_is_acknowledged() {
     for durable_method in [DurableMethod::Fdatasync, DurableMethod::Dsync] {
         let mut machine = machine(LogConfig { durable_method, ..small_log() }, 1);
         let topic = topic(&mut machine, Durability::Durable);
-        machine.disk.faults.hold_flushes = true;
+        machine.logs[0].disk.faults.hold_flushes = true;
         assert_eq!(produce_blindly(&mut machine, 7, &batch(topic, 0, 0..3, From::default())), Taken::Done);
         for _ in 0..1_000 {
             machine.turn().unwrap();
             assert!(answers(&mut machine).is_empty(), "{durable_method:?}: no answer before the flush");
         }
-        assert_eq!(machine.disk.held(), 1, "{durable_method:?}: nothing but the flush is waited for");
+        assert_eq!(machine.logs[0].disk.held(), 1, "{durable_method:?}: nothing but the flush is waited for");
         assert_eq!(fetch(&mut machine, 0, None), Ok(Vec::new()), "nothing is visible yet");
-        machine.disk.faults.hold_flushes = false;
+        machine.logs[0].disk.faults.hold_flushes = false;
         let found = turns_until_answered(&mut machine);
         assert_eq!((found[0].0, base_offset(&found[0].1)), (7, 0));
-        assert_eq!(machine.disk.held(), 0);
+        assert_eq!(machine.logs[0].disk.held(), 0);
         assert_eq!(fetch(&mut machine, 0, None).unwrap().len(), 1);
     }
 }
@@ -133,7 +133,7 @@ fn a_producer_that_was_idle_for_a_day_is_told_so() {
     let sealed = |sequence: u32| {
         batch(topic, 0, u64::from(sequence)..u64::from(sequence + 2), From { producer, epoch: 0, sequence })
     };
-    let day_us = machine.config.limits.producers.expiry_us;
+    let day_us = machine.logs[0].config.limits.producers.expiry_us;
     assert_eq!(produce(&mut machine, &sealed(0)), Ok(0));
     machine.clock.advance(day_us / 2);
     machine.turn().unwrap();
@@ -144,7 +144,7 @@ fn a_producer_that_was_idle_for_a_day_is_told_so() {
     assert_eq!(produce(&mut machine, &sealed(4)), Err(Refusal::UnknownProducerId));
     // After a start it has some minutes to show that it was the clock that moved.
     restart(&mut machine);
-    machine.clock.advance(machine.config.limits.producers.keep_us);
+    machine.clock.advance(machine.logs[0].config.limits.producers.keep_us);
     machine.turn().unwrap();
     open(&mut machine, topic, 0).unwrap();
     assert_eq!(produce(&mut machine, &sealed(4)), Err(Refusal::UnknownProducerId));
@@ -191,7 +191,7 @@ fn batches_are_taken_up_to_the_first_that_is_refused() {
         request.extend_from_slice(&sealed);
     }
     let ask = Request::Produce { handle: 1, expected_offset: None, batches: &request };
-    let Response::Produced { base_offset: 0, batches: 2, .. } = machine.ask_as(CONN, &ask).0 else {
+    let Response::Produced { base_offset: 0, batches: 2, .. } = machine.ask_as(LogId(0), CONN, &ask).0 else {
         panic!("two batches are taken");
     };
     assert_eq!(open(&mut machine, topic, 0).unwrap().high_watermark, 2);
@@ -203,10 +203,10 @@ fn a_conditional_append_meets_its_condition_or_changes_nothing() {
     let sealed = batch(topic, 0, 0..3, From::default());
     let at =
         |expected: u64| Request::Produce { handle: 1, expected_offset: Some(expected), batches: &sealed };
-    assert_eq!(base_offset(&machine.ask_as(CONN, &at(0)).0), 0);
+    assert_eq!(base_offset(&machine.ask_as(LogId(0), CONN, &at(0)).0), 0);
     let refused = Response::Refused(Refusal::OffsetMismatch { expected: 0, actual: 3 });
-    assert_eq!(machine.ask_as(CONN, &at(0)).0, refused);
-    assert_eq!(base_offset(&machine.ask_as(CONN, &at(3)).0), 3);
+    assert_eq!(machine.ask_as(LogId(0), CONN, &at(0)).0, refused);
+    assert_eq!(base_offset(&machine.ask_as(LogId(0), CONN, &at(3)).0), 3);
 }
 
 /// A reader at the end waits; it is woken by enough bytes, or answered empty when its time is over.
@@ -224,9 +224,9 @@ fn a_fetch_waits_for_enough_or_for_its_deadline() {
         max_wait_us,
     };
     let reader = ConnId { slot: 5, generation: 1 };
-    machine.connect(reader);
-    machine.ask_as(reader, &Request::Open { handle: 1, topic, partition: 0 });
-    let _ = machine.request(reader, 50, &wait(1_000_000));
+    machine.connect(LogId(0), reader);
+    machine.ask_as(LogId(0), reader, &Request::Open { handle: 1, topic, partition: 0 });
+    let _ = machine.request(LogId(0), reader, 50, &wait(1_000_000));
     assert_eq!(produce_blindly(&mut machine, 1, &small), Taken::Done);
     machine.turn().unwrap();
     assert_eq!(answers(&mut machine).len(), 1, "the producer's; one batch is not enough for the reader");
@@ -236,6 +236,7 @@ fn a_fetch_waits_for_enough_or_for_its_deadline() {
     assert!(woken.iter().any(|(correlation, _)| *correlation == 50), "{woken:?}");
 
     let _ = machine.request(
+        LogId(0),
         reader,
         51,
         &Request::Fetch {
@@ -260,7 +261,7 @@ fn a_fetch_waits_for_enough_or_for_its_deadline() {
 #[test]
 fn a_full_window_blocks_and_changes_nothing() {
     let (mut machine, topic) = started(Durability::Durable);
-    machine.disk.faults.delay_us = 1_000_000;
+    machine.logs[0].disk.faults.delay_us = 1_000_000;
     let sealed = batch(topic, 0, 0..20, From::default());
     let mut taken = 0;
     while produce_blindly(&mut machine, 100 + taken, &sealed) == Taken::Done {
@@ -271,7 +272,7 @@ fn a_full_window_blocks_and_changes_nothing() {
     assert_eq!(produce_blindly(&mut machine, 1, &sealed), Taken::Blocked);
     let after = machine.shard().unwrap().status();
     assert_eq!((before.counters.batches, before.pending), (after.counters.batches, after.pending));
-    machine.disk.faults.delay_us = 100;
+    machine.logs[0].disk.faults.delay_us = 100;
     assert!(produce(&mut machine, &sealed).is_ok());
 }
 
@@ -281,10 +282,10 @@ fn a_full_window_blocks_and_changes_nothing() {
 fn a_full_window_leaves_what_is_under_way_alone() {
     // The window is to be full, not the extents or the list of requests that wait.
     let mut machine = machine(LogConfig { extent_bytes: 1 << 20, ..small_log() }, 1);
-    machine.config.limits.pending = 1_024;
+    machine.logs[0].config.limits.pending = 1_024;
     restart(&mut machine);
     let topic = topic(&mut machine, Durability::Durable);
-    machine.disk.faults.delay_us = 5_000;
+    machine.logs[0].disk.faults.delay_us = 5_000;
     let (mut taken, mut blocked) = (0, 0);
     while taken < 300 {
         let sealed = batch(topic, 0, taken * 20..taken * 20 + 20, From::default());
@@ -294,7 +295,7 @@ fn a_full_window_leaves_what_is_under_way_alone() {
         }
         machine.turn().unwrap();
     }
-    machine.disk.faults.delay_us = 100;
+    machine.logs[0].disk.faults.delay_us = 100;
     for _ in 0..10_000 {
         machine.turn().unwrap();
     }
@@ -333,7 +334,8 @@ fn old_records_are_read_from_the_disk() {
     let at = |time| Request::OffsetForTime { handle: 1, at: At::Time(time) };
     for number in [0, 15, 777, 1_999] {
         // A record's time is 1,000 more than its number; what is found is the start of its batch or run.
-        let Response::OffsetFound { offset, timestamp_us } = machine.ask_as(CONN, &at(1_000 + number)).0
+        let Response::OffsetFound { offset, timestamp_us } =
+            machine.ask_as(LogId(0), CONN, &at(1_000 + number)).0
         else {
             panic!("no offset");
         };
@@ -343,14 +345,14 @@ fn old_records_are_read_from_the_disk() {
         );
     }
     let end = Response::OffsetFound { offset: 2_000, timestamp_us: None };
-    assert_eq!(machine.ask_as(CONN, &at(1 << 40)).0, end);
+    assert_eq!(machine.ask_as(LogId(0), CONN, &at(1 << 40)).0, end);
 }
 
 /// The disk is full: produce says so, what is there can be read, and space that comes back is used.
 #[test]
 fn a_full_disk_refuses_produce_and_goes_on_reading() {
     let mut machine = machine(small_log(), 3);
-    machine.disk.faults.capacity = 6 * EXTENT_BYTES;
+    machine.logs[0].disk.faults.capacity = 6 * EXTENT_BYTES;
     let topic = topic(&mut machine, Durability::Durable);
     let sealed = batch(topic, 0, 0..20, From::default());
     let mut acknowledged = 0;
@@ -366,7 +368,7 @@ fn a_full_disk_refuses_produce_and_goes_on_reading() {
     assert!(acknowledged > 100);
     assert_eq!(open(&mut machine, topic, 0).unwrap().high_watermark, acknowledged);
     assert_eq!(fetch(&mut machine, 0, None).unwrap().len(), 1);
-    machine.disk.faults.capacity = u64::MAX;
+    machine.logs[0].disk.faults.capacity = u64::MAX;
     for _ in 0..50_000 {
         machine.turn().unwrap();
     }
@@ -379,7 +381,7 @@ fn a_disk_that_fails_twice_makes_the_log_read_only() {
     let (mut machine, topic) = started(Durability::Durable);
     let sealed = batch(topic, 0, 0..20, From::default());
     assert_eq!(produce(&mut machine, &sealed), Ok(0));
-    machine.disk.faults.write_errors = 1_000_000;
+    machine.logs[0].disk.faults.write_errors = 1_000_000;
     assert_eq!(produce(&mut machine, &sealed), Err(Refusal::ReadOnly));
     assert_eq!(fetch(&mut machine, 0, None).unwrap().len(), 1);
     assert!(machine.shard().unwrap().status().storage.read_only);
@@ -389,7 +391,7 @@ fn a_disk_that_fails_twice_makes_the_log_read_only() {
 fn a_principal_without_rights_is_refused_everything() {
     let (mut machine, topic) = started(Durability::Durable);
     let stranger = ConnId { slot: 4, generation: 1 };
-    machine.event(Event::Connected { conn: stranger, principal: Principal::Anonymous });
+    machine.event(LogId(0), Event::Connected { conn: stranger, principal: Principal::Anonymous });
     let create = Request::CreateTopic { name: "mine", partitions: 1, durability: Durability::Durable };
     for request in [
         Request::Open { handle: 1, topic, partition: 0 },
@@ -397,7 +399,7 @@ fn a_principal_without_rights_is_refused_everything() {
         Request::Status,
         create,
     ] {
-        assert_eq!(machine.ask_as(stranger, &request).0, Response::Refused(Refusal::NotAuthorised));
+        assert_eq!(machine.ask_as(LogId(0), stranger, &request).0, Response::Refused(Refusal::NotAuthorised));
     }
 }
 

@@ -1,18 +1,22 @@
 //! The steps by which topics come and go, and by which producer ids are reserved.
 //!
-//! A change appends one entry of the metadata group, waits until it is durable, and goes on to its next step; the
-//! client is answered after the last. A restart finds the entries and goes on with the change after the last one
-//! that survived, so a change is finished or, when not even its first entry survived, was never begun.
-//! Bounded: [`Limits::changes`](crate::Limits) at a time; more are refused with `TooMany`.
+//! Only log 0 does this. A change appends one entry of the metadata group, waits until it is durable, and goes on to its
+//! next step; what other logs have to do is asked for by letters. The client is answered after the last step, when all
+//! logs have heard of it. A restart finds the entries and goes on with the change after the last one that survived, so a
+//! change is finished or, when not even its first entry survived, was never begun. A creation that a log refuses its
+//! part of is undone. Bounded: [`Limits::changes`](crate::Limits) at a time; more are refused with `TooMany`.
 
 use std::collections::VecDeque;
+use std::mem;
+use std::sync::Arc;
 
 use corelog_model::limits::{MAX_PARTITIONS_PER_TOPIC, is_topic_name};
-use corelog_model::{Durability, GroupId, Now, ProducerId, TopicId};
+use corelog_model::{Durability, GroupId, LogId, Now, ProducerId, TopicId};
 use corelog_storage::EntryKind;
 
 use crate::event::{Actions, Taken};
-use crate::metadata::{Command, Metadata, Topic, TopicState};
+use crate::mail::{Mail, News};
+use crate::metadata::{Command, Metadata, Topic, TopicSpec, TopicState};
 use crate::partition::Partition;
 use crate::refusal::{Bounded, Refusal};
 use crate::response::Response;
@@ -22,15 +26,26 @@ use crate::shard::{Asker, Shard};
 /// Producer ids reserved by one entry: a restart skips at most this many.
 const PRODUCER_IDS_PER_ENTRY: u64 = 1000;
 
-/// The next entry of a change.
+/// What a change does next, once its last entry is durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
+    /// The logs open their parts.
     Open,
+    /// All have: it is ready.
     Ready,
+    /// Clients may see it.
+    Show,
+    /// A log refused: it is deleted before anybody saw it.
+    Undo,
+    /// Clients may not see it any more.
+    Hide,
+    /// The logs close their parts.
     Close,
+    /// All have: it is gone.
     Delete,
-    /// None: the change is over.
+    /// Once all logs have heard of it, the client is answered.
     Answer,
+    Over,
 }
 
 #[derive(Debug)]
@@ -39,8 +54,34 @@ struct Change {
     next: Step,
     /// The frame of the last entry; the next step waits until it is durable. 0 after a restart.
     frame: u64,
+    /// The index of that entry.
+    index: u64,
     /// Who is to be answered; nobody after a restart.
     asker: Option<Asker>,
+    /// Other logs that were asked for their part of this step, and those that have done it.
+    asked: Vec<LogId>,
+    done: Vec<LogId>,
+    /// The version of the news of it.
+    version: u64,
+}
+
+impl Change {
+    fn new(topic: TopicId, next: Step, asker: Option<Asker>) -> Self {
+        let (asked, done) = (Vec::new(), Vec::new());
+        Self { topic, next, frame: 0, index: 0, asker, asked, done, version: 0 }
+    }
+
+    /// The step's entry is appended.
+    fn go_on(&mut self, next: Step, entry: Appended) {
+        (self.next, self.frame, self.index) = (next, entry.frame, entry.index);
+    }
+}
+
+/// An entry of the metadata group.
+#[derive(Clone, Copy, Debug)]
+struct Appended {
+    frame: u64,
+    index: u64,
 }
 
 /// Producer ids below `durable_end` may be given.
@@ -59,6 +100,8 @@ pub(crate) struct Changes {
     topics: Vec<Change>,
     ids: ProducerIds,
     bound: u32,
+    /// Who is to hear that another log refused.
+    refused: Vec<(Asker, Refusal)>,
 }
 
 impl Changes {
@@ -66,19 +109,18 @@ impl Changes {
     pub(crate) fn new(metadata: &Metadata, bound: u32) -> Self {
         let resume = |(id, topic): (&TopicId, &Topic)| {
             let next = match topic.state {
-                TopicState::Creating if topic.is_open() => Step::Ready,
                 TopicState::Creating => Step::Open,
-                TopicState::Deleting if topic.opened.is_empty() => Step::Delete,
                 TopicState::Deleting => Step::Close,
                 TopicState::Ready => return None,
             };
-            Some(Change { topic: *id, next, frame: 0, asker: None })
+            Some(Change::new(*id, next, None))
         };
         let end = metadata.producer_ids_end;
         Self {
             topics: metadata.topics.iter().filter_map(resume).collect(),
             ids: ProducerIds { next: end, durable_end: end, reserving: None, askers: VecDeque::new() },
             bound,
+            refused: Vec::new(),
         }
     }
 
@@ -95,6 +137,35 @@ impl Changes {
     fn is_full(&self) -> bool {
         self.topics.len() >= self.bound as usize
     }
+
+    /// A log has opened its part of a topic.
+    pub(crate) fn part_opened(&mut self, topic: TopicId, log: LogId) {
+        self.part_done(topic, log, Step::Open);
+    }
+
+    /// A log has closed its part of a topic.
+    pub(crate) fn part_closed(&mut self, topic: TopicId, log: LogId) {
+        self.part_done(topic, log, Step::Close);
+    }
+
+    /// What a log has opened of a topic that is being closed by now, it closes again: it was asked to.
+    fn part_done(&mut self, topic: TopicId, log: LogId, step: Step) {
+        let asked = |change: &&mut Change| change.topic == topic && change.next == step;
+        if let Some(change) = self.topics.iter_mut().find(asked) {
+            change.done.push(log);
+        }
+    }
+
+    /// A log does not do its part: a creation is undone, a deletion is finished by the next start.
+    pub(crate) fn part_refused(&mut self, topic: TopicId, refusal: Refusal) {
+        let Some(change) = self.topics.iter_mut().find(|change| change.topic == topic) else { return };
+        if let Some(asker) = change.asker.take() {
+            self.refused.push((asker, refusal));
+        }
+        if change.next == Step::Open {
+            change.next = Step::Undo;
+        }
+    }
 }
 
 impl Shard {
@@ -107,19 +178,28 @@ impl Shard {
         durability: Durability,
         out: &mut Actions,
     ) -> Taken {
-        let command = Command::Creating {
-            topic: self.metadata.next_topic_id(),
-            first_group: GroupId(self.metadata.next_group),
-            durability,
-            name: name.to_owned(),
-            placement: vec![self.config.log.log; partitions.min(MAX_PARTITIONS_PER_TOPIC) as usize],
-        };
         let topic = self.metadata.next_topic_id();
+        let logs = u64::from(self.config.logs);
+        let placed = u64::from(partitions.min(MAX_PARTITIONS_PER_TOPIC));
+        // Each topic begins with the log after the one the topic before it began with.
+        let placement =
+            (0..placed).map(|at| LogId(((self.metadata.next_topic - 1 + at) % logs) as u16)).collect();
+        let spec = TopicSpec {
+            topic,
+            name: name.to_owned(),
+            durability,
+            first_group: GroupId(self.metadata.next_group),
+            placement,
+        };
+        let command = Command::Creating(Arc::new(spec));
         let checked = self.check_new_topic(name, partitions);
         self.begin(now, asker, checked.map(|()| (topic, command, Step::Open)), out)
     }
 
     fn check_new_topic(&self, name: &str, partitions: u32) -> Result<(), Refusal> {
+        if !self.is_first() {
+            return Err(Refusal::NotHere);
+        }
         if !is_topic_name(name) {
             return Err(Refusal::InvalidTopicName);
         }
@@ -141,9 +221,10 @@ impl Shard {
 
     pub(crate) fn delete_topic(&mut self, now: Now, asker: Asker, name: &str, out: &mut Actions) -> Taken {
         let step = match self.metadata.topic_by_name(name) {
+            _ if !self.is_first() => Err(Refusal::NotHere),
             None => Err(Refusal::UnknownTopic),
             Some((topic, _)) if !self.changes.is_settled(topic) => Err(Refusal::NotReady),
-            Some((topic, _)) => Ok((topic, Command::Deleting { topic }, Step::Close)),
+            Some((topic, _)) => Ok((topic, Command::Deleting { topic }, Step::Hide)),
         };
         self.begin(now, asker, step, out)
     }
@@ -167,13 +248,14 @@ impl Shard {
         };
         command.encode(&mut self.scratch);
         if self.scratch.len() > self.config.log.max_batch_bytes as usize / 2 {
-            let placed = if let Command::Creating { placement, .. } = &command { placement.len() } else { 0 };
-            let partitions = u32::try_from(placed).expect("the number is bounded");
+            let partitions = if let Command::Creating(spec) = &command { spec.partitions() } else { 0 };
             return self.refuse(asker, Refusal::InvalidPartitions { partitions, max: 0 }, out);
         }
-        match self.append_command(now, &command) {
-            Ok(frame) => {
-                self.changes.topics.push(Change { topic, next, frame, asker: Some(asker) });
+        match self.append_step(now, &command) {
+            Ok(entry) => {
+                let mut change = Change::new(topic, next, Some(asker));
+                change.go_on(next, entry);
+                self.changes.topics.push(change);
                 Taken::Done
             }
             Err(NoRoom::Wait) => Taken::Blocked,
@@ -181,71 +263,153 @@ impl Shard {
         }
     }
 
-    /// Appends an entry of the metadata group and applies it; its frame.
-    fn append_command(&mut self, now: Now, command: &Command) -> Result<u64, NoRoom> {
-        let mut bytes = std::mem::take(&mut self.scratch);
+    /// Appends an entry of this log's metadata group and applies it; its frame.
+    pub(crate) fn append_command(&mut self, now: Now, command: &Command) -> Result<u64, NoRoom> {
+        let mut bytes = mem::take(&mut self.scratch);
         command.encode(&mut bytes);
         let room = match command {
-            Command::Creating { .. } | Command::ProducerIds { .. } => self.room(now, bytes.len()),
+            Command::Creating(_) | Command::Held(_) | Command::ProducerIds { .. } => {
+                self.room(now, bytes.len())
+            }
             // What was begun is ended, and what is deleted makes room.
             _ => self.room_for_change(now, bytes.len()),
         };
         let result = room.map(|()| {
             let index = self.metadata.next_index;
             let appended = self.log.append_control(EntryKind::Metadata, GroupId::METADATA, index, &bytes);
-            self.metadata.apply(command).expect("a command of our own continues the entries before it");
+            let applied = self.metadata.apply(self.config.log.log, command);
+            applied.expect("a command of our own continues the entries before it");
             appended.frame
         });
         self.scratch = bytes;
         result
     }
 
+    fn append_step(&mut self, now: Now, command: &Command) -> Result<Appended, NoRoom> {
+        let index = self.metadata.next_index;
+        self.append_command(now, command).map(|frame| Appended { frame, index })
+    }
+
     /// Every change whose last entry is durable goes one step on, as far as there is room.
     pub(crate) fn step_changes(&mut self, now: Now, out: &mut Actions) {
         let durable = self.log.durable_frame();
-        let mut at = 0;
-        while at < self.changes.topics.len() {
-            let Change { topic, next, frame, asker } = self.changes.topics[at];
-            if frame > durable {
-                at += 1;
-            } else if next == Step::Answer {
-                self.changes.topics.remove(at);
-                self.answer_change(topic, asker, out);
-            } else {
-                match self.step(now, topic, next, out) {
-                    Ok((next, frame)) => self.changes.topics[at] = Change { topic, next, frame, asker },
-                    // A step that was begun is done when there is room again, or by the next start.
-                    Err(NoRoom::Wait | NoRoom::Refused(_)) => {}
-                }
-                at += 1;
+        while let Some((asker, refusal)) = self.changes.refused.pop() {
+            _ = self.refuse(asker, refusal, out);
+        }
+        // They are the shard's, and so is what they change.
+        let mut changes = mem::take(&mut self.changes.topics);
+        self.tell(durable, &mut changes);
+        for change in changes.iter_mut().filter(|change| change.frame <= durable) {
+            match self.step(now, change, out) {
+                // A step that was begun is done when there is room again, or by the next start.
+                Ok(()) | Err(NoRoom::Wait | NoRoom::Refused(_)) => {}
             }
         }
+        changes.retain(|change| change.next != Step::Over);
+        self.changes.topics = changes;
         self.step_producer_ids(now, durable, out);
     }
 
-    /// Appends the entry of one step and does what it says; the step after it.
-    fn step(
-        &mut self,
-        now: Now,
-        topic: TopicId,
-        step: Step,
-        out: &mut Actions,
-    ) -> Result<(Step, u64), NoRoom> {
-        let log = self.config.log.log;
-        match step {
-            Step::Open => {
-                let frame = self.append_command(now, &Command::Opened { topic, log })?;
-                self.open_groups(topic);
-                Ok((Step::Ready, frame))
+    /// What clients may see from now on, or may not see any more, all at once: so the version, which comes from the
+    /// last entry that this is about, rises each time.
+    fn tell(&mut self, durable: u64, changes: &mut [Change]) {
+        let due =
+            |change: &&mut Change| change.frame <= durable && matches!(change.next, Step::Show | Step::Hide);
+        let mut news = News::default();
+        for change in changes.iter_mut().filter(due) {
+            news.version = news.version.max(change.index + 1);
+            match change.next {
+                Step::Show => news.appeared.push(Arc::clone(&self.metadata.topics[&change.topic].spec)),
+                _ => news.gone.push(change.topic),
             }
-            Step::Ready => Ok((Step::Answer, self.append_command(now, &Command::Ready { topic })?)),
-            Step::Close => {
-                let frame = self.append_command(now, &Command::Closed { topic, log })?;
-                self.close_groups(now, topic, out);
-                Ok((Step::Delete, frame))
+        }
+        if news.version == 0 {
+            return;
+        }
+        for change in changes.iter_mut().filter(due) {
+            change.version = news.version;
+            change.next = if change.next == Step::Show { Step::Answer } else { Step::Close };
+        }
+        self.publish(news);
+    }
+
+    /// Does one step of a change as far as it can be done now.
+    fn step(&mut self, now: Now, change: &mut Change, out: &mut Actions) -> Result<(), NoRoom> {
+        let topic = change.topic;
+        match change.next {
+            Step::Open => self.open_parts(now, change)?,
+            Step::Close => self.close_parts(now, change, out)?,
+            Step::Undo => {
+                change.go_on(Step::Hide, self.append_step(now, &Command::Deleting { topic })?);
+                change.asked.clear();
+                change.done.clear();
             }
-            Step::Delete => Ok((Step::Answer, self.append_command(now, &Command::Deleted { topic })?)),
-            Step::Answer => unreachable!("an answer appends nothing"),
+            Step::Answer if self.peers.have_heard(change.version) => {
+                self.answer_change(topic, change.asker.take(), out);
+                change.next = Step::Over;
+            }
+            Step::Ready | Step::Delete | Step::Answer | Step::Over => {}
+            Step::Show | Step::Hide => unreachable!("told before"),
+        }
+        // The entries of the parts come before this one in the log: nothing is waited for.
+        match change.next {
+            Step::Ready => change.go_on(Step::Show, self.append_step(now, &Command::Ready { topic })?),
+            Step::Delete => change.go_on(Step::Answer, self.append_step(now, &Command::Deleted { topic })?),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Opens this log's part and asks the others for theirs; what they have done is written down.
+    fn open_parts(&mut self, now: Now, change: &mut Change) -> Result<(), NoRoom> {
+        let (topic, own) = (change.topic, self.config.log.log);
+        let spec = Arc::clone(&self.metadata.topics[&topic].spec);
+        for log in spec.logs() {
+            if self.metadata.topics[&topic].opened.contains(&log) {
+                continue;
+            }
+            if log == own {
+                self.append_command(now, &Command::Opened { topic, log })?;
+                self.open_groups(&spec);
+            } else if change.done.contains(&log) {
+                self.append_command(now, &Command::Opened { topic, log })?;
+            } else {
+                self.ask(change, log, Mail::Open(Arc::clone(&spec)));
+            }
+        }
+        if self.metadata.topics[&topic].is_open() {
+            change.next = Step::Ready;
+        }
+        Ok(())
+    }
+
+    /// Closes this log's part and asks the others for theirs, also those that are not known to have one.
+    fn close_parts(&mut self, now: Now, change: &mut Change, out: &mut Actions) -> Result<(), NoRoom> {
+        let (topic, own) = (change.topic, self.config.log.log);
+        let spec = Arc::clone(&self.metadata.topics[&topic].spec);
+        let mut all = true;
+        for log in spec.logs() {
+            if log != own && !change.done.contains(&log) {
+                self.ask(change, log, Mail::Close(topic));
+                all = false;
+            } else if self.metadata.topics[&topic].opened.contains(&log) {
+                self.append_command(now, &Command::Closed { topic, log })?;
+                if log == own {
+                    self.close_groups(now, &spec, out);
+                }
+            }
+        }
+        if all {
+            change.next = Step::Delete;
+        }
+        Ok(())
+    }
+
+    /// Asks another log for its part once it has started, and once only.
+    fn ask(&mut self, change: &mut Change, log: LogId, mail: Mail) {
+        if self.peers.has_started(log) && !change.asked.contains(&log) {
+            change.asked.push(log);
+            self.peers.post(log, mail);
         }
     }
 
@@ -255,11 +419,10 @@ impl Shard {
         asker.answer(if exists { Response::TopicCreated { topic } } else { Response::TopicDeleted }, out);
     }
 
-    fn open_groups(&mut self, id: TopicId) {
-        let topic = &self.metadata.topics[&id];
-        for (partition, group) in topic.partitions_in(self.config.log.log) {
-            let mut entry = Partition::new(group, id, partition, topic.durability);
-            entry.slot = self.log.open_group(group, id, partition);
+    pub(crate) fn open_groups(&mut self, spec: &TopicSpec) {
+        for (partition, group) in spec.partitions_in(self.config.log.log) {
+            let mut entry = Partition::new(group, spec.topic, partition, spec.durability);
+            entry.slot = self.log.open_group(group, spec.topic, partition);
             let slot = entry.slot;
             let id = self.partitions.insert(entry);
             self.groups.insert(group, id);
@@ -268,10 +431,8 @@ impl Shard {
     }
 
     /// The groups go, with their producers; whoever waits for their data learns that the topic is unknown.
-    fn close_groups(&mut self, now: Now, id: TopicId, out: &mut Actions) {
-        let topic = &self.metadata.topics[&id];
-        let groups = topic.first_group..topic.group(topic.placement.len() as u32);
-        let closed: Vec<_> = self.groups.range(groups).map(|(group, slot)| (*group, *slot)).collect();
+    pub(crate) fn close_groups(&mut self, now: Now, spec: &TopicSpec, out: &mut Actions) {
+        let closed: Vec<_> = self.groups.range(spec.groups()).map(|(group, slot)| (*group, *slot)).collect();
         for (group, slot) in closed {
             self.groups.remove(&group);
             self.producers.drop_group(group);
@@ -283,6 +444,9 @@ impl Shard {
     }
 
     pub(crate) fn producer_id(&mut self, now: Now, asker: Asker, out: &mut Actions) -> Taken {
+        if !self.is_first() {
+            return self.refuse(asker, Refusal::NotHere, out);
+        }
         let bound = self.changes.bound;
         let ids = &mut self.changes.ids;
         if ids.askers.len() >= bound as usize {

@@ -13,6 +13,7 @@ impl Shard {
         self.pending.check();
         self.producers.check();
         self.metadata.check();
+        self.directory.check();
         self.waits.check(self.partitions.iter().map(|(_, partition)| &partition.waits));
         self.check_groups();
         let frontier = self.frontier();
@@ -32,7 +33,7 @@ impl Shard {
             if !topic.opened.contains(&own) {
                 continue;
             }
-            for (number, group) in topic.partitions_in(own) {
+            for (number, group) in topic.spec.partitions_in(own) {
                 let slot = self.groups.get(&group).expect("an opened group is there");
                 let partition = self.partitions.get(*slot).expect("a group names a partition");
                 assert_eq!((partition.group, partition.topic, partition.partition), (group, *id, number));

@@ -18,12 +18,13 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use corelog_model::{GroupId, LogId, ProducerId, Term, TopicId};
 use corelog_storage::CheckpointKind;
 
 use crate::codec::{RISING_LIMIT, Reader, Writer};
-use crate::metadata::{Metadata, Topic, TopicState, read_topic, write_topic};
+use crate::metadata::{Metadata, Topic, TopicSpec, TopicState};
 use crate::partition::{Cursors, Partition};
 use crate::producer_state::{ProducerState, Producers, REMEMBERED, Remembered};
 use crate::shard::Shard;
@@ -137,8 +138,8 @@ pub(crate) fn encode<'a>(
     parts.begin(if full { FIRST } else { 0 });
     if full || view.metadata_changed {
         parts.add(1, |to| write_counters(to, view.metadata));
-        for (id, topic) in &view.metadata.topics {
-            parts.add(2, |to| write_topic_item(to, *id, topic));
+        for topic in view.metadata.topics.values() {
+            parts.add(2, |to| write_topic_item(to, topic));
         }
     }
     for group in groups.filter(|group| full || group.changed) {
@@ -185,7 +186,7 @@ impl State {
     fn take(&mut self, item: Item) -> Option<()> {
         match item {
             Item::Counters(counters) => self.set_counters(&counters),
-            Item::Topic(id, topic) => self.metadata.insert(id, topic).ok(),
+            Item::Topic(topic) => self.metadata.insert(topic).ok(),
             Item::Group(item) => {
                 let group = self.open_group(&item)?;
                 self.groups.insert(group.group, group);
@@ -215,7 +216,7 @@ impl State {
         let topics = &self.metadata.topics;
         let is_open = |partition: &Partition| {
             topics.get(&partition.topic).is_some_and(|topic| {
-                topic.opened.contains(&log) && topic.has(partition.partition, partition.group)
+                topic.opened.contains(&log) && topic.spec.has(partition.partition, partition.group)
             })
         };
         let closed: Vec<_> =
@@ -227,7 +228,7 @@ impl State {
     }
 
     fn open_group(&self, item: &GroupItem) -> Option<Partition> {
-        let of = self.metadata.topics.get(&item.topic)?;
+        let of = &self.metadata.topics.get(&item.topic)?.spec;
         if !of.has(item.partition, item.group) {
             return None;
         }
@@ -291,7 +292,7 @@ pub(crate) struct Counters {
 /// One item of a part, by itself: what it says is not held against what the others say.
 pub(crate) enum Item {
     Counters(Counters),
-    Topic(TopicId, Topic),
+    Topic(Topic),
     Group(GroupItem),
     Producer(ProducerState),
 }
@@ -320,7 +321,7 @@ fn read_item(from: &mut Reader<'_>) -> Option<Option<Item>> {
     let mut body = Reader(from.bytes(length)?);
     Some(Some(match kind {
         1 => Item::Counters(read_counters(&mut body)?),
-        2 => read_topic_item(&mut body).map(|(id, topic)| Item::Topic(id, topic))?,
+        2 => Item::Topic(read_topic_item(&mut body)?),
         3 => Item::Group(read_group(&mut body)?),
         4 => Item::Producer(read_producer(&mut body)?),
         _ => return Some(None),
@@ -344,8 +345,8 @@ fn write_counters(to: &mut Writer<'_>, metadata: &Metadata) {
     to.u64(metadata.producer_ids_end);
 }
 
-fn write_topic_item(to: &mut Writer<'_>, id: TopicId, topic: &Topic) {
-    write_topic(to, id, topic.first_group, topic.durability, &topic.name, &topic.placement);
+fn write_topic_item(to: &mut Writer<'_>, topic: &Topic) {
+    topic.spec.write(to);
     to.u8(match topic.state {
         TopicState::Creating => 1,
         TopicState::Ready => 2,
@@ -357,8 +358,8 @@ fn write_topic_item(to: &mut Writer<'_>, id: TopicId, topic: &Topic) {
     }
 }
 
-fn read_topic_item(from: &mut Reader<'_>) -> Option<(TopicId, Topic)> {
-    let (id, first_group, durability, name, placement) = read_topic(from)?;
+fn read_topic_item(from: &mut Reader<'_>) -> Option<Topic> {
+    let spec = Arc::new(TopicSpec::read(from)?);
     let state = match from.u8()? {
         1 => TopicState::Creating,
         2 => TopicState::Ready,
@@ -367,7 +368,7 @@ fn read_topic_item(from: &mut Reader<'_>) -> Option<(TopicId, Topic)> {
     };
     let count = from.count(2)?;
     let opened = (0..count).map(|_| from.u16().map(LogId)).collect::<Option<_>>()?;
-    Some((id, Topic { name, durability, first_group, placement, state, opened }))
+    Some(Topic { spec, state, opened })
 }
 
 fn write_group(to: &mut Writer<'_>, partition: &Partition) {
@@ -437,18 +438,18 @@ mod tests {
         let mut state = empty();
         let topic = state.metadata.next_topic_id();
         for name in ["orders", "payments"] {
-            let command = Command::Creating {
+            let spec = TopicSpec {
                 topic: state.metadata.next_topic_id(),
                 first_group: GroupId(state.metadata.next_group),
                 durability: corelog_model::Durability::Durable,
                 name: name.to_owned(),
                 placement: vec![LogId(0); 3],
             };
-            state.metadata.apply(&command).unwrap();
+            state.metadata.apply(LogId(0), &Command::Creating(Arc::new(spec))).unwrap();
         }
-        state.metadata.apply(&Command::Opened { topic, log: LogId(0) }).unwrap();
-        state.metadata.apply(&Command::Ready { topic }).unwrap();
-        let opened: Vec<_> = state.metadata.topics[&topic].partitions_in(LogId(0)).collect();
+        state.metadata.apply(LogId(0), &Command::Opened { topic, log: LogId(0) }).unwrap();
+        state.metadata.apply(LogId(0), &Command::Ready { topic }).unwrap();
+        let opened: Vec<_> = state.metadata.topics[&topic].spec.partitions_in(LogId(0)).collect();
         for (partition, group) in opened {
             let entry = Partition::new(group, topic, partition, corelog_model::Durability::Durable);
             state.groups.insert(group, entry);
@@ -515,8 +516,8 @@ mod tests {
         assert_eq!(format!("{:?}", back.groups), format!("{:?}", state.groups));
 
         let topic = *state.metadata.topics.keys().next().unwrap();
-        state.metadata.apply(&Command::Deleting { topic }).unwrap();
-        state.metadata.apply(&Command::Closed { topic, log: LogId(0) }).unwrap();
+        state.metadata.apply(LogId(0), &Command::Deleting { topic }).unwrap();
+        state.metadata.apply(LogId(0), &Command::Closed { topic, log: LogId(0) }).unwrap();
         back.decode(&parts_of(&state, CheckpointKind::Incremental, 1 << 20)[0]).unwrap();
         back.drop_closed(LogId(0));
         assert!(back.groups.is_empty() && back.producers.len() == 0);

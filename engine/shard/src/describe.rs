@@ -1,12 +1,11 @@
 //! The cold questions: open a handle, find an offset, list topics, report counters.
 
-use corelog_model::TopicId;
+use corelog_model::{LogId, Term, TopicId};
 
 use crate::event::{Actions, Taken};
-use crate::metadata::Topic;
 use crate::partition::PartitionId;
 use crate::refusal::Refusal;
-use crate::response::{DamageView, MetadataView, PartitionView, Response, TopicView};
+use crate::response::Response;
 use crate::shard::{Asker, Shard};
 use crate::status::ShardStatus;
 
@@ -30,43 +29,28 @@ impl Shard {
     }
 
     pub(crate) fn describe(&mut self, asker: Asker, name: Option<&str>, out: &mut Actions) -> Taken {
-        let mut view =
-            MetadataView { version: self.metadata.next_index, logs: self.config.logs, topics: Vec::new() };
-        if let Some(name) = name {
-            let Some((id, topic)) = self.metadata.topic_by_name(name) else {
-                return self.refuse(asker, Refusal::UnknownTopic, out);
-            };
-            if !self.changes.is_settled(id) {
-                return self.refuse(asker, Refusal::NotReady, out);
+        let one = name.map(|name| self.directory.topic_by_name(name).cloned().ok_or(name)).transpose();
+        match one {
+            Ok(one) => {
+                let view = self.directory.view(one.as_deref());
+                asker.answer(Response::Metadata(Box::new(view)), out);
+                Taken::Done
             }
-            view.topics.push(self.view(id, topic));
-        } else {
-            let settled = self.metadata.names.values().filter(|id| self.changes.is_settled(**id));
-            view.topics.extend(settled.map(|id| self.view(*id, &self.metadata.topics[id])));
+            Err(name) if self.metadata.topic_by_name(name).is_some() => {
+                self.refuse(asker, Refusal::NotReady, out)
+            }
+            Err(_) => self.refuse(asker, Refusal::UnknownTopic, out),
         }
-        asker.answer(Response::Metadata(Box::new(view)), out);
-        Taken::Done
     }
 
-    fn view(&self, id: TopicId, topic: &Topic) -> TopicView {
-        let leader_epoch = self.log.term();
-        let partitions =
-            topic.placement.iter().map(|log| PartitionView { log: *log, leader_epoch }).collect();
-        let damage = self.damage_of(id);
-        TopicView { name: topic.name.clone(), topic: id, durability: topic.durability, partitions, damage }
+    /// The log that keeps a partition, as far as clients may see it.
+    pub fn home(&self, topic: TopicId, partition: u32) -> Option<LogId> {
+        self.directory.topic(topic)?.placement.get(partition as usize).copied()
     }
 
-    /// What retention has taken since is not missed any more.
-    fn damage_of(&self, topic: TopicId) -> Vec<DamageView> {
-        let known = self.log.damage().filter_map(|(slot, first, last)| {
-            let partition = self.partitions.get(*self.by_log_slot.get(&slot)?)?;
-            let missed = partition.topic == topic && last >= partition.cursors().log_start;
-            missed.then_some(DamageView { partition: partition.partition, first, last })
-        });
-        let mut damage: Vec<DamageView> = known.collect();
-        damage.sort_unstable();
-        damage.dedup();
-        damage
+    /// The term that the shard of a log serves in; 0 before it has started.
+    pub fn term_of(&self, log: LogId) -> Term {
+        self.directory.term(log)
     }
 
     pub(crate) fn report(&mut self, asker: Asker, out: &mut Actions) -> Taken {
@@ -84,7 +68,7 @@ impl Shard {
             counters: self.counters,
             connections: self.sessions.connected(),
             handles: self.sessions.handles(),
-            topics: bounded(self.metadata.topics.len()),
+            topics: bounded(self.directory.counts().0),
             partitions: bounded(self.partitions.len()),
             producers: bounded(self.producers.len()),
             waits: self.waits.for_data(),

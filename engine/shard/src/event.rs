@@ -3,10 +3,11 @@
 //! Both are values. The reactor in net/server performs the actions against the ring, the simulator performs the
 //! same actions against an in-memory disk; the shard cannot tell them apart.
 
-use corelog_model::{Block, BlockId, Slice};
+use corelog_model::{Block, BlockId, LogId, Slice};
 use corelog_storage::{DiskCompletion, DiskOp, Settings};
 
 use crate::authorise::Principal;
+use crate::mail::{Letter, Mail};
 use crate::response::Response;
 
 /// A connection of this shard. The slot is dense and reused; the generation tells its users apart.
@@ -46,6 +47,13 @@ pub enum Event {
     Memory(Vec<Block>),
     /// Values that may change while the shard runs.
     Settings(Settings),
+    /// A letter of another log's shard. Those of one log come in the order they were written.
+    Mail {
+        /// That log.
+        from: LogId,
+        /// What it says.
+        mail: Mail,
+    },
 }
 
 /// One answer to one request. Replies of one connection may come in another order than its requests: the
@@ -73,6 +81,8 @@ pub struct Actions {
     /// Blocks the live window needs back although a send still pins them: move those sends away or close their
     /// connections, then release.
     pub evict: Vec<BlockId>,
+    /// Letters to be delivered, in this order.
+    pub letters: Vec<Letter>,
 }
 
 impl Actions {
@@ -88,11 +98,13 @@ impl Actions {
         self.replies.clear();
         self.slices.clear();
         self.evict.clear();
+        self.letters.clear();
     }
 
     /// Whether nothing is to be done.
     pub fn is_empty(&self) -> bool {
-        self.disk.is_empty() && self.replies.is_empty() && self.slices.is_empty() && self.evict.is_empty()
+        let Self { disk, replies, slices, evict, letters } = self;
+        disk.is_empty() && replies.is_empty() && slices.is_empty() && evict.is_empty() && letters.is_empty()
     }
 }
 

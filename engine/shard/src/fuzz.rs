@@ -56,11 +56,11 @@ fn command(bytes: &[u8], metadata: &mut Metadata) -> bool {
     let mut again = Vec::new();
     command.encode(&mut again);
     assert_eq!(again, bytes, "all of {command:?} is read");
-    if let Command::Creating { placement, .. } = &command {
-        assert!(!placement.is_empty() && placement.len() <= MAX_PARTITIONS_PER_TOPIC as usize);
+    if let Command::Creating(spec) | Command::Held(spec) = &command {
+        assert!((1..=MAX_PARTITIONS_PER_TOPIC).contains(&spec.partitions()));
     }
     let before = metadata.clone();
-    match metadata.apply(&command) {
+    match metadata.apply(LogId(0), &command) {
         Ok(()) => metadata.check(),
         Err(_) => assert_eq!(*metadata, before, "a refused {command:?} changes nothing"),
     }
@@ -120,10 +120,12 @@ fn parts_of(state: &State) -> Vec<Vec<u8>> {
 mod tests {
     use std::fs;
     use std::path::Path;
+    use std::sync::Arc;
 
     use corelog_model::{Durability, GroupId, ProducerId, Term, TopicId};
 
     use super::*;
+    use crate::metadata::TopicSpec;
     use crate::partition::Partition;
     use crate::producer_state::{Identity, Remembered};
 
@@ -141,14 +143,14 @@ mod tests {
 
     fn creating(metadata: &Metadata, name: &str, partitions: usize) -> (TopicId, Command) {
         let topic = metadata.next_topic_id();
-        let command = Command::Creating {
+        let spec = TopicSpec {
             topic,
             first_group: GroupId(metadata.next_group),
             durability: Durability::Written,
             name: name.to_owned(),
             placement: vec![LogId(0); partitions],
         };
-        (topic, command)
+        (topic, Command::Creating(Arc::new(spec)))
     }
 
     fn commands() -> Vec<Command> {
@@ -157,7 +159,7 @@ mod tests {
         let log = LogId(0);
         for name in ["orders", "payments"] {
             let (topic, command) = creating(&metadata, name, 3);
-            metadata.apply(&command).expect("a new topic");
+            metadata.apply(LogId(0), &command).expect("a new topic");
             let opening = [command, Command::Opened { topic, log }, Command::Ready { topic }];
             let closing =
                 [Command::Deleting { topic }, Command::Closed { topic, log }, Command::Deleted { topic }];
@@ -171,9 +173,9 @@ mod tests {
         let mut state = empty();
         let (topic, command) = creating(&state.metadata, "orders", 2);
         for command in [command, Command::Opened { topic, log: LogId(0) }, Command::Ready { topic }] {
-            state.metadata.apply(&command).expect("in order");
+            state.metadata.apply(LogId(0), &command).expect("in order");
         }
-        let opened: Vec<_> = state.metadata.topics[&topic].partitions_in(LogId(0)).collect();
+        let opened: Vec<_> = state.metadata.topics[&topic].spec.partitions_in(LogId(0)).collect();
         for (number, group) in opened {
             let mut partition = Partition::new(group, topic, number, Durability::Written);
             for n in 0..9_u32 {

@@ -5,7 +5,7 @@
 use corelog_model::{Durability, GroupId, LogId, ProducerId, Term, TopicId};
 
 use crate::checkpoint::{Item, items};
-use crate::metadata::{Command, TopicState};
+use crate::metadata::{Command, TopicSpec, TopicState};
 
 /// How far the creation or deletion of a topic is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +22,10 @@ pub enum Step {
     Closed,
     /// It is gone.
     Deleted,
+    /// A log that does not decide on it keeps some of it.
+    Held,
+    /// A log that does not decide on it keeps nothing of it any more.
+    Dropped,
 }
 
 impl Step {
@@ -34,6 +38,8 @@ impl Step {
             Self::Deleting => "deleting",
             Self::Closed => "closed",
             Self::Deleted => "deleted",
+            Self::Held => "held",
+            Self::Dropped => "dropped",
         }
     }
 }
@@ -113,10 +119,9 @@ pub enum Fact {
 pub fn metadata(payload: &[u8]) -> Option<Fact> {
     let step = |topic, step, log| Fact::Step { topic, step, log };
     Some(match Command::decode(payload)? {
-        Command::Creating { topic, first_group, durability, name, placement } => {
-            let partitions = placement.len() as u32;
-            Fact::Topic { topic, name, durability, first_group, partitions, step: Step::Creating }
-        }
+        Command::Creating(spec) => topic_fact(&spec, Step::Creating),
+        Command::Held(spec) => topic_fact(&spec, Step::Held),
+        Command::Dropped { topic } => step(topic, Step::Dropped, None),
         Command::Opened { topic, log } => step(topic, Step::Opened, Some(log)),
         Command::Ready { topic } => step(topic, Step::Ready, None),
         Command::Deleting { topic } => step(topic, Step::Deleting, None),
@@ -131,6 +136,17 @@ pub fn checkpoint(part: &[u8]) -> Option<Vec<Fact>> {
     Some(items(part)?.into_iter().map(Fact::from).collect())
 }
 
+fn topic_fact(spec: &TopicSpec, step: Step) -> Fact {
+    Fact::Topic {
+        topic: spec.topic,
+        name: spec.name.clone(),
+        durability: spec.durability,
+        first_group: spec.first_group,
+        partitions: spec.partitions(),
+        step,
+    }
+}
+
 impl From<Item> for Fact {
     fn from(item: Item) -> Self {
         match item {
@@ -140,18 +156,14 @@ impl From<Item> for Fact {
                 next_group: counters.next_group,
                 producer_ids_end: counters.producer_ids_end,
             },
-            Item::Topic(topic, of) => Self::Topic {
-                topic,
-                name: of.name,
-                durability: of.durability,
-                first_group: of.first_group,
-                partitions: of.placement.len() as u32,
-                step: match of.state {
+            Item::Topic(topic) => {
+                let step = match topic.state {
                     TopicState::Creating => Step::Creating,
                     TopicState::Ready => Step::Ready,
                     TopicState::Deleting => Step::Deleting,
-                },
-            },
+                };
+                topic_fact(&topic.spec, step)
+            }
             Item::Group(item) => Self::Partition {
                 group: item.group,
                 topic: item.topic,

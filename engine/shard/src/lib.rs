@@ -14,6 +14,8 @@
 //! | `pending`, `wait` | answers that wait: for a frame, for data, for the disk |
 //! | `producer_state` | deduplication |
 //! | `metadata`, `change` | topics and producer ids as a log of their own, and the steps that change them |
+//! | `mail`, `peers`, `holding` | what the shards of several logs say to each other, and what the others do for log 0 |
+//! | `directory` | what clients may see of all logs |
 //! | `session`, `authorise` | handles, principals |
 //! | `describe` | the cold questions |
 //! | `checkpoint`, `codec` | the state as bytes |
@@ -31,13 +33,17 @@ mod check;
 mod checkpoint;
 mod codec;
 mod describe;
+mod directory;
 mod event;
 mod fetch;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod holding;
 pub mod inspect;
+mod mail;
 mod metadata;
 mod partition;
+mod peers;
 mod pending;
 mod produce;
 mod producer_state;
@@ -53,6 +59,8 @@ mod wait;
 
 pub use authorise::{Access, Operation, Principal, Resource};
 pub use event::{Actions, ConnId, Event, Reply, Taken};
+pub use mail::{Letter, Mail, News};
+pub use metadata::TopicSpec;
 pub use producer_state::ProducerLimits;
 pub use refusal::{Bounded, Part, Refusal};
 pub use request::{At, Request};

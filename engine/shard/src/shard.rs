@@ -8,9 +8,12 @@ use corelog_storage::{Finished, GroupSlot, Log, LogConfig};
 use crate::authorise::{Access, Operation, Principal, Resource, authorise};
 use crate::change::Changes;
 use crate::checkpoint::CheckpointBuffers;
+use crate::directory::Directory;
 use crate::event::{Actions, ConnId, Event, Reply, Taken};
+use crate::holding::Holdings;
 use crate::metadata::Metadata;
 use crate::partition::{PartitionId, Partitions};
+use crate::peers::Peers;
 use crate::pending::{Frontier, PendingQueue};
 use crate::producer_state::{ProducerLimits, Producers};
 use crate::refusal::Refusal;
@@ -101,7 +104,11 @@ pub struct Shard {
     pub(crate) waits: Waits,
     pub(crate) pending: PendingQueue,
     pub(crate) producers: Producers,
+    /// What this log's metadata group says, and what clients may see of all logs.
     pub(crate) metadata: Metadata,
+    pub(crate) directory: Directory,
+    pub(crate) peers: Peers,
+    pub(crate) holdings: Holdings,
     /// The metadata's next index when the last checkpoint was written; 0 before the first.
     pub(crate) metadata_checkpointed: u64,
     pub(crate) changes: Changes,
@@ -138,6 +145,7 @@ impl Shard {
             Event::Released { block } => self.log.unpin(block),
             Event::Memory(window) => self.log.grow(window),
             Event::Settings(settings) => self.log.set(settings),
+            Event::Mail { from, mail } => self.on_mail(from, mail),
         }
     }
 
@@ -229,22 +237,23 @@ impl Shard {
 
     /// The partition of a topic that clients may use.
     fn find(&self, id: TopicId, partition: u32) -> Result<PartitionId, Refusal> {
-        let topic = self.metadata.topics.get(&id).ok_or(Refusal::UnknownTopicId)?;
-        if !self.changes.is_settled(id) {
-            return Err(Refusal::NotReady);
-        }
-        let log = *topic.placement.get(partition as usize).ok_or(Refusal::UnknownPartition)?;
+        let Some(spec) = self.directory.topic(id) else {
+            let changes = self.metadata.topics.contains_key(&id);
+            return Err(if changes { Refusal::NotReady } else { Refusal::UnknownTopicId });
+        };
+        let log = *spec.placement.get(partition as usize).ok_or(Refusal::UnknownPartition)?;
         if log != self.config.log.log {
             return Err(Refusal::NotHere);
         }
-        Ok(self.groups[&topic.group(partition)])
+        self.groups.get(&spec.group(partition)).copied().ok_or(Refusal::NotReady)
     }
 
     /// The end of a reactor's turn: what became due is answered, what may start is started, and a frame is cut last,
     /// so that it takes all that this turn appended.
     pub fn turn(&mut self, now: Now, out: &mut Actions) {
-        self.follow_log(out);
+        let recycled = self.follow_log(out);
         self.step_changes(now, out);
+        self.step_holdings(now, out);
         self.resume_reads(now, out);
         self.wake_shown(now, out);
         self.expire_waits(now, out);
@@ -253,15 +262,17 @@ impl Shard {
         self.log.cut(now, &mut out.disk);
         if self.log.is_read_only() {
             // It may be so only since this cut, after which nothing may happen for long.
-            self.follow_log(out);
+            _ = self.follow_log(out);
         }
         self.batch_patience.pass(now);
         self.change_patience.pass(now);
         self.log.wanted(self.waits.are_queued(), &mut out.evict);
+        self.write_letters(recycled, out);
     }
 
     /// What the log finished: frames that reached a level, records that were recycled, the loss of its disk.
-    fn follow_log(&mut self, out: &mut Actions) {
+    /// Tells whether records were recycled.
+    fn follow_log(&mut self, out: &mut Actions) -> bool {
         while let Some(pending) = self.pending.pop_due(self.frontier()) {
             self.complete(pending, out);
         }
@@ -275,12 +286,14 @@ impl Shard {
         }
         let mut moved = std::mem::take(&mut self.moved);
         self.log.moved_starts(&mut moved);
+        let recycled = !moved.is_empty();
         for (slot, log_start) in moved.drain(..) {
             if let Some(id) = self.by_log_slot.get(&slot) {
                 self.partitions.get_mut(*id).expect("a slot names a partition").recycled(log_start);
             }
         }
         self.moved = moved;
+        recycled
     }
 
     pub(crate) fn frontier(&self) -> Frontier {

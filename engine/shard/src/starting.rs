@@ -15,9 +15,12 @@ use corelog_storage::{
 
 use crate::change::Changes;
 use crate::checkpoint::{CheckpointBuffers, State};
+use crate::directory::Directory;
 use crate::event::Actions;
+use crate::holding::Holdings;
 use crate::metadata::{Command, Metadata};
 use crate::partition::{Cursors, Partition, Partitions};
+use crate::peers::Peers;
 use crate::pending::PendingQueue;
 use crate::produce::identity_of;
 use crate::producer_state::{Producers, Remembered};
@@ -147,7 +150,13 @@ impl Starting {
         }
         // A topic that was deleted behind the last checkpoint is in that checkpoint still.
         log.drop_unopened();
+        let (own, logs) = (config.log.log, config.logs);
+        let directory =
+            if own == LogId(0) { Directory::of_first(logs, &metadata) } else { Directory::new(logs) };
         let shard = Shard {
+            directory,
+            peers: Peers::new(own, logs),
+            holdings: Holdings::default(),
             changes: Changes::new(&metadata, limits.changes),
             sessions: Sessions::new(limits.connections, limits.handles),
             waits: Waits::new(limits.waits),
@@ -208,9 +217,13 @@ impl Replay {
             return Ok(());
         }
         let command = Command::decode(payload).filter(|_| index == state.metadata.next_index).ok_or(error)?;
-        state.metadata.apply(&command).map_err(|_| error)?;
+        if let Command::Dropped { topic } = command {
+            self.close_groups(topic);
+        }
+        self.state.metadata.apply(self.log, &command).map_err(|_| error)?;
         match command {
             Command::Opened { topic, log } if log == self.log => self.open_groups(topic),
+            Command::Held(spec) => self.open_groups(spec.topic),
             Command::Closed { topic, log } if log == self.log => self.close_groups(topic),
             _ => {}
         }
@@ -218,16 +231,16 @@ impl Replay {
     }
 
     fn open_groups(&mut self, id: TopicId) {
-        let topic = &self.state.metadata.topics[&id];
-        for (number, group) in topic.partitions_in(self.log) {
-            let partition = Partition::new(group, id, number, topic.durability);
+        let spec = &self.state.metadata.topics[&id].spec;
+        for (number, group) in spec.partitions_in(self.log) {
+            let partition = Partition::new(group, id, number, spec.durability);
             self.state.groups.entry(group).or_insert(partition);
         }
     }
 
     fn close_groups(&mut self, id: TopicId) {
-        let topic = &self.state.metadata.topics[&id];
-        for (_, group) in topic.partitions_in(self.log) {
+        let Some(topic) = self.state.metadata.topics.get(&id) else { return };
+        for (_, group) in topic.spec.partitions_in(self.log) {
             self.state.groups.remove(&group);
             self.state.producers.drop_group(group);
         }

@@ -1,5 +1,7 @@
 //! Counters and gauges of a shard, as one value. The server adds what only it knows: CPU, ring, sockets, memory.
 
+use std::ops::AddAssign;
+
 use corelog_model::{LogId, Term};
 use corelog_storage::LogStats;
 
@@ -32,6 +34,21 @@ pub struct ShardStatus {
     pub pending: u32,
 }
 
+impl AddAssign for ShardStatus {
+    /// What the shards of two logs on one core count together. Both have all connections and know all topics, so those
+    /// are not added; log and term stay those of the first.
+    fn add_assign(&mut self, other: Self) {
+        self.storage += other.storage;
+        self.counters += other.counters;
+        self.partitions += other.partitions;
+        self.producers += other.producers;
+        self.waits += other.waits;
+        self.reads += other.reads;
+        self.pending += other.pending;
+        self.handles += other.handles;
+    }
+}
+
 /// Counts since the start of the shard. All rise only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -51,4 +68,19 @@ pub struct Counters {
     pub fetches: u64,
     /// Bytes answered to fetches.
     pub fetched_bytes: u64,
+}
+
+impl AddAssign for Counters {
+    fn add_assign(&mut self, other: Self) {
+        let Self { batches, records, produced_bytes, duplicates, blocked, refused, fetches, fetched_bytes } =
+            other;
+        self.batches += batches;
+        self.records += records;
+        self.produced_bytes += produced_bytes;
+        self.duplicates += duplicates;
+        self.blocked += blocked;
+        self.refused += refused;
+        self.fetches += fetches;
+        self.fetched_bytes += fetched_bytes;
+    }
 }

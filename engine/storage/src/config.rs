@@ -3,7 +3,7 @@
 use corelog_model::limits::{
     BATCH_ALIGN, FRAME_ALIGN, FRAME_TARGET_BYTES, MAX_BATCH_BYTES_DEFAULT, MAX_BATCH_BYTES_LIMIT,
 };
-use corelog_model::{Block, LogId};
+use corelog_model::{Block, BlockId, LogId};
 
 use crate::frame::{ENTRY_HEADER_BYTES, FRAME_HEADER_BYTES};
 use crate::superblock::SUPERBLOCK_BYTES;
@@ -141,6 +141,13 @@ pub struct Memory {
     pub page: Block,
     /// How a batch gets into the window.
     pub copy: Copier,
+}
+
+impl Memory {
+    /// The names of all blocks.
+    pub fn blocks(&self) -> impl Iterator<Item = BlockId> {
+        self.window.iter().chain(&self.cold).chain([&self.page]).map(Block::id)
+    }
 }
 
 /// Copies bytes to as many bytes elsewhere. A window is larger than the caches, so whoever knows the machine may know

@@ -181,6 +181,11 @@ impl Log {
         self.cold.set_budget(settings.cold_bytes_in_flight);
     }
 
+    /// How many ranges are known to be damaged; never falls.
+    pub fn damaged_ranges(&self) -> usize {
+        self.damage.len()
+    }
+
     /// What is known to be damaged: the first and the last offset of each range, in the order of finding.
     pub fn damage(&self) -> impl Iterator<Item = (GroupSlot, u64, u64)> {
         self.damage.iter().map(|damage| (damage.slot, damage.first, damage.last))
@@ -212,7 +217,7 @@ impl Log {
             spare_extents: self.extents.spare.len() as u64,
             window_bytes,
             window_pins: pins,
-            damaged_ranges: self.damage.len() as u64,
+            damaged_ranges: self.damaged_ranges() as u64,
             uncertain_groups: self.possibly_lost.len() as u64,
             groups: self.groups.len() as u64,
             index_bytes: self.groups.row_bytes() + self.runs.bytes() + self.footers.bytes(),

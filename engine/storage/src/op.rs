@@ -231,6 +231,13 @@ pub struct Listing {
     pub files: Vec<(FileName, u64)>,
 }
 
+impl Listing {
+    /// The names alone.
+    pub fn names(&self) -> impl Iterator<Item = FileName> {
+        self.files.iter().map(|&(name, _)| name)
+    }
+}
+
 /// After a refusal, how long until an operation of the log's own is tried again, microseconds.
 pub(crate) const RETRY_US: u64 = 1_000_000;
 

@@ -1,5 +1,7 @@
 //! What a log counts.
 
+use std::ops::AddAssign;
+
 /// A copy of the log's counters and levels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogStats {
@@ -45,6 +47,56 @@ pub struct LogStats {
     pub index_bytes: u64,
     /// A write failed twice: nothing is taken any more.
     pub read_only: bool,
+}
+
+impl AddAssign for LogStats {
+    /// What two logs count together; read-only when one of them is.
+    fn add_assign(&mut self, other: Self) {
+        let Self {
+            frames,
+            beacons,
+            bytes_written,
+            entries,
+            moved_frames,
+            cold_reads,
+            cold_bytes,
+            zeroed_bytes,
+            recycled_extents,
+            checkpoints,
+            derived_indexes,
+            superblock_failures,
+            live_extents,
+            spare_extents,
+            window_bytes,
+            window_pins,
+            damaged_ranges,
+            uncertain_groups,
+            groups,
+            index_bytes,
+            read_only,
+        } = other;
+        self.frames += frames;
+        self.beacons += beacons;
+        self.bytes_written += bytes_written;
+        self.entries += entries;
+        self.moved_frames += moved_frames;
+        self.cold_reads += cold_reads;
+        self.cold_bytes += cold_bytes;
+        self.zeroed_bytes += zeroed_bytes;
+        self.recycled_extents += recycled_extents;
+        self.checkpoints += checkpoints;
+        self.derived_indexes += derived_indexes;
+        self.superblock_failures += superblock_failures;
+        self.live_extents += live_extents;
+        self.spare_extents += spare_extents;
+        self.window_bytes += window_bytes;
+        self.window_pins += window_pins;
+        self.damaged_ranges += damaged_ranges;
+        self.uncertain_groups += uncertain_groups;
+        self.groups += groups;
+        self.index_bytes += index_bytes;
+        self.read_only |= read_only;
+    }
 }
 
 #[derive(Default)]

@@ -1,0 +1,109 @@
+//! The part that a log other than log 0 keeps of a topic: opened and closed when log 0 asks for it.
+//!
+//! An entry of this log's own metadata group says so, and log 0 is answered when that is durable. What cannot be
+//! appended yet is tried again each turn; what cannot be appended at all is refused. Bounded by the changes that log 0
+//! has in progress.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use corelog_model::{LogId, Now, TopicId};
+
+use crate::event::Actions;
+use crate::mail::Mail;
+use crate::metadata::{Command, TopicSpec};
+use crate::room::NoRoom;
+use crate::shard::Shard;
+
+/// What log 0 asked for.
+#[derive(Clone, Debug)]
+enum Wish {
+    Open(Arc<TopicSpec>),
+    Close(TopicId),
+}
+
+#[derive(Debug)]
+struct Order {
+    wish: Wish,
+    /// The frame of its entry, once appended.
+    frame: Option<u64>,
+}
+
+/// Orders of log 0 that are not answered yet, in the order they came.
+#[derive(Debug, Default)]
+pub(crate) struct Holdings {
+    orders: VecDeque<Order>,
+}
+
+impl Holdings {
+    pub(crate) fn ask_to_open(&mut self, spec: Arc<TopicSpec>) {
+        self.orders.push_back(Order { wish: Wish::Open(spec), frame: None });
+    }
+
+    /// What was to be opened and is not yet, because there was no room, is not opened any more.
+    pub(crate) fn ask_to_close(&mut self, topic: TopicId) {
+        self.orders.retain(|order| order.frame.is_some() || order.wish.topic() != topic);
+        self.orders.push_back(Order { wish: Wish::Close(topic), frame: None });
+    }
+}
+
+impl Shard {
+    /// Appends what log 0 asked for, and answers what is durable.
+    pub(crate) fn step_holdings(&mut self, now: Now, out: &mut Actions) {
+        let durable = self.log.durable_frame();
+        for _ in 0..self.holdings.orders.len() {
+            let Some(mut order) = self.holdings.orders.pop_front() else { return };
+            if order.frame.is_none() {
+                match self.fulfil(now, &order.wish, out) {
+                    Ok(frame) => order.frame = Some(frame),
+                    Err(NoRoom::Wait) => {}
+                    Err(NoRoom::Refused(refusal)) => {
+                        self.peers.post(LogId(0), Mail::Refused(order.wish.topic(), refusal));
+                        continue;
+                    }
+                }
+            }
+            if order.frame.is_some_and(|frame| frame <= durable) {
+                self.peers.post(LogId(0), order.wish.done());
+            } else {
+                self.holdings.orders.push_back(order);
+            }
+        }
+    }
+
+    /// Appends the entry of one order and does what it says; its frame, 0 where nothing was left to be done.
+    fn fulfil(&mut self, now: Now, wish: &Wish, out: &mut Actions) -> Result<u64, NoRoom> {
+        let held = self.metadata.topics.contains_key(&wish.topic());
+        match wish {
+            Wish::Open(spec) if !held => {
+                let frame = self.append_command(now, &Command::Held(Arc::clone(spec)))?;
+                self.open_groups(spec);
+                Ok(frame)
+            }
+            Wish::Close(topic) if held => {
+                let spec = Arc::clone(&self.metadata.topics[topic].spec);
+                let frame = self.append_command(now, &Command::Dropped { topic: *topic })?;
+                self.close_groups(now, &spec, out);
+                Ok(frame)
+            }
+            _ => Ok(0),
+        }
+    }
+}
+
+impl Wish {
+    fn topic(&self) -> TopicId {
+        match self {
+            Self::Open(spec) => spec.topic,
+            Self::Close(topic) => *topic,
+        }
+    }
+
+    /// What log 0 is told when it is done.
+    fn done(&self) -> Mail {
+        match self {
+            Self::Open(spec) => Mail::Opened(spec.topic),
+            Self::Close(topic) => Mail::Closed(*topic),
+        }
+    }
+}
