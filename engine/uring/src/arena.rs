@@ -41,7 +41,7 @@ pub(crate) struct Mapping {
 }
 
 /// Where the blocks of one chunk are: what a ring needs to find them by name.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Region {
     first: BlockId,
     blocks: u32,
@@ -49,10 +49,18 @@ pub struct Region {
     mapping: Arc<Mapping>,
 }
 
-/// Gives the blocks of one shard their names, densely from 0.
+/// Gives the blocks of one core their names: densely, from one that no other core's begin with.
 #[derive(Debug, Default)]
 pub struct Arena {
     next: u32,
+}
+
+/// The bits of a block's name that tell it from others of its core.
+const BLOCK_BITS: u32 = 24;
+
+/// The core whose memory a block is of, and its number there.
+pub const fn place_of(block: BlockId) -> (usize, usize) {
+    ((block.0 >> BLOCK_BITS) as usize, (block.0 & ((1 << BLOCK_BITS) - 1)) as usize)
 }
 
 /// Memory was refused.
@@ -143,9 +151,18 @@ fn map_aligned(bytes: usize) -> Result<Mapping, ArenaError> {
 }
 
 impl Arena {
-    /// An arena without memory.
+    /// An arena without memory, of the only core.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An arena without memory, of the core with this number.
+    ///
+    /// # Panics
+    /// When that is 256 or more.
+    pub fn of(core: usize) -> Self {
+        let core = u8::try_from(core).expect("a name has 8 bits for its core");
+        Self { next: u32::from(core) << BLOCK_BITS }
     }
 
     /// Cuts a chunk into blocks of `block_bytes`; a rest that is too short stays unused.
@@ -168,6 +185,7 @@ impl Arena {
             let owner: Arc<dyn Owner> = Arc::<Mapping>::clone(&mapping);
             blocks.push(Block::mapped(BlockId(self.next), memory, owner));
             self.next += 1;
+            assert!(place_of(BlockId(self.next)).1 > 0, "a core has fewer than 16 million blocks");
         }
         (Region { first, blocks: self.next - first.0, block_bytes, mapping }, blocks)
     }

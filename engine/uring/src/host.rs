@@ -154,6 +154,11 @@ impl Host {
         check_io_uring()
     }
 
+    /// What the first host of a process pays for all of them. The main thread should, before it starts others.
+    pub fn prepare() -> Result<(), HostError> {
+        throwaway_executor()
+    }
+
     /// Runs a reactor on the calling thread until its future is done.
     pub fn run<F, Fut>(config: &HostConfig, reactor: F) -> Result<Fut::Output, HostError>
     where

@@ -13,12 +13,15 @@ pub mod copy;
 pub mod file;
 mod frames;
 pub mod host;
+pub mod lane;
 pub mod limits;
 pub mod op;
 pub mod probe;
 pub mod ring;
 pub mod socket;
 pub mod status;
+mod sync;
+pub mod topology;
 pub mod waker;
 
 pub use host::{Host, HostConfig, HostError};

@@ -19,6 +19,8 @@ pub struct SocketOptions {
     pub receive_buffer: Option<usize>,
     /// Connections that may wait for their accept.
     pub backlog: i32,
+    /// Several sockets of this process listen on the same port, and each connection comes to one of them.
+    pub share_port: bool,
 }
 
 /// A socket was refused.
@@ -49,7 +51,7 @@ pub enum SocketOperation {
 
 impl Default for SocketOptions {
     fn default() -> Self {
-        Self { nodelay: true, send_buffer: None, receive_buffer: None, backlog: 1024 }
+        Self { nodelay: true, send_buffer: None, receive_buffer: None, backlog: 1024, share_port: false }
     }
 }
 
@@ -60,6 +62,9 @@ pub fn listen(address: SocketAddr, options: &SocketOptions) -> Result<(OwnedFd, 
     let socket = create(address, options)?;
     // A restart must not wait for the connections of the process before it.
     sockopt::set_socket_reuseaddr(&socket, true).map_err(refused(SocketOperation::Option))?;
+    if options.share_port {
+        sockopt::set_socket_reuseport(&socket, true).map_err(refused(SocketOperation::Option))?;
+    }
     net::bind(&socket, &address).map_err(refused(SocketOperation::Bind))?;
     net::listen(&socket, options.backlog).map_err(refused(SocketOperation::Listen))?;
     let taken = net::getsockname(&socket).map_err(refused(SocketOperation::Bind))?;

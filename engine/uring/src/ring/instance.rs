@@ -5,7 +5,7 @@
 //! beside the box, declared before it so that they are dropped first.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use io_uring::types::{CancelBuilder, SubmitArgs, Timespec};
@@ -23,6 +23,7 @@ pub(super) struct Instance {
     cq: CompletionQueue<'static>,
     /// Waiting enters must not count as waiting for a disk, where the kernel knows the flag.
     wait_flags: EnterFlags,
+    fd: RawFd,
     _owner: Owner,
 }
 
@@ -46,10 +47,18 @@ impl Instance {
         if ring.params().is_feature_no_iowait() {
             wait_flags |= EnterFlags::NO_IOWAIT;
         }
+        let fd = ring.as_raw_fd();
         let owner = Owner(Box::into_raw(Box::new(ring)));
         let (mut submitter, sq, cq) = handles(&owner);
         submitter.register_ring_fd().map_err(|error| RingError::new(RingOperation::RegisterRing, error))?;
-        Ok(Self { submitter, sq, cq, wait_flags, _owner: owner })
+        Ok(Self { submitter, sq, cq, wait_flags, fd, _owner: owner })
+    }
+
+    /// The ring's descriptor once more.
+    #[expect(unsafe_code, reason = "the io-uring crate lends the number only")]
+    pub(super) fn duplicate(&self) -> io::Result<OwnedFd> {
+        // SAFETY: the ring is open as long as its owner is here.
+        unsafe { BorrowedFd::borrow_raw(self.fd) }.try_clone_to_owned()
     }
 
     /// Registers the empty table of files and the signal, which stays silent until armed.

@@ -36,12 +36,17 @@ use tables::Tables;
 pub use error::{RingError, RingOperation};
 pub use regions::Registration;
 
-/// The most slots a ring can have: the kernel's longest submission queue, less the poll of the waker.
-pub const MAX_OPERATIONS: u32 = 32_767;
+/// The most slots a ring can have: the kernel's longest submission queue, less the poll of the waker and knocks.
+pub const MAX_OPERATIONS: u32 = 32_768 - 1 - MAX_KNOCKS;
 /// Messages kept ready for sends with several pieces; more are made when needed and then kept.
 const MESSAGES: usize = 64;
 /// The name of the poll of the ring's waker; a slot of this number does not exist.
 const WAKE: Key = Key(u64::MAX);
+/// The names of a knock: where it is sent from, and where it arrives. Neither is anybody's operation.
+const KNOCKED: Key = Key(u64::MAX - 1);
+const KNOCK: Key = Key(u64::MAX - 2);
+/// Knocks in one turn at most, and of those that can arrive before the next one: other rings of the process.
+pub const MAX_KNOCKS: u32 = 256;
 /// How long a dropped ring waits for what is in flight. A disk that takes longer keeps the memory for good.
 const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 
@@ -112,11 +117,11 @@ impl Ring {
     pub fn new(config: &RingConfig) -> Result<Self, RingError> {
         assert!(
             (1..=MAX_OPERATIONS).contains(&config.operations),
-            "a queue has 1 to 32767 entries and that of the waker"
+            "a queue has room for the slots, the waker and knocks"
         );
         let waker = Waker::new().map_err(|errno| RingError::new(RingOperation::Eventfd, errno))?;
-        // One more than there are slots: the poll of the waker.
-        let mut instance = Instance::new(config.operations + 1)?;
+        // More than there are slots: the poll of the waker, and knocks.
+        let mut instance = Instance::new(config.operations + 1 + MAX_KNOCKS)?;
         instance.register(config, waker.signal())?;
         let registration = match config.register_buffers {
             false => Registration::Off,
@@ -156,6 +161,11 @@ impl Ring {
             }
         }
         self.regions.add(region, buffer);
+    }
+
+    /// Tells the ring where blocks of another ring's are, so that slices may name them in sends.
+    pub fn know_region(&mut self, region: &Region) {
+        self.regions.add(region, None);
     }
 
     /// Whether disk operations use registered buffers.
@@ -262,6 +272,8 @@ impl Ring {
         while let Some((user_data, result)) = self.instance.next() {
             match Key(user_data) {
                 WAKE => self.woken(result),
+                // The sleep it ended is over; a ring that is gone needs none.
+                KNOCK | KNOCKED => {}
                 key => out.push(self.complete(key, result)),
             }
         }
@@ -285,6 +297,16 @@ impl Ring {
     /// What ends a sleep of this shard; give clones to the threads that hand things over.
     pub fn waker(&self) -> Waker {
         self.waker.clone()
+    }
+
+    /// A name of this ring by which other rings of the process can knock.
+    pub fn fd(&self) -> Result<OwnedFd, RingError> {
+        self.instance.duplicate().map_err(|error| RingError::new(RingOperation::Setup, error))
+    }
+
+    /// Ends the sleep of another ring, with the next [`Ring::submit`]: a completion arrives there that is nobody's.
+    pub fn knock(&mut self, ring: &OwnedFd) {
+        self.knock_at(ring);
     }
 
     /// Makes ready to park elsewhere: from now on the kernel adds to the [`Waker`]'s signal when something completes.

@@ -1,6 +1,6 @@
 //! One submission becomes one entry of the kernel's queue.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use corelog_model::{Block, Slice};
 use io_uring::types::{DestinationSlot, Fd, Fixed, FsyncFlags};
@@ -8,7 +8,7 @@ use io_uring::{opcode, squeue};
 
 use super::operation::{Held, Message, Peer};
 use super::regions::Memory;
-use super::{Ring, WAKE};
+use super::{KNOCK, KNOCKED, Ring, WAKE};
 use crate::op::{Completion, Errno, FileId, Key, ListenerId, SEND_SLICES, SocketId, Submission};
 
 /// Sends fill the pipe by themselves after a short write and never raise SIGPIPE.
@@ -130,6 +130,12 @@ impl Ring {
         }
     }
 
+    /// A message to another ring that is a completion there. Here it is one only when it fails.
+    pub(super) fn knock_at(&mut self, ring: &OwnedFd) {
+        let entry = opcode::MsgRingData::new(Fd(ring.as_raw_fd()), 0, KNOCK.0, None).build();
+        self.enter_queue(&entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(KNOCKED.0));
+    }
+
     /// Puts what the kernel touches in the slot, and the entry in the queue.
     fn queue(&mut self, key: Key, entry: squeue::Entry, held: Held) {
         let slot = &mut self.slots[key.slot() as usize];
@@ -143,7 +149,7 @@ impl Ring {
         // SAFETY: the entry of a slot points at blocks, headers and addresses that its `held` owns behind stable
         // addresses and that leave the slot only in `complete`, or at slices of regions, whose mappings the ring
         // keeps and which the kernel only reads. A ring that cannot drain leaks both instead of freeing them. That
-        // of a poll points at nothing.
+        // of a poll or a knock points at nothing.
         unsafe { self.instance.push(entry) };
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use corelog_model::{Block, BlockId, Slice};
 
-use crate::arena::{Mapping, Region};
+use crate::arena::{Mapping, Region, place_of};
 use crate::op::Errno;
 
 /// Whether disk operations use registered buffers. Shown in the ready line and in reports.
@@ -30,8 +30,8 @@ struct Place {
 
 /// The addresses of all blocks by name.
 pub(super) struct Regions {
-    /// By [`BlockId`]; `None` where no region was told.
-    places: Vec<Option<Place>>,
+    /// By core and number there; `None` where no region was told.
+    places: Vec<Vec<Option<Place>>>,
     /// The memory of all places stays mapped as long as its addresses are known here.
     mappings: Vec<Arc<Mapping>>,
 }
@@ -52,13 +52,17 @@ impl Regions {
 
     /// Takes in the blocks of a region that was registered as `buffer`.
     pub(super) fn add(&mut self, region: &Region, buffer: Option<u16>) {
-        let first = region.first().0 as usize;
+        let (core, first) = place_of(region.first());
         let end = first + region.blocks() as usize;
-        if self.places.len() < end {
-            self.places.resize(end, None);
+        if self.places.len() <= core {
+            self.places.resize_with(core + 1, Vec::new);
+        }
+        let places = &mut self.places[core];
+        if places.len() < end {
+            places.resize(end, None);
         }
         let bytes = u32::try_from(region.block_bytes()).expect("a block is at most one chunk");
-        for (index, place) in self.places[first..end].iter_mut().enumerate() {
+        for (index, place) in places[first..end].iter_mut().enumerate() {
             assert!(place.is_none(), "a block belongs to one region");
             *place = Some(Place { address: region.address() + index * region.block_bytes(), bytes, buffer });
         }
@@ -87,7 +91,8 @@ impl Regions {
     }
 
     fn place(&self, block: BlockId) -> Option<Place> {
-        self.places.get(block.0 as usize).copied().flatten()
+        let (core, at) = place_of(block);
+        self.places.get(core)?.get(at).copied().flatten()
     }
 }
 
