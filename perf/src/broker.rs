@@ -31,7 +31,7 @@ impl Broker {
             "--mode",
             mode,
         ]);
-        command.args(["--set", &format!("server.cpu={}", place.cores.broker)]);
+        command.args(["--set", &format!("server.cpus={0}-{0}", place.cores.broker)]);
         command.arg("--data-dir").arg(store);
         for setting in settings {
             command.args(["--set", setting]);

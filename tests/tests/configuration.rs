@@ -30,7 +30,7 @@ fn seeds() -> Vec<(&'static str, String)> {
         ("empty", ""),
         (
             "server",
-            "[server]\nlisten = \"[::1]:0\"\nadvertise = \"broker.example:9600\"\nmode = \"park\"\ncpu = 3\n",
+            "[server]\nlisten = \"[::1]:0\"\nadvertise = \"broker.example:9600\"\nmode = \"park\"\nshards = 2\nports = \"one\"\ncpus = \"numa:nodes=0,2;cores=4;no_ht=true\"\n",
         ),
         (
             "log",
@@ -50,7 +50,7 @@ fn seeds() -> Vec<(&'static str, String)> {
         ),
         (
             "flags",
-            "\n---\nserver.mode=poll\nlog.window_bytes = 1 GiB\nlimits.max_frame_bytes=4 MiB\nserver.cpu=any\n",
+            "\n---\nserver.mode=poll\nlog.window_bytes = 1 GiB\nlimits.max_frame_bytes=4 MiB\nserver.cpus=any\n",
         ),
         ("all-three", "[server]\nspin_us = 1\n---\nCORELOG_SERVER_SPIN_US=2\nserver.spin_us=3\n"),
         ("unknown", "[server]\ncolour = \"blue\"\n"),

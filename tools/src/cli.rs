@@ -68,6 +68,12 @@ pub struct Serve {
     /// How an idle core waits, as `server.mode`.
     #[arg(long, value_enum)]
     pub mode: Option<Mode>,
+    /// How many cores serve, as `server.shards`.
+    #[arg(long, value_name = "N|auto")]
+    pub shards: Option<String>,
+    /// Which cores: all, any, a number of them, 0-3,8, numa:nodes=0;cores=4;no_ht=true; as `server.cpus`.
+    #[arg(long, value_name = "CPUS")]
+    pub cpus: Option<String>,
     /// Any key of the configuration; wins over file and environment.
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
     pub set: Vec<String>,

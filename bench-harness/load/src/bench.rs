@@ -161,7 +161,7 @@ fn serve(own: &OwnBroker, data: &Path, core: usize) -> Command {
         &own.mode,
     ]);
     command.arg("--data-dir").arg(data.join("store"));
-    command.args(["--set", &format!("server.cpu={core}")]);
+    command.args(["--set", &format!("server.cpus={core}-{core}")]);
     if !own.growing {
         command.args(["--set", &format!("log.retention_bytes={RETENTION_BYTES}")]);
     }
@@ -377,7 +377,9 @@ mod tests {
         };
         let recycled = arguments(&own);
         assert!(recycled.contains("--set log.retention_bytes=2147483648"), "{recycled}");
-        assert!(recycled.contains("--set server.cpu=3") && recycled.contains("--set log.frame_bytes=1 MiB"));
+        assert!(
+            recycled.contains("--set server.cpus=3-3") && recycled.contains("--set log.frame_bytes=1 MiB")
+        );
         assert!(own.is_capped());
         own.growing = true;
         assert!(!arguments(&own).contains("retention"));

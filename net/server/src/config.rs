@@ -12,10 +12,13 @@ use corelog_wire::frame::{FRAME_OVERHEAD_BYTES, MAX_FRAME_BYTES};
 
 mod value;
 
+use crate::placement::{Cpus, Shards};
 use value::{at_least, bytes, flag, number, optional_number, within, word};
 
 /// The default configuration with its comments, as `corelog config default` prints it.
 pub const DEFAULT: &str = include_str!("default.toml");
+/// Shards that a broker has at most.
+pub const MAX_SHARDS: u16 = 256;
 /// What the name of an environment variable that holds a key starts with.
 pub const ENVIRONMENT_PREFIX: &str = "CORELOG_";
 
@@ -31,16 +34,14 @@ pub enum Mode {
     Park,
 }
 
-/// Which core the reactor runs on.
+/// Which ports the shards listen on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Cpu {
-    /// The first one that the process may use.
+pub enum Ports {
+    /// Each on one of its own, so that clients dial the core that has what they want.
     #[default]
-    First,
-    /// Wherever the system puts it: for brokers inside of tests.
-    Any,
-    /// This one.
-    Core(usize),
+    Each,
+    /// All on the same: the system deals connections out, and what they ask of another core is forwarded.
+    One,
 }
 
 /// What the disk is told to do so that a frame is durable, when it is not left to the probe.
@@ -76,14 +77,19 @@ pub enum ProbeMode {
 pub struct ServerSection {
     /// Address to listen on; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// `HOST:PORT` told to clients instead of `listen`.
-    pub advertise: Option<String>,
+    /// Told to clients instead of `listen`: host and port of the first shard, those of the others have the ports after
+    /// it; or of each shard. Empty: `listen`.
+    pub advertise: Vec<(String, u16)>,
     /// How an idle reactor waits.
     pub mode: Mode,
     /// How long [`Mode::Adaptive`] spins, in microseconds.
     pub spin_us: u64,
-    /// Core to pin to.
-    pub cpu: Cpu,
+    /// Which ports the shards listen on.
+    pub ports: Ports,
+    /// Shards, each on a core of its own.
+    pub shards: Shards,
+    /// The cores they may have.
+    pub cpus: Cpus,
 }
 
 /// `[log]`: the store and its log.
@@ -271,10 +277,12 @@ impl Config {
         Self {
             server: ServerSection {
                 listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-                advertise: None,
+                advertise: Vec::new(),
                 mode: Mode::default(),
                 spin_us: 0,
-                cpu: Cpu::First,
+                ports: Ports::Each,
+                shards: Shards::Auto,
+                cpus: Cpus::All,
             },
             log: LogSection::default(),
             memory: MemorySection::default(),
@@ -443,25 +451,27 @@ impl ServerSection {
                 self.listen = text.parse().map_err(|_| Bad::Value("an address such as 127.0.0.1:9600"))?
             }
             "advertise" => {
-                let good =
-                    text.is_empty() || text.rsplit_once(':').is_some_and(|(_, p)| p.parse::<u16>().is_ok());
-                if !good {
-                    return Err(Bad::Value("HOST:PORT, or nothing"));
-                }
-                self.advertise = (!text.is_empty()).then(|| text.to_owned());
+                let place = |text: &str| {
+                    let (host, port) = text.trim().rsplit_once(':')?;
+                    Some((host.to_owned(), port.parse().ok()?))
+                };
+                let places = text.split(',').filter(|part| !part.trim().is_empty());
+                let places: Option<Vec<_>> = places.map(place).collect();
+                self.advertise = places.ok_or(Bad::Value("HOST:PORT, a list of them, or nothing"))?;
             }
             "mode" => {
                 let words = [("poll", Mode::Poll), ("adaptive", Mode::Adaptive), ("park", Mode::Park)];
                 self.mode = word(text, &words, "poll, adaptive or park")?;
             }
             "spin_us" => self.spin_us = within(number(text)?, 0, 1_000_000, "0 to 1000000 microseconds")?,
-            "cpu" => {
-                self.cpu = match text {
-                    "auto" => Cpu::First,
-                    "any" => Cpu::Any,
-                    _ => optional_number(text, 0, 4095, "a core number, auto or any")?
-                        .map_or(Cpu::First, |core| Cpu::Core(core as usize)),
-                }
+            "ports" => self.ports = word(text, &[("each", Ports::Each), ("one", Ports::One)], "each or one")?,
+            "shards" => {
+                let count = optional_number(text, 1, MAX_SHARDS.into(), "1 to 256, or auto")?;
+                self.shards = count.map_or(Shards::Auto, |count| Shards::Count(count as u16));
+            }
+            "cpus" => {
+                self.cpus = Cpus::parse(text)
+                    .ok_or(Bad::Value("all, any, a number, a list such as 0-3,8, or numa:nodes=0;cores=4"))?;
             }
             _ => return Err(Bad::Key),
         }

@@ -2,10 +2,13 @@
 //!
 //! | file | decides |
 //! |---|---|
+//! | `route`, `forward` | which log a request is for; requests for logs of other cores, and theirs for ours |
+//! | `inquiry` | Status of all cores, asked at one |
 //! | `serve` | from received bytes to requests of the shard; when not to read |
 //! | `reply` | from the shard's actions to sends; what happens to a send whose memory is wanted back |
 //! | `lifecycle` | accepting, deadlines, closing, stopping |
-//! | `disk` | which disk operation goes where |
+//! | `disk`, `logs` | which disk operation goes where; the logs of this core and whose each block is |
+//! | `parcel` | what the cores say to each other |
 //! | `connection`, `inbox`, `outbox` | the state of one connection |
 //! | `ingest`, `ops`, `deadlines` | memory, operations and times of all of them |
 //!
@@ -17,13 +20,18 @@
 mod connection;
 mod deadlines;
 mod disk;
+mod forward;
 mod inbox;
 mod ingest;
+mod inquiry;
 mod lifecycle;
+mod logs;
 mod opening;
 mod ops;
 mod outbox;
+mod parcel;
 mod reply;
+mod route;
 mod serve;
 #[cfg(test)]
 mod tests;
@@ -32,7 +40,7 @@ use std::mem;
 
 use corelog_model::time::Now;
 use corelog_model::{Block, Slice};
-use corelog_shard::{Actions, Event, Shard};
+use corelog_shard::{ConnId, Event, Shard};
 use corelog_storage::{DiskCompletion, DiskOp, FileName};
 use corelog_uring::{Completion, FileId, Key, ListenerId, SEND_SLICES, Submission};
 
@@ -42,12 +50,15 @@ use crate::translate::Place;
 
 use connection::Connection;
 use deadlines::Deadlines;
-use disk::Disk;
 use ingest::Ingest;
+use inquiry::Inquiry;
+use logs::{Logs, Served};
 use ops::OpSlab;
+use parcel::Visit;
 
 pub(crate) use disk::disk_error;
-pub use opening::Opening;
+pub use opening::{Opening, Start};
+pub use parcel::Parcel;
 
 /// Ring slots a connection can take: a receive, a send, and one to cancel, shut down or close.
 const OPERATIONS_PER_CONNECTION: u32 = 4;
@@ -77,8 +88,8 @@ enum Op {
     Close(u32),
     /// A cancel or shutdown: its effect is seen at its target.
     Aside,
-    /// A disk operation.
-    Disk(disk::InFlight),
+    /// A disk operation of the log in this place.
+    Disk(usize, disk::InFlight),
 }
 
 /// What is to be done, in order. The shell owns it and keeps its memory.
@@ -88,8 +99,10 @@ pub struct Output {
     pub submissions: Vec<Submission>,
     /// What the ranges of the sends point into.
     pub slices: Vec<Slice>,
-    /// For the host.
-    pub background: Vec<DiskOp>,
+    /// For the host, each with the place of its log.
+    pub background: Vec<(usize, DiskOp)>,
+    /// For other cores, each with its core.
+    pub parcels: Vec<(usize, Parcel)>,
 }
 
 impl Output {
@@ -100,6 +113,7 @@ impl Output {
             submissions: Vec::with_capacity(operations),
             slices: Vec::with_capacity(operations * SEND_SLICES),
             background: Vec::new(),
+            parcels: Vec::new(),
         }
     }
 
@@ -108,11 +122,12 @@ impl Output {
         self.submissions.clear();
         self.slices.clear();
         self.background.clear();
+        self.parcels.clear();
     }
 
     /// Whether nothing is to be done.
     pub fn is_empty(&self) -> bool {
-        self.submissions.is_empty() && self.background.is_empty()
+        self.submissions.is_empty() && self.background.is_empty() && self.parcels.is_empty()
     }
 }
 
@@ -150,14 +165,14 @@ pub struct Memory {
 
 /// The reactor's decisions.
 pub struct Core {
-    shard: Shard,
+    logs: Logs,
     identity: Identity,
-    place: Place,
+    me: usize,
+    homes: Vec<usize>,
+    places: Vec<Place>,
     bounds: Bounds,
     listener: ListenerId,
     ops: OpSlab<Op>,
-    disk: Disk,
-    actions: Actions,
     connections: Vec<Option<Connection>>,
     /// Generation of the next user of each slot.
     generations: Vec<u32>,
@@ -165,12 +180,21 @@ pub struct Core {
     blocks: Vec<Block>,
     ingest: Ingest,
     deadlines: Deadlines,
+    /// What all connections have noted of their handles.
+    routes: u32,
+    /// Frames of other cores' connections, with the core they came from.
+    guests: Vec<(usize, Box<Visit>)>,
+    /// Questions for Status that other cores have not all answered, and the name of the next one.
+    inquiries: Vec<Inquiry>,
+    questions: u64,
     /// Slots with received bytes to be served, and those being worked on in this turn.
     ready: Vec<u32>,
     serving: Vec<u32>,
     /// Slots with something to be sent.
     flush: Vec<u32>,
     accepting: Option<Key>,
+    /// All logs of the store have started.
+    joined: bool,
     /// When to try again after an accept failed.
     accept_at_us: Option<u64>,
     stopping: bool,
@@ -189,14 +213,16 @@ pub enum Turn {
     Idle,
 }
 
-/// A started shard with what surrounds it: all that a core is made of.
+/// What surrounds the started shards of a core.
 pub struct Parts {
-    /// The state machine.
-    pub shard: Shard,
     /// The store's random id.
     pub store: u64,
-    /// Where clients are to dial.
-    pub place: Place,
+    /// The number of this core.
+    pub me: usize,
+    /// Which core serves each log, by log.
+    pub homes: Vec<usize>,
+    /// Where clients are to dial, by core.
+    pub places: Vec<Place>,
     /// Limits.
     pub bounds: Bounds,
     /// Buffers.
@@ -207,35 +233,39 @@ pub struct Parts {
 
 impl Core {
     /// A core that serves once [`Core::turn`] is called; the rest is what the shard was started with.
-    fn new(parts: Parts, disk: Disk, ops: OpSlab<Op>, actions: Actions) -> Self {
-        let Parts { shard, store, place, bounds, memory, listener } = parts;
+    fn new(parts: Parts, logs: Logs, ops: OpSlab<Op>) -> Self {
+        let Parts { store, me, homes, places, bounds, memory, listener } = parts;
         let connections = bounds.connections as usize;
         assert!(memory.connections.len() >= 2 * connections, "every connection has its own two blocks");
         let identity = Identity {
             store,
-            term: shard.term(),
             max_frame_bytes: bounds.max_frame_bytes,
             max_batch_bytes: bounds.max_batch_bytes,
         };
         Self {
-            shard,
+            logs,
             identity,
-            place,
+            me,
+            homes,
+            places,
             bounds,
             listener,
             ops,
-            disk,
-            actions,
             connections: (0..connections).map(|_| None).collect(),
             generations: vec![0; connections],
             free_slots: (0..connections as u32).rev().collect(),
             blocks: memory.connections,
             ingest: Ingest::new(memory.medium, memory.large),
             deadlines: Deadlines::new(connections),
+            routes: 0,
+            guests: Vec::new(),
+            inquiries: Vec::new(),
+            questions: 0,
             ready: Vec::with_capacity(connections),
             serving: Vec::with_capacity(connections),
             flush: Vec::with_capacity(connections),
             accepting: None,
+            joined: false,
             accept_at_us: None,
             stopping: false,
             again: false,
@@ -255,30 +285,42 @@ impl Core {
             Op::Send(slot) => self.on_sent(now, slot, completion, out),
             Op::Close(slot) => self.on_closed(now, slot),
             Op::Aside => {}
-            Op::Disk(op) => {
-                let answer = self.disk.complete(op, completion);
-                self.shard.on(now, Event::Disk(answer));
+            Op::Disk(place, op) => {
+                let Served { shard, disk, .. } = self.logs.at(place);
+                shard.on(now, Event::Disk(disk.complete(op, completion)));
             }
         }
     }
 
-    /// Takes the end of a background operation; `opened` is the file it made, as the ring knows it.
-    pub fn on_background(&mut self, now: Now, ended: DiskCompletion, opened: Option<(FileName, FileId)>) {
-        self.disk.background_ended();
+    /// Takes the end of a background operation of the log in `place`; `opened` is the file it made, as the ring knows it.
+    pub fn on_background(
+        &mut self,
+        now: Now,
+        place: usize,
+        ended: DiskCompletion,
+        opened: Option<(FileName, FileId)>,
+    ) {
+        let Served { shard, disk, .. } = self.logs.at(place);
+        disk.background_ended();
         if let Some((file, id)) = opened {
-            self.disk.opened(file, id);
+            disk.opened(file, id);
         }
-        self.shard.on(now, Event::Disk(ended));
+        shard.on(now, Event::Disk(ended));
     }
 
-    /// More memory for the live window; what waited for room goes on at the next turn.
-    pub fn grow(&mut self, now: Now, window: Vec<Block>) {
-        self.shard.on(now, Event::Memory(window));
+    /// Whether all logs of the store have started and clients are let in.
+    pub const fn is_joined(&self) -> bool {
+        self.joined
+    }
+
+    /// More memory for the live window of the log in `place`; what waited for room goes on at the next turn.
+    pub fn grow(&mut self, now: Now, place: usize, window: Vec<Block>) {
+        self.logs.grow(now, place, window);
     }
 
     /// The file is about to be removed or replaced; gives what the ring is to forget.
-    pub fn forget_file(&mut self, file: FileName) -> Option<FileId> {
-        self.disk.removed(file)
+    pub fn forget_file(&mut self, place: usize, file: FileName) -> Option<FileId> {
+        self.logs.at(place).disk.removed(file)
     }
 
     /// The end of a turn: serves what was received, lets the shard finish, sends what became due. `machine` is
@@ -287,16 +329,21 @@ impl Core {
         self.accept(now, out);
         self.expire(now, out);
         self.serve(now, out);
-        self.shard.turn(now, &mut self.actions);
-        self.act(now, machine, out);
+        self.serve_guests(now);
+        for place in 0..self.logs.len() {
+            let Served { shard, actions, .. } = self.logs.at(place);
+            shard.turn(now, actions);
+            self.act(now, place, machine, out);
+        }
         self.send_all(now, out);
+        out.parcels.append(&mut self.logs.parcels);
         let more = self.ready.iter().any(|&slot| self.is_servable(slot));
         if mem::take(&mut self.again) || more { Turn::Again } else { Turn::Idle }
     }
 
     /// The monotonic time, in microseconds, at which a turn is due even if nothing completes.
     pub fn next_deadline(&self) -> Option<u64> {
-        [self.shard.next_deadline(), self.deadlines.next(), self.accept_at_us].into_iter().flatten().min()
+        [self.logs.next_deadline(), self.deadlines.next(), self.accept_at_us].into_iter().flatten().min()
     }
 
     /// What has been counted.
@@ -305,9 +352,14 @@ impl Core {
         Reactor { connections: open as u32, ..self.counters }
     }
 
-    /// The shard.
-    pub const fn shard(&self) -> &Shard {
-        &self.shard
+    /// The shards, by place.
+    pub fn shards(&self) -> impl Iterator<Item = &Shard> {
+        self.logs.iter().map(|served| &served.shard)
+    }
+
+    /// The bytes of a slice that an operation names.
+    pub fn bytes(&self, slice: Slice) -> &[u8] {
+        self.logs.bytes(slice)
     }
 
     /// Operations in the ring.
@@ -324,11 +376,13 @@ impl Core {
         assert_eq!(open + self.free_slots.len(), self.connections.len(), "a slot is in use or free");
         let least = 2 * self.free_slots.len();
         assert!(self.blocks.len() >= least, "every free slot has its two blocks");
+        let routes = self.connections.iter().flatten().map(|connection| connection.routes.len()).sum::<u32>();
+        assert_eq!(routes, self.routes, "routes are counted");
         for connection in self.connections.iter().flatten() {
             assert_eq!(
                 connection.inbox.is_receiving(),
-                connection.receiving.is_some(),
-                "a lent block is in the ring"
+                connection.receiving.is_some() || connection.is_away,
+                "a lent block is in the ring or on a visit"
             );
             assert_eq!(
                 connection.outbox.is_sending(),
@@ -337,6 +391,12 @@ impl Core {
             );
             assert!(connection.pending.len() <= self.bounds.requests as usize, "requests are bounded");
         }
+    }
+
+    /// The slot of a connection of this core, as it is named on all.
+    fn slot_of(&self, conn: ConnId) -> Option<u32> {
+        let first = self.me as u32 * self.bounds.connections;
+        conn.slot.checked_sub(first).filter(|&slot| slot < self.bounds.connections)
     }
 
     fn connection(&mut self, slot: u32) -> &mut Connection {

@@ -119,20 +119,30 @@ impl DataDir {
         let store_file = path.join(STORE_FILE);
         let first_start = !store_file.exists();
         if first_start {
-            let text = format!(
-                "# The identity of this store. Do not edit.\nschema = {SCHEMA}\nid = \"{:016x}\"\nlogs = 1\n",
-                random_id()?
-            );
-            write_whole(path, STORE_FILE, text.as_bytes())?;
+            write_store(path, random_id()?, 1)?;
         }
         let (store, logs) = read_store(&store_file)?;
         let directory = Self { path: path.to_path_buf(), store, logs, first_start, _lock: lock };
-        for log in 0..logs {
-            let folder = directory.log_path(LogId(log));
+        directory.make_logs(0, logs)?;
+        Ok(directory)
+    }
+
+    /// Gives the store so many logs, unless it has them; what is in those it has stays there.
+    pub fn have_logs(&mut self, logs: u16) -> Result<(), DataDirError> {
+        if logs > self.logs {
+            self.make_logs(self.logs, logs)?;
+            write_store(&self.path, self.store, logs)?;
+            self.logs = logs;
+        }
+        Ok(())
+    }
+
+    fn make_logs(&self, from: u16, to: u16) -> Result<(), DataDirError> {
+        for log in from..to {
+            let folder = self.log_path(LogId(log));
             fs::create_dir_all(&folder).map_err(at(Step::Create, &folder))?;
         }
-        sync_directory(path)?;
-        Ok(directory)
+        sync_directory(&self.path)
     }
 
     /// The directory itself.
@@ -181,6 +191,13 @@ fn random_id() -> Result<u64, DataDirError> {
     let mut bytes = [0; 8];
     File::open(source).and_then(|mut file| file.read_exact(&mut bytes)).map_err(at(Step::Random, source))?;
     Ok(u64::from_le_bytes(bytes).max(1))
+}
+
+fn write_store(path: &Path, store: u64, logs: u16) -> Result<(), DataDirError> {
+    let text = format!(
+        "# The identity of this store. Do not edit.\nschema = {SCHEMA}\nid = \"{store:016x}\"\nlogs = {logs}\n"
+    );
+    write_whole(path, STORE_FILE, text.as_bytes())
 }
 
 fn read_store(path: &Path) -> Result<(u64, u16), DataDirError> {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use corelog_storage::{DiskCompletion, DiskError, DiskOp, FileName, Listing, OpId};
 use corelog_uring::FileId;
 use corelog_uring::file::{self, Access, FileError};
-use corelog_uring::host::{BackgroundDone, BackgroundOp};
+use corelog_uring::host::BackgroundOp;
 use corelog_uring::ring::{Ring, RingError};
 
 use crate::core::disk_error;
@@ -84,7 +84,7 @@ impl Files {
     }
 
     /// What the host is to do for a background operation, and under which key.
-    pub(crate) fn begin(&mut self, op: DiskOp) -> (u64, BackgroundOp) {
+    pub(crate) fn begin(&mut self, op: DiskOp) -> (u32, BackgroundOp) {
         let name = op.file();
         let creates = matches!(op, DiskOp::CreateExtent { .. }).then_some(name);
         let working = Working { id: op.id(), creates };
@@ -109,14 +109,14 @@ impl Files {
                 unreachable!("commit and cold operations go to the ring")
             }
         };
-        (key as u64, op)
+        (u32::try_from(key).expect("few at a time"), op)
     }
 
-    /// What the host's answer means.
-    pub(crate) fn end(&mut self, done: BackgroundDone, ring: &mut Ring) -> Ended {
-        let slot = usize::try_from(done.key).ok().and_then(|key| self.working.get_mut(key));
-        let working = slot.and_then(Option::take).expect("the host answers what it was asked");
-        let mut result = done.result.map(|_| 0).map_err(|error| refused(&error));
+    /// What the host's answer to the operation of this key means.
+    pub(crate) fn end(&mut self, key: u32, result: &Result<u64, FileError>, ring: &mut Ring) -> Ended {
+        let working = self.working.get_mut(key as usize).and_then(Option::take);
+        let working = working.expect("the host answers what it was asked");
+        let mut result = result.as_ref().map(|_| 0).map_err(refused);
         let mut opened = None;
         if let (Ok(_), Some(name)) = (result, working.creates) {
             match self.open(name, ring) {

@@ -8,6 +8,8 @@
 //! | `memory` | how the arena is divided into pools |
 //! | `core` | the reactor's decisions, as a pure type |
 //! | `reactor`, `files` | the shell around it: ring, host, files, waiting |
+//! | `placement` | which cores the shards run on |
+//! | `post` | the mail between cores |
 //! | `server`, `stop` | from a configuration to a ready line, and back |
 //! | `translate`, `session`, `status` | wire to shard and back; who a peer is; what Status shows |
 //!
@@ -21,6 +23,8 @@ pub mod data_dir;
 mod files;
 mod memory;
 mod metrics;
+pub mod placement;
+mod post;
 mod reactor;
 mod server;
 mod session;

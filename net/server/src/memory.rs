@@ -1,7 +1,7 @@
 //! How the arena is divided: which pool has blocks of which size. Each pool has its own memory, so none can be
 //! emptied by another's users; that is how the floors hold.
 //!
-//! A broker is ready with the first part of its live window, because giving pages to a large one takes longer than
+//! A broker is ready with the first part of its live windows, because giving pages to a large one takes longer than
 //! the rest of a start. The other parts come while it serves: a thread maps and touches them, the reactor takes
 //! one a turn.
 
@@ -36,11 +36,25 @@ pub(crate) struct Pool {
     pub(crate) block_bytes: usize,
 }
 
-/// All pools of a shard.
+/// What a core has of all that there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Share {
+    /// Its number, and how many serve.
+    pub(crate) core: usize,
+    pub(crate) cores: usize,
+    /// Logs of the store, and those that this core serves.
+    pub(crate) logs: usize,
+    pub(crate) logs_here: usize,
+}
+
+/// All pools of a core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
-    /// The whole window, of which [`Plan::map`] maps the first part.
+    pub(crate) core: usize,
+    pub(crate) logs: usize,
+    /// The whole window of a log, of which [`Plan::map`] maps the first part.
     pub(crate) window: Pool,
+    /// The following two are of a log as well.
     pub(crate) cold: Pool,
     pub(crate) page: Pool,
     pub(crate) connections: Pool,
@@ -51,34 +65,37 @@ pub(crate) struct Plan {
 /// Memory as it is handed out, and where it is.
 #[derive(Debug)]
 pub(crate) struct Mapped {
-    pub(crate) log: corelog_storage::Memory,
+    /// By the place of their log on the core.
+    pub(crate) logs: Vec<corelog_storage::Memory>,
     pub(crate) core: Memory,
     pub(crate) regions: Vec<Region>,
     pub(crate) later: Later,
 }
 
-/// What the window is still to be given.
+/// What the windows are still to be given.
 #[derive(Debug)]
 pub(crate) struct Later {
     arena: Arena,
     block_bytes: usize,
-    /// Length of each part in bytes.
-    parts: Vec<usize>,
+    /// The log of each part, by its place, and its length in bytes.
+    parts: Vec<(usize, usize)>,
 }
 
-/// A window that is being given the rest of its memory.
+/// Windows that are being given the rest of their memory.
 #[derive(Debug)]
 pub(crate) struct Growth {
     arena: Arena,
     block_bytes: usize,
     grower: Grower,
+    /// Whose the next part is, and those after it.
+    places: std::vec::IntoIter<usize>,
 }
 
 /// What [`Growth::next`] found.
 #[derive(Debug)]
 pub(crate) enum Next {
-    /// Blocks, and where they are.
-    Part(Region, Vec<Block>),
+    /// Blocks for the log in a place, and where they are.
+    Part(usize, Region, Vec<Block>),
     /// Nothing yet.
     NotYet,
     /// The window has all its memory, or all that there is.
@@ -86,17 +103,19 @@ pub(crate) enum Next {
 }
 
 impl Plan {
-    /// Divides what the configuration gives.
-    pub(crate) fn new(config: &Config, log: &LogConfig) -> Self {
+    /// Divides what the configuration gives to all cores.
+    pub(crate) fn new(config: &Config, log: &LogConfig, share: Share) -> Self {
         let max_frame = log.max_frame_bytes();
-        let window_bytes = config.log.window_bytes as usize;
+        let window_bytes = config.log.window_bytes as usize / share.logs;
         let preferred = WINDOW_BLOCK_BYTES.min(window_bytes / WINDOW_BLOCKS) / FRAME_ALIGN * FRAME_ALIGN;
         let window = pool(window_bytes, preferred.max(max_frame), 2);
-        let cold = pool(config.memory.cold_bytes as usize, max_frame + COLD_EXTRA_BYTES, 2);
+        let cold = pool(config.memory.cold_bytes as usize / share.logs, max_frame + COLD_EXTRA_BYTES, 2);
         let request = round_up(config.limits.max_frame_bytes as usize, FRAME_ALIGN);
-        let half = config.memory.ingest_bytes as usize / 2;
+        let half = config.memory.ingest_bytes as usize / share.cores / 2;
         let connections = 2 * config.limits.connections as usize;
         Self {
+            core: share.core,
+            logs: share.logs_here,
             window,
             cold,
             page: Pool { blocks: 1, block_bytes: FRAME_ALIGN },
@@ -108,25 +127,38 @@ impl Plan {
 
     /// Maps and touches what is needed to be ready.
     pub(crate) fn map(&self) -> Result<Mapped, ArenaError> {
-        let mut arena = Arena::new();
+        let mut arena = Arena::of(self.core);
         let mut regions = Vec::new();
         let mut blocks = |pool: Pool| map_pool(&mut arena, pool, &mut regions);
-        let (window, cold) = (blocks(self.first_window())?, blocks(self.cold)?);
-        let page = blocks(self.page)?.pop().expect("a pool of one block has one");
-        let log = corelog_storage::Memory { window, cold, page, copy: corelog_uring::copy::past_cache };
+        let mut logs = Vec::with_capacity(self.logs);
+        for _ in 0..self.logs {
+            let (window, cold) = (blocks(self.first_window())?, blocks(self.cold)?);
+            let page = blocks(self.page)?.pop().expect("a pool of one block has one");
+            logs.push(corelog_storage::Memory { window, cold, page, copy: corelog_uring::copy::past_cache });
+        }
         let core = Memory {
             connections: blocks(self.connections)?,
             medium: blocks(self.medium)?,
             large: blocks(self.large)?,
         };
-        let parts = self.parts(log.window.len());
-        let later = Later { arena, block_bytes: self.window.block_bytes, parts };
-        Ok(Mapped { log, core, regions, later })
+        let later = Later { arena, block_bytes: self.window.block_bytes, parts: self.all_parts(&logs) };
+        Ok(Mapped { logs, core, regions, later })
     }
 
     fn first_window(&self) -> Pool {
         let Pool { blocks, block_bytes } = self.window;
         Pool { blocks: blocks.min((FIRST_WINDOW_BYTES / block_bytes).max(2)), block_bytes }
+    }
+
+    /// What all windows miss, in turns: they grow together.
+    fn all_parts(&self, logs: &[corelog_storage::Memory]) -> Vec<(usize, usize)> {
+        let of_log = |log: &corelog_storage::Memory| self.parts(log.window.len());
+        let mut parts: Vec<(usize, usize, usize)> = Vec::new();
+        for (place, log) in logs.iter().enumerate() {
+            parts.extend(of_log(log).into_iter().enumerate().map(|(nth, bytes)| (nth, place, bytes)));
+        }
+        parts.sort_unstable();
+        parts.into_iter().map(|(_, place, bytes)| (place, bytes)).collect()
     }
 
     /// Lengths of what is missing once there are so many blocks.
@@ -144,13 +176,15 @@ impl Later {
         self.parts.len()
     }
 
-    /// Starts giving the window its memory, if any is missing; `waker` tells of each part.
+    /// Starts giving the windows their memory, if any is missing; `waker` tells of each part.
     pub(crate) fn start(self, waker: &Waker) -> io::Result<Option<Growth>> {
         let Self { arena, block_bytes, parts } = self;
         if parts.is_empty() {
             return Ok(None);
         }
-        Ok(Some(Growth { arena, block_bytes, grower: Grower::start(parts, waker.clone())? }))
+        let (places, lengths): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
+        let grower = Grower::start(lengths, waker.clone())?;
+        Ok(Some(Growth { arena, block_bytes, grower, places: places.into_iter() }))
     }
 }
 
@@ -160,7 +194,8 @@ impl Growth {
         match self.grower.try_next() {
             Grown::Chunk(chunk) => {
                 let (region, blocks) = self.arena.carve(chunk, self.block_bytes);
-                Next::Part(region, blocks)
+                let place = self.places.next().expect("there is one for each part");
+                Next::Part(place, region, blocks)
             }
             Grown::NotYet => Next::NotYet,
             Grown::Done => Next::Done,
@@ -205,7 +240,7 @@ mod tests {
                 max_batch_bytes: config.limits.max_batch_bytes as u32,
                 ..LogConfig::new(LogId(0), 1)
             };
-            let plan = Plan::new(&config, &log);
+            let plan = Plan::new(&config, &log, Share { core: 0, cores: 1, logs: 1, logs_here: 1 });
             assert!(plan.window.block_bytes >= log.max_frame_bytes() && plan.window.blocks >= 2, "{plan:?}");
             assert!(plan.large.block_bytes >= config.limits.max_frame_bytes as usize, "{plan:?}");
             assert!(
@@ -221,7 +256,16 @@ mod tests {
         let plan = |blocks, block_bytes| {
             let none = Pool { blocks: 0, block_bytes: FRAME_ALIGN };
             let window = Pool { blocks, block_bytes };
-            Plan { window, cold: none, page: none, connections: none, medium: none, large: none }
+            Plan {
+                core: 0,
+                logs: 1,
+                window,
+                cold: none,
+                page: none,
+                connections: none,
+                medium: none,
+                large: none,
+            }
         };
         const MIB: usize = 1 << 20;
         // The default, a tiny one, one of blocks longer than a part, a very large one.
@@ -242,17 +286,28 @@ mod tests {
         let window = Pool { blocks: 12, block_bytes: 4 << 20 };
         let pool = |blocks| Pool { blocks, block_bytes: 64 << 10 };
         let (two, one) = (pool(2), pool(1));
-        let plan = Plan { window, cold: two, page: one, connections: two, medium: one, large: one };
+        let plan = Plan {
+            core: 0,
+            logs: 2,
+            window,
+            cold: two,
+            page: one,
+            connections: two,
+            medium: one,
+            large: one,
+        };
         let mapped = plan.map().expect("some MiB");
-        assert_eq!((mapped.log.window.len(), mapped.later.regions()), (8, 2));
-        let all = [&mapped.log.window, &mapped.log.cold, &mapped.core.connections, &mapped.core.large];
-        let highest = all.into_iter().flatten().map(|block| block.id().0).max().expect("some");
+        assert_eq!((mapped.logs[1].window.len(), mapped.later.regions()), (8, 4));
+        let windows = mapped.logs.iter().flat_map(|log| [&log.window, &log.cold]);
+        let all = windows.chain([&mapped.core.connections, &mapped.core.large]);
+        let highest = all.flatten().map(|block| block.id().0).max().expect("some");
         let waker = Waker::new().expect("an eventfd");
         let mut growth = mapped.later.start(&waker).expect("a thread").expect("some is missing");
-        let mut names = Vec::new();
+        let (mut names, mut whose) = (Vec::new(), Vec::new());
         loop {
             match growth.next() {
-                Next::Part(region, blocks) => {
+                Next::Part(place, region, blocks) => {
+                    whose.push(place);
                     assert_eq!(region.blocks() as usize, blocks.len());
                     names.extend(blocks.iter().map(|block| block.id().0));
                 }
@@ -261,13 +316,16 @@ mod tests {
                 Next::Done => break,
             }
         }
-        assert_eq!(names, (highest + 1..highest + 5).collect::<Vec<_>>());
+        assert_eq!(names, (highest + 1..highest + 9).collect::<Vec<_>>());
+        assert_eq!(whose, [0, 1, 0, 1], "they grow together");
     }
 
     #[test]
     fn blocks_are_mapped_as_planned() {
         let pool = |blocks| Pool { blocks, block_bytes: 64 << 10 };
         let plan = Plan {
+            core: 0,
+            logs: 2,
             window: pool(4),
             cold: pool(2),
             page: pool(1),
@@ -276,8 +334,8 @@ mod tests {
             large: pool(3),
         };
         let mapped = plan.map().expect("a few MiB");
-        assert!(mapped.log.window.len() >= 4 && mapped.core.large.len() >= 3);
-        assert_eq!(mapped.regions.len(), 6);
-        assert!(mapped.log.window.iter().all(|block| block.len() == 64 << 10));
+        assert!(mapped.logs[1].window.len() >= 4 && mapped.core.large.len() >= 3);
+        assert_eq!(mapped.regions.len(), 9);
+        assert!(mapped.logs[0].window.iter().all(|block| block.len() == 64 << 10));
     }
 }

@@ -6,16 +6,18 @@
 use std::time::Duration;
 
 use corelog_model::time::Now;
+use corelog_storage::{DiskOp, FileName};
 use corelog_uring::clock;
 use corelog_uring::host::{BackgroundDone, Host};
 use corelog_uring::ring::{Registration, Ring, RingError};
-use corelog_uring::{Completion, affinity, status};
+use corelog_uring::{Completion, FileId, affinity, status};
 
 use crate::config::Mode;
-use crate::core::{Core, Opening, Output, Turn};
-use crate::files::Files;
+use crate::core::{Core, Opening, Output, Parcel, Turn};
+use crate::files::{Ended, Files};
 use crate::memory::{Growth, Next};
 use crate::metrics::Metrics;
+use crate::post::Post;
 use crate::server::ServerError;
 use crate::status::Machine;
 use crate::stop::{Stop, Wanted};
@@ -29,10 +31,14 @@ const LONGEST_PARK: Duration = Duration::from_secs(1);
 pub(crate) struct Shell {
     pub(crate) host: Host,
     pub(crate) ring: Ring,
-    pub(crate) files: Files,
+    /// By the place of their log on this core.
+    pub(crate) files: Vec<Files>,
     pub(crate) out: Output,
     pub(crate) completions: Vec<Completion>,
     pub(crate) done: Vec<BackgroundDone>,
+    post: Post,
+    /// Came from other cores.
+    arrived: Vec<(usize, Parcel)>,
 }
 
 /// How a reactor waits, and what it says of its surroundings.
@@ -47,12 +53,14 @@ pub(crate) struct Manners {
 pub(crate) struct Reactor {
     shell: Shell,
     core: Core,
-    /// The rest of the live window's memory, until all of it is there.
+    /// The rest of the live windows' memory, until all of it is there.
     growth: Option<Growth>,
     manners: Manners,
     stop: Stop,
     metrics: Metrics,
     ready_us: u64,
+    /// Who is to be told once clients are let in.
+    joined: Option<Box<dyn FnOnce()>>,
     /// A turn is to be taken although nothing happened.
     again: bool,
     /// When to give up on peers that do not take their replies, once stopping.
@@ -60,52 +68,69 @@ pub(crate) struct Reactor {
 }
 
 impl Shell {
-    /// A shell around a ring for so many operations, and a log's directory.
-    pub(crate) fn new(host: Host, ring: Ring, files: Files, operations: u32) -> Self {
+    /// A shell around a ring for so many operations, and the directories of logs.
+    pub(crate) fn new(host: Host, ring: Ring, files: Vec<Files>, operations: u32, post: Post) -> Self {
         let (out, done) = (Output::sized(operations), Vec::new());
         let completions = Vec::with_capacity(operations as usize);
-        Self { host, ring, files, out, completions, done }
+        Self { host, ring, files, out, completions, done, post, arrived: Vec::new() }
     }
 
     /// Takes in what has completed; whether that was anything.
     fn collect(&mut self) -> bool {
         self.ring.completions(&mut self.completions);
         self.host.finished(&mut self.done);
-        !self.completions.is_empty() || !self.done.is_empty()
+        self.post.collect(&mut self.arrived);
+        for (_, parcel) in &self.arrived {
+            if let Parcel::Region(region) = parcel {
+                self.ring.know_region(region);
+            }
+        }
+        !self.completions.is_empty() || !self.done.is_empty() || !self.arrived.is_empty()
     }
 
     /// Hands over what the decisions want done. A file that is to be replaced or removed is forgotten first.
     fn perform(
         &mut self,
-        mut forget: impl FnMut(corelog_storage::FileName) -> Option<corelog_uring::FileId>,
+        mut forget: impl FnMut(usize, FileName) -> Option<FileId>,
     ) -> Result<(), RingError> {
-        let Self { host, ring, files, out, .. } = self;
+        let Self { host, ring, files, out, post, .. } = self;
         for submission in out.submissions.drain(..) {
             ring.push(submission, &out.slices);
         }
         out.slices.clear();
-        for op in out.background.drain(..) {
-            use corelog_storage::DiskOp;
+        for (place, op) in out.background.drain(..) {
             if let DiskOp::CreateExtent { file, .. } | DiskOp::Remove { file, .. } = op
-                && let Some(id) = forget(file)
+                && let Some(id) = forget(place, file)
             {
                 ring.release_file(id)?;
             }
+            let files = &mut files[place];
             let (key, op) = files.begin(op);
-            host.background(key, files.access(), op);
+            host.background(key_of(place, key), files.access(), op);
         }
+        post.send(&mut out.parcels, ring);
         ring.submit()
+    }
+
+    /// What the end of the background operation at this place of the list means, and to the log in which place.
+    fn end(&mut self, at: usize) -> (usize, Ended) {
+        let BackgroundDone { key, result } = &self.done[at];
+        let (place, key) = place_of(*key);
+        (place, self.files[place].end(key, result, &mut self.ring))
     }
 
     /// Drives the start of the shard until the first frame of its term is durable.
     pub(crate) async fn open(&mut self, opening: &mut Opening, stop: &Stop) -> Result<(), ServerError> {
         opening.start(clock::now(), &mut self.out)?;
         loop {
-            self.perform(|file| opening.forget_file(file))?;
+            self.perform(|place, file| opening.forget_file(place, file))?;
             if opening.is_open() || stop.wanted() != Wanted::Run {
                 return Ok(());
             }
-            if !self.collect() {
+            // What comes from other cores is for the shards that will have started: it stays in its lanes.
+            self.ring.completions(&mut self.completions);
+            self.host.finished(&mut self.done);
+            if self.completions.is_empty() && self.done.is_empty() {
                 park(&mut self.ring, &self.host, LONGEST_PARK).await?;
                 continue;
             }
@@ -113,10 +138,11 @@ impl Shell {
             for completion in self.completions.drain(..) {
                 opening.on(now, completion, &mut self.out)?;
             }
-            for done in self.done.drain(..) {
-                let ended = self.files.end(done, &mut self.ring);
-                opening.on_background(now, ended.completion, ended.opened, &mut self.out)?;
+            for at in 0..self.done.len() {
+                let (place, ended) = self.end(at);
+                opening.on_background(now, place, ended.completion, ended.opened, &mut self.out)?;
             }
+            self.done.clear();
         }
     }
 }
@@ -129,6 +155,7 @@ impl Reactor {
         growth: Option<Growth>,
         manners: Manners,
         stop: Stop,
+        joined: Box<dyn FnOnce()>,
     ) -> Self {
         Self {
             shell,
@@ -138,6 +165,7 @@ impl Reactor {
             stop,
             metrics: Metrics::new(),
             ready_us: clock::now().mono_us,
+            joined: Some(joined),
             again: true,
             farewell_us: None,
         }
@@ -207,10 +235,11 @@ impl Reactor {
         for completion in shell.completions.drain(..) {
             core.on(now, completion, &mut shell.out);
         }
-        for done in shell.done.drain(..) {
-            let ended = shell.files.end(done, &mut shell.ring);
-            core.on_background(now, ended.completion, ended.opened);
+        for at in 0..shell.done.len() {
+            let (place, ended) = shell.end(at);
+            core.on_background(now, place, ended.completion, ended.opened);
         }
+        shell.done.clear();
         let ring = &shell.ring;
         let mut machine = || Machine {
             mode: manners.mode,
@@ -230,24 +259,35 @@ impl Reactor {
             awake_us: metrics.awake_us(),
             late_us: metrics.late_us(),
         };
+        for (from, parcel) in shell.arrived.drain(..) {
+            match parcel {
+                Parcel::Region(_) => {}
+                parcel => core.on_parcel(now, from, parcel, &mut machine, &mut shell.out),
+            }
+        }
         self.again = core.turn(now, &mut machine, &mut shell.out) == Turn::Again;
+        if let Some(joined) = self.joined.take_if(|_| core.is_joined()) {
+            joined();
+        }
         let acted = !shell.out.is_empty();
-        shell.perform(|file| core.forget_file(file))?;
+        shell.perform(|place, file| core.forget_file(place, file))?;
+        self.again |= shell.post.is_behind();
         Ok(happened || acted)
     }
 
-    /// Takes in the next part of the window's memory, if there is one; at most one a turn.
+    /// Takes in the next part of a window's memory, if there is one; at most one a turn.
     fn grow(&mut self, now: Now) -> bool {
         let Some(growth) = &mut self.growth else { return false };
         match growth.next() {
-            Next::Part(region, blocks) => {
+            Next::Part(place, region, blocks) => {
                 let before = self.shell.ring.registration();
                 self.shell.ring.register_region(&region);
                 let after = self.shell.ring.registration();
                 if after != before {
                     tracing::warn!("{after}, from now on");
                 }
-                self.core.grow(now, blocks);
+                self.shell.post.announce(std::slice::from_ref(&region));
+                self.core.grow(now, place, blocks);
                 true
             }
             Next::NotYet => false,
@@ -265,8 +305,13 @@ impl Reactor {
         if limit.is_zero() {
             return Ok(());
         }
-        self.metrics.parked();
-        park(&mut self.shell.ring, &self.shell.host, limit).await
+        let Shell { post, ring, host, .. } = &mut self.shell;
+        if post.may_sleep() {
+            self.metrics.parked();
+            park(ring, host, limit).await?;
+        }
+        self.shell.post.awake();
+        Ok(())
     }
 
     /// Whether it was told to stop and everything that must be kept is on disk and told.
@@ -291,10 +336,19 @@ impl Reactor {
         if self.stop.wanted() == Wanted::Stop {
             self.core.close_all(now, &mut self.shell.out);
             let Self { shell, core, .. } = &mut self;
-            shell.perform(|file| core.forget_file(file))?;
+            shell.perform(|place, file| core.forget_file(place, file))?;
         }
         Ok(())
     }
+}
+
+/// The host's name for a background operation: the place of its log, and the log's own name for it.
+fn key_of(place: usize, key: u32) -> u64 {
+    (place as u64) << 32 | u64::from(key)
+}
+
+fn place_of(key: u64) -> (usize, u32) {
+    ((key >> 32) as usize, key as u32)
 }
 
 /// Sleeps until the ring, the host or the stop handle has something, or the time is over. In the ring itself unless

@@ -2,25 +2,30 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 
 use corelog_model::LogId;
 use corelog_shard::{Access as Anonymous, Limits as ShardLimits, ShardConfig, StartError, Starting};
-use corelog_storage::{DurableMethod, LogConfig, Preparation};
+use corelog_storage::{DurableMethod, Listing, LogConfig, Preparation};
 use corelog_uring::arena::ArenaError;
 use corelog_uring::file::{self, Access, FileError};
 use corelog_uring::host::{Host, HostConfig, HostError};
 use corelog_uring::ring::{Registration, Ring, RingConfig, RingError};
 use corelog_uring::socket::{self, SocketError, SocketOptions};
+use corelog_uring::topology::Topology;
 use corelog_uring::{affinity, clock};
 
-use crate::config::{Config, Cpu, Mode};
-use crate::core::{self, Bounds, Opening, Parts};
+use crate::config::{Config, Mode, Ports};
+use crate::core::{self, Bounds, Opening, Parts, Start};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::files::{Files, OpenFailed};
-use crate::memory::{Mapped, Plan};
+use crate::memory::{Mapped, Plan, Share};
+use crate::placement::{self, PlacementError};
+use crate::post::{self, Post};
 use crate::reactor::{Manners, Reactor, Shell};
 use crate::stop::{Stop, Wanted};
 use crate::translate::Place;
@@ -29,12 +34,16 @@ use crate::tuning::{self, Tuning};
 /// What a broker says once it serves.
 #[derive(Clone, Debug)]
 pub struct Ready {
-    /// Where it listens.
-    pub address: SocketAddr,
+    /// Where each shard listens; clients begin with the first.
+    pub addresses: Vec<SocketAddr>,
     /// How it waits.
     pub mode: Mode,
-    /// The core it is pinned to.
-    pub core: Option<usize>,
+    /// The cores its shards are pinned to; none where they are not pinned.
+    pub cores: Vec<usize>,
+    /// Its shards.
+    pub shards: u16,
+    /// Logs of the store.
+    pub logs: u16,
     /// Whether buffers are registered with the kernel.
     pub registration: Registration,
     /// What makes a frame durable.
@@ -55,7 +64,8 @@ pub struct Ready {
 
 impl fmt::Display for Ready {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { address, mode, registration, frames_in_flight, term, .. } = self;
+        let Self { addresses, mode, registration, frames_in_flight, term, .. } = self;
+        let address = addresses[0];
         let mode = match mode {
             Mode::Poll => "poll",
             Mode::Adaptive => "adaptive",
@@ -66,15 +76,33 @@ impl fmt::Display for Ready {
             DurableMethod::Fdatasync => "fdatasync",
         };
         write!(f, "corelog ready: {address} mode={mode}")?;
-        match self.core {
-            Some(core) => write!(f, " core={core}")?,
-            None => f.write_str(" core=any")?,
+        write!(f, " shards={}", self.shards)?;
+        if self.shards > 1 {
+            write!(f, " ports={}", List(addresses.iter().map(SocketAddr::port)))?;
+        }
+        match self.cores.is_empty() {
+            true => f.write_str(" cores=any")?,
+            false => write!(f, " cores={}", List(self.cores.iter()))?,
         }
         write!(f, " durable={method} frames_in_flight={frames_in_flight}, {registration}")?;
         if self.buffered {
             f.write_str(" BUFFERED (no O_DIRECT)")?;
         }
         write!(f, " store={:016x} term={term} start={} ms", self.store, self.start_us / 1000)
+    }
+}
+
+/// Values with commas between them.
+struct List<I>(I);
+
+impl<I: Iterator<Item: fmt::Display> + Clone> fmt::Display for List<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut comma = "";
+        self.0.clone().try_for_each(|value| {
+            write!(f, "{comma}{value}")?;
+            comma = ",";
+            Ok(())
+        })
     }
 }
 
@@ -99,6 +127,17 @@ pub enum ServerError {
     Socket(SocketError),
     /// The shard.
     Shard(StartError),
+    /// The shards cannot be placed on the cores.
+    Placement(PlacementError),
+    /// The ports after that of the first shard end before each shard has one.
+    NoPort,
+    /// `server.advertise` is a list of another length than there are shards.
+    Advertised {
+        /// Its length.
+        said: usize,
+        /// The shards.
+        shards: usize,
+    },
     /// Told to stop before it was ready.
     Stopped,
     /// The thread could not be started, or ended without a word.
@@ -117,6 +156,11 @@ impl fmt::Display for ServerError {
             Self::Host(error) => error.fmt(f),
             Self::Socket(error) => error.fmt(f),
             Self::Shard(error) => error.fmt(f),
+            Self::Placement(error) => error.fmt(f),
+            Self::Advertised { said, shards } => {
+                write!(f, "`server.advertise` names {said} places, one for each of {shards} shards is needed")
+            }
+            Self::NoPort => f.write_str("each shard takes a port, the next one after another, and they end"),
             Self::Stopped => f.write_str("stopped before it was ready"),
             Self::Thread => f.write_str("the thread of the broker ended"),
         }
@@ -137,7 +181,7 @@ macro_rules! from {
 
 from! {
     DataDir(DataDirError), File(FileError), Log(corelog_storage::ConfigError), Tuning(tuning::TuningError),
-    Arena(ArenaError), Ring(RingError), Host(HostError), Socket(SocketError), Shard(StartError),
+    Placement(PlacementError), Arena(ArenaError), Ring(RingError), Host(HostError), Socket(SocketError), Shard(StartError),
 }
 
 impl From<OpenFailed> for ServerError {
@@ -162,44 +206,62 @@ pub struct Running {
 }
 
 impl Server {
-    /// Runs a broker on the calling thread until `stop` says so. `ready` is called once it serves.
+    /// Runs a broker, each shard on a thread of its own, until `stop` says so. `ready` is called once it serves.
     pub fn run(config: &Config, stop: &Stop, ready: impl FnOnce(&Ready)) -> Result<(), ServerError> {
         let started_us = clock::now().mono_us;
         Host::check()?;
-        let directory = DataDir::open(&config.log.data_dir)?;
-        let core = match config.server.cpu {
-            Cpu::First => affinity::cores().first().copied(),
-            Cpu::Any => None,
-            Cpu::Core(core) => Some(core),
-        };
+        Host::prepare()?;
+        let topology = Topology::read(Path::new("/"), affinity::cores());
+        let cores = placement::place(&topology, config.server.shards, &config.server.cpus)?;
+        let count = u16::try_from(cores.len()).expect("the number is bounded");
+        let mut directory = DataDir::open(&config.log.data_dir)?;
+        directory.have_logs(count)?;
         let access = tuning::access(&directory.log_path(LogId(0)), config.log.buffered)?;
         let tuning = tuning::tune(config, &directory, access)?;
-        Host::run(&HostConfig { core }, async |host| {
-            let started = start(config, &directory, access, tuning, host, stop).await?;
-            let Started { reactor, address, registration, term } = started;
+        let broker = Broker { config, directory: &directory, access, tuning, stop };
+        let shards = broker.prepare(cores)?;
+        let say = |up: &[Up]| {
             ready(&Ready {
-                address,
+                addresses: up.iter().map(|up| up.address).collect(),
                 mode: config.server.mode,
-                core,
-                registration,
+                cores: up.iter().filter_map(|up| up.core).collect(),
+                shards: count,
+                logs: directory.logs(),
+                registration: up[0].registration,
                 durable_method: tuning.durable_method,
                 preparation: tuning.preparation,
                 frames_in_flight: tuning.frames_in_flight,
                 buffered: access == Access::Buffered,
                 store: directory.store(),
-                term,
+                term: up[0].term,
                 start_us: clock::now().mono_us - started_us,
             });
-            reactor.serve().await.map_err(ServerError::Ring)
-        })?
+        };
+        thread::scope(|scope| {
+            let (sender, events) = mpsc::channel();
+            for shard in shards {
+                let (events, broker) = (sender.clone(), &broker);
+                let name = format!("corelog-shard-{}", shard.number);
+                let thread = thread::Builder::new().name(name).spawn_scoped(scope, move || {
+                    let run = || broker.run_shard(shard, events.clone());
+                    let ended = panic::catch_unwind(AssertUnwindSafe(run));
+                    // Who supervises waits for all of them.
+                    let _ = events.send(Event::Ended(ended.unwrap_or(Err(ServerError::Thread))));
+                });
+                if thread.is_err() {
+                    let _ = sender.send(Event::Ended(Err(ServerError::Thread)));
+                }
+            }
+            supervise(count.into(), &events, stop, say)
+        })
     }
 
-    /// Runs a broker on a thread of its own; returns once it serves.
+    /// Runs a broker on threads of its own; returns once it serves.
     pub fn spawn(config: Config) -> Result<Running, ServerError> {
         let stop = Stop::new();
         let (sender, receiver) = mpsc::sync_channel(1);
         let of_thread = stop.clone();
-        let thread = thread::Builder::new().name("corelog-shard-0".to_owned()).spawn(move || {
+        let thread = thread::Builder::new().name("corelog".to_owned()).spawn(move || {
             Self::run(&config, &of_thread, |ready| {
                 // The one who waits may be gone; the broker is stopped by its handle then.
                 let _ = sender.send(ready.clone());
@@ -217,10 +279,60 @@ impl Server {
     }
 }
 
+/// What a shard says to who supervises.
+enum Event {
+    /// It lets clients in.
+    Up(Up),
+    /// It is over.
+    Ended(Result<(), ServerError>),
+}
+
+/// A shard that serves.
+struct Up {
+    number: usize,
+    address: SocketAddr,
+    core: Option<usize>,
+    registration: Registration,
+    term: u32,
+}
+
+/// Waits until all shards have ended; calls `ready` once all serve. When one ends for a reason of its own, the others are
+/// told to stop, and that reason is the broker's.
+fn supervise(
+    shards: usize,
+    events: &mpsc::Receiver<Event>,
+    stop: &Stop,
+    ready: impl FnOnce(&[Up]),
+) -> Result<(), ServerError> {
+    let (mut up, mut ready, mut ended, mut result) = (Vec::new(), Some(ready), 0, Ok(()));
+    while ended < shards {
+        let Ok(event) = events.recv() else { return Err(ServerError::Thread) };
+        match event {
+            Event::Up(shard) => up.push(shard),
+            Event::Ended(shard) => {
+                ended += 1;
+                if stop.wanted() == Wanted::Run {
+                    stop.stop();
+                }
+                if result.is_ok() || matches!(result, Err(ServerError::Stopped)) && shard.is_err() {
+                    result = shard;
+                }
+            }
+        }
+        if up.len() == shards
+            && let Some(ready) = ready.take()
+        {
+            up.sort_by_key(|shard| shard.number);
+            ready(&up);
+        }
+    }
+    result
+}
+
 impl Running {
     /// Where it listens.
-    pub const fn address(&self) -> SocketAddr {
-        self.ready.address
+    pub fn address(&self) -> SocketAddr {
+        self.ready.addresses[0]
     }
 
     /// What it said when it was ready.
@@ -258,73 +370,142 @@ impl Drop for Running {
     }
 }
 
-/// What the start of a reactor leads to.
-struct Started {
-    reactor: Reactor,
-    address: SocketAddr,
-    registration: Registration,
-    term: u32,
-}
-
-async fn start(
-    config: &Config,
-    directory: &DataDir,
+/// What all shards of a broker have in common.
+struct Broker<'a> {
+    config: &'a Config,
+    directory: &'a DataDir,
     access: Access,
     tuning: Tuning,
-    host: Host,
-    stop: &Stop,
-) -> Result<Started, ServerError> {
-    let log = log_config(config, directory, tuning);
-    let Mapped { log: log_memory, core: memory, regions, later } = Plan::new(config, &log).map()?;
-    log.check(&log_memory)?;
-    let files = Files::new(directory.log_path(LogId(0)), access);
-    let listing = files.list()?;
-    let connections = config.limits.connections;
-    let sockets = connections + 1;
-    let room_for = file::free_bytes(directory.path())? / log.extent_bytes;
-    let ring_config = RingConfig {
-        operations: core::operations(connections),
-        sockets,
-        files: tuning::file_places(sockets, listing.files.len(), room_for),
-        regions: (regions.len() + later.regions()) as u32,
-        register_buffers: true,
-    };
-    let mut ring = Ring::new(&ring_config)?;
-    for region in &regions {
-        ring.register_region(region);
-    }
-    host.listen(ring.waker().signal())?;
-    stop.wakes(ring.waker());
-    let (listener, address) = socket::listen(config.server.listen, &SocketOptions::default())?;
-    let names: Vec<_> = listing.files.iter().map(|&(name, _)| name).collect();
-    let starting = Starting::new(shard_config(config, directory, log), log_memory, listing, clock::now());
-    let mut opening = Opening::new(starting, ring_config.operations);
-    for name in names {
-        let id = files.open(name, &mut ring)?;
-        opening.opened(name, id);
-    }
-    let mut shell = Shell::new(host, ring, files, ring_config.operations);
-    shell.open(&mut opening, stop).await?;
-    if stop.wanted() != Wanted::Run {
-        return Err(ServerError::Stopped);
-    }
-    let listener = shell.ring.register_listener(listener)?;
-    let place = place(config, address);
-    let store = directory.store();
-    let core =
-        opening.into_core(|shard| Parts { shard, store, place, bounds: bounds(config), memory, listener });
-    let growth = later.start(&shell.ring.waker()).map_err(|_| ServerError::Thread)?;
-    let (registration, term) = (shell.ring.registration(), core.shard().term().0);
-    let manners = Manners {
-        mode: config.server.mode,
-        spin_us: config.server.spin_us,
-        buffered: access == Access::Buffered,
-    };
-    let reactor = Reactor::new(shell, core, growth, manners, stop.clone());
-    Ok(Started { reactor, address, registration, term })
+    stop: &'a Stop,
 }
 
-fn log_config(config: &Config, directory: &DataDir, tuning: Tuning) -> LogConfig {
+/// What a shard's thread begins with.
+struct Shard {
+    number: usize,
+    /// To be pinned to.
+    core: Option<usize>,
+    /// The logs it serves.
+    logs: Vec<LogId>,
+    listener: OwnedFd,
+    address: SocketAddr,
+    post: Post,
+    /// Of all shards, by number.
+    places: Vec<Place>,
+}
+
+impl Broker<'_> {
+    /// Takes the addresses, and deals the logs out.
+    fn prepare(&self, cores: Vec<Option<usize>>) -> Result<Vec<Shard>, ServerError> {
+        let Self { config, directory, .. } = *self;
+        let shards = cores.len();
+        let listeners = listen(config, shards)?;
+        let places = places(config, listeners.iter().map(|&(_, address)| address))?;
+        let parts = listeners.into_iter().zip(post::posts(shards)).zip(cores).enumerate();
+        let shard = |(number, (((listener, address), post), core))| Shard {
+            number,
+            core,
+            logs: (0..directory.logs()).map(LogId).filter(|&log| home(log, shards) == number).collect(),
+            listener,
+            address,
+            post,
+            places: places.clone(),
+        };
+        Ok(parts.map(shard).collect())
+    }
+
+    /// A shard's thread, from its start to its end.
+    fn run_shard(&self, shard: Shard, events: mpsc::Sender<Event>) -> Result<(), ServerError> {
+        Host::run(&HostConfig { core: shard.core }, async |host| {
+            let reactor = self.start(shard, host, events).await?;
+            reactor.serve().await.map_err(ServerError::Ring)
+        })?
+    }
+
+    async fn start(
+        &self,
+        shard: Shard,
+        host: Host,
+        events: mpsc::Sender<Event>,
+    ) -> Result<Reactor, ServerError> {
+        let Self { config, directory, access, tuning, stop } = *self;
+        let Shard { number, core, logs, listener, address, mut post, places } = shard;
+        let configs: Vec<_> = logs.iter().map(|&log| log_config(config, directory, tuning, log)).collect();
+        let share =
+            Share { core: number, cores: places.len(), logs: directory.logs().into(), logs_here: logs.len() };
+        let Mapped { logs: log_memory, core: memory, regions, later } =
+            Plan::new(config, &configs[0], share).map()?;
+        configs.iter().zip(&log_memory).try_for_each(|(log, memory)| log.check(memory))?;
+        let files: Vec<_> = logs.iter().map(|&log| Files::new(directory.log_path(log), access)).collect();
+        let listings = files.iter().map(Files::list).collect::<Result<Vec<_>, _>>()?;
+        let mut ring = self.ring(&configs[0], &listings, regions.len() + later.regions())?;
+        for region in &regions {
+            ring.register_region(region);
+        }
+        host.listen(ring.waker().signal())?;
+        stop.wakes(ring.waker());
+        post.open(&ring)?;
+        // Before anything of them can be named to another core.
+        post.announce(&regions);
+        let names: Vec<Vec<_>> = listings.iter().map(|listing| listing.names().collect()).collect();
+        let starts = configs.into_iter().zip(log_memory).zip(listings).map(|((log, memory), listing)| {
+            let (id, blocks) = (log.log, memory.blocks().collect());
+            let config = shard_config(config, directory, log, places.len());
+            let starting = Starting::new(config, memory, listing, clock::now());
+            Start { log: id, starting, blocks }
+        });
+        let operations = core::operations(config.limits.connections);
+        let mut opening = Opening::new(starts.collect(), operations);
+        for (place, (files, names)) in files.iter().zip(names).enumerate() {
+            for name in names {
+                opening.opened(place, name, files.open(name, &mut ring)?);
+            }
+        }
+        let mut shell = Shell::new(host, ring, files, operations, post);
+        shell.open(&mut opening, stop).await?;
+        if stop.wanted() != Wanted::Run {
+            return Err(ServerError::Stopped);
+        }
+        let listener = shell.ring.register_listener(listener)?;
+        let (store, bounds) = (directory.store(), bounds(config));
+        let homes = (0..directory.logs()).map(|log| home(LogId(log), places.len())).collect();
+        let served = opening.into_core(Parts { store, me: number, homes, places, bounds, memory, listener });
+        let growth = later.start(&shell.ring.waker()).map_err(|_| ServerError::Thread)?;
+        let registration = shell.ring.registration();
+        let term = served.shards().next().map_or(0, |shard| shard.term().0);
+        let joined = Box::new(move || {
+            // Who supervises waits for this, or is gone.
+            let _ = events.send(Event::Up(Up { number, address, core, registration, term }));
+        });
+        let manners = Manners {
+            mode: config.server.mode,
+            spin_us: config.server.spin_us,
+            buffered: access == Access::Buffered,
+        };
+        Ok(Reactor::new(shell, served, growth, manners, stop.clone(), joined))
+    }
+
+    fn ring(&self, log: &LogConfig, listings: &[Listing], regions: usize) -> Result<Ring, ServerError> {
+        let Self { config, directory, .. } = self;
+        let connections = config.limits.connections;
+        let sockets = connections + 1;
+        let room_for = file::free_bytes(directory.path())? / log.extent_bytes;
+        let open_files = listings.iter().map(|listing| listing.files.len()).sum();
+        Ok(Ring::new(&RingConfig {
+            operations: core::operations(connections),
+            sockets,
+            files: tuning::file_places(sockets, open_files, room_for),
+            regions: regions as u32,
+            register_buffers: true,
+        })?)
+    }
+}
+
+/// The number of the shard that serves a log.
+fn home(log: LogId, shards: usize) -> usize {
+    usize::from(log.0) % shards
+}
+
+fn log_config(config: &Config, directory: &DataDir, tuning: Tuning, log: LogId) -> LogConfig {
     LogConfig {
         extent_bytes: config.log.extent_bytes,
         frame_target_bytes: config.log.frame_bytes as u32,
@@ -337,12 +518,14 @@ fn log_config(config: &Config, directory: &DataDir, tuning: Tuning) -> LogConfig
         beacon_us: config.log.beacon_us,
         zero_ahead_bytes: config.log.zero_ahead_bytes,
         checkpoint_bytes: config.log.checkpoint_bytes,
-        ..LogConfig::new(LogId(0), directory.store())
+        ..LogConfig::new(log, directory.store())
     }
 }
 
-fn shard_config(config: &Config, directory: &DataDir, log: LogConfig) -> ShardConfig {
-    let limits = ShardLimits { connections: config.limits.connections, ..ShardLimits::default() };
+fn shard_config(config: &Config, directory: &DataDir, log: LogConfig, shards: usize) -> ShardConfig {
+    // Those of all cores: any of them may ask.
+    let connections = config.limits.connections * shards as u32;
+    let limits = ShardLimits { connections, ..ShardLimits::default() };
     ShardConfig { log, logs: directory.logs(), anonymous: Anonymous::default(), limits }
 }
 
@@ -360,12 +543,48 @@ fn bounds(config: &Config) -> Bounds {
     }
 }
 
-fn place(config: &Config, address: SocketAddr) -> Place {
-    let advertised = config.server.advertise.as_deref().and_then(|text| text.rsplit_once(':'));
-    match advertised.and_then(|(host, port)| Some((host, port.parse().ok()?))) {
-        Some((host, port)) => Place { host: host.to_owned(), port },
-        None => Place { host: address.ip().to_string(), port: address.port() },
+/// A listener for each shard, and where it listens.
+fn listen(config: &Config, shards: usize) -> Result<Vec<(OwnedFd, SocketAddr)>, ServerError> {
+    let one = config.server.ports == Ports::One;
+    let options = SocketOptions { share_port: one, ..SocketOptions::default() };
+    let mut listeners: Vec<(OwnedFd, SocketAddr)> = Vec::with_capacity(shards);
+    for number in 0..shards {
+        let mut address = config.server.listen;
+        if let Some((_, first)) = listeners.first().filter(|_| one) {
+            address = *first;
+        } else if address.port() != 0 {
+            let port = u16::try_from(usize::from(address.port()) + number);
+            address.set_port(port.map_err(|_| ServerError::NoPort)?);
+        }
+        listeners.push(socket::listen(address, &options)?);
     }
+    Ok(listeners)
+}
+
+/// What clients are told of each shard: where it listens, or what the operator says of it.
+fn places(
+    config: &Config,
+    addresses: impl ExactSizeIterator<Item = SocketAddr>,
+) -> Result<Vec<Place>, ServerError> {
+    let advertised: Vec<_> = config.server.advertise.iter().collect();
+    let shards = addresses.len();
+    let said = |number: usize| match advertised[..] {
+        [] => Ok(None),
+        [(host, port)] if config.server.ports == Ports::One => {
+            Ok(Some(Place { host: host.clone(), port: *port }))
+        }
+        [(host, base)] => {
+            let port = u16::try_from(usize::from(*base) + number).map_err(|_| ServerError::NoPort)?;
+            Ok(Some(Place { host: host.clone(), port }))
+        }
+        _ if advertised.len() != shards => Err(ServerError::Advertised { said: advertised.len(), shards }),
+        _ => Ok(Some(Place { host: advertised[number].0.clone(), port: advertised[number].1 })),
+    };
+    let place = |(number, address): (usize, SocketAddr)| {
+        let here = Place { host: address.ip().to_string(), port: address.port() };
+        Ok(said(number)?.unwrap_or(here))
+    };
+    addresses.enumerate().map(place).collect()
 }
 
 /// Whether the file system of `directory` has O_DIRECT.

@@ -13,8 +13,6 @@ use corelog_wire::{Hello, HelloReply};
 pub(crate) struct Identity {
     /// The store's random id.
     pub(crate) store: u64,
-    /// The term of log 0.
-    pub(crate) term: Term,
     /// The longest frame taken, in bytes.
     pub(crate) max_frame_bytes: u32,
     /// The longest batch taken, in bytes.
@@ -29,9 +27,9 @@ pub(crate) fn principal(peer: Option<SocketAddr>) -> Principal {
     }
 }
 
-/// The answer to Hello. Its `max_frame_bytes` is the connection's limit from then on.
-pub(crate) fn greet(identity: Identity, hello: &Hello<'_>) -> HelloReply<'static> {
-    let Identity { store, term, max_frame_bytes, max_batch_bytes } = identity;
+/// The answer to Hello; `term` is that of log 0. Its `max_frame_bytes` is the connection's limit from then on.
+pub(crate) fn greet(identity: Identity, term: Term, hello: &Hello<'_>) -> HelloReply<'static> {
+    let Identity { store, max_frame_bytes, max_batch_bytes } = identity;
     HelloReply {
         server: concat!("corelog ", env!("CARGO_PKG_VERSION")),
         store,

@@ -82,8 +82,8 @@ pub struct Hiccups {
     pub over: [u64; 3],
 }
 
-/// All counters as they stand on the wire.
-pub(crate) fn wire_status(shard: &ShardStatus, reactor: &Reactor, machine: &Machine) -> Status {
+/// All counters as they stand on the wire, of a store of so many logs.
+pub(crate) fn wire_status(shard: &ShardStatus, logs: usize, reactor: &Reactor, machine: &Machine) -> Status {
     let refused = |is: bool, bit: u64| if is { bit } else { 0 };
     let ShardStatus { storage: log, counters, .. } = shard;
     let status = Status {
@@ -117,7 +117,7 @@ pub(crate) fn wire_status(shard: &ShardStatus, reactor: &Reactor, machine: &Mach
         connections: reactor.connections.into(),
         topics: shard.topics.into(),
         partitions: shard.partitions.into(),
-        logs: 1,
+        logs: logs as u64,
         term: shard.term.0.into(),
         hiccup_count: machine.hiccups.count,
         hiccup_p50_us: machine.hiccups.p50_us,

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use corelog_uring::waker::Waker;
@@ -20,7 +20,8 @@ pub struct Stop(Arc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     wanted: AtomicU8,
-    waker: OnceLock<Waker>,
+    /// Of every core; locked by who tells and at the start only.
+    wakers: Mutex<Vec<Waker>>,
 }
 
 /// What a broker was told.
@@ -67,10 +68,13 @@ impl Stop {
         Ok(())
     }
 
-    /// The broker sleeps on this waker.
+    /// A core of the broker sleeps on this waker.
     pub(crate) fn wakes(&self, waker: Waker) {
-        // A second broker on the same handle would be told, but only at its next turn.
-        let _ = self.0.waker.set(waker);
+        self.wakers().push(waker);
+    }
+
+    fn wakers(&self) -> MutexGuard<'_, Vec<Waker>> {
+        self.0.wakers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the broker was told so far.
@@ -83,8 +87,6 @@ impl Stop {
     }
 
     fn wake(&self) {
-        if let Some(waker) = self.0.waker.get() {
-            waker.wake();
-        }
+        self.wakers().iter().for_each(Waker::wake);
     }
 }

@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 
+use corelog_model::LogId;
 use corelog_shard::{At, Bounded, MetadataView, Part, Refusal, Request, Response};
 use corelog_wire::error::{bound, part};
 use corelog_wire::frame::FRAME_OVERHEAD_BYTES;
@@ -13,9 +14,6 @@ use corelog_wire::{
     DamagedRange, Endpoint, ErrorBody, ErrorCode, MetadataReply, PartitionPlace, ReplyTo, TopicView,
     encode_response_head,
 };
-
-use crate::status::wire_status;
-use crate::status::{Machine, Reactor};
 
 /// Where clients are to dial, as the metadata say it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,9 +27,9 @@ pub struct Place {
 /// What the server adds to the shard's own answers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Surroundings<'a> {
-    pub(crate) place: &'a Place,
-    pub(crate) reactor: &'a Reactor,
-    pub(crate) machine: &'a Machine,
+    /// Which core serves each log, and where clients are to dial each core.
+    pub(crate) homes: &'a [usize],
+    pub(crate) places: &'a [Place],
 }
 
 /// A wire request as the shard takes it; `None` for what the server answers itself.
@@ -99,10 +97,8 @@ pub(crate) fn response(
         Response::TopicCreated { topic } => Wire::TopicCreated { topic },
         Response::TopicDeleted => Wire::TopicDeleted,
         Response::ProducerId { id, epoch } => Wire::ProducerId { id, epoch },
-        Response::Metadata(ref view) => return metadata(view, to, around.place, out),
-        Response::Status(ref shard) => {
-            Wire::Status(Box::new(wire_status(shard, around.reactor, around.machine)))
-        }
+        Response::Metadata(ref view) => return metadata(view, to, around, out),
+        Response::Status(_) => unreachable!("the core answers for all"),
         Response::Refused(ref refusal) => {
             return append(&Wire::Error(error_body(refusal, &words(refusal))), to, payload_bytes, out);
         }
@@ -131,12 +127,14 @@ pub(crate) fn append(
     }
 }
 
-fn metadata(view: &MetadataView, to: ReplyTo, place: &Place, out: &mut Vec<u8>) {
+fn metadata(view: &MetadataView, to: ReplyTo, around: Surroundings<'_>, out: &mut Vec<u8>) {
+    let endpoint = |log: LogId| around.homes[usize::from(log.0)] as u16;
     let places: Vec<Vec<PartitionPlace>> = view
         .topics
         .iter()
         .map(|topic| {
-            topic.partitions.iter().map(|at| PartitionPlace::new(0, at.log, at.leader_epoch)).collect()
+            let places = topic.partitions.iter();
+            places.map(|at| PartitionPlace::new(endpoint(at.log), at.log, at.leader_epoch)).collect()
         })
         .collect();
     let damage: Vec<Vec<DamagedRange>> = view
@@ -153,7 +151,7 @@ fn metadata(view: &MetadataView, to: ReplyTo, place: &Place, out: &mut Vec<u8>) 
     let reply = MetadataReply {
         version: view.version,
         logs: view.logs,
-        endpoints: vec![Endpoint { host: &place.host, port: place.port }],
+        endpoints: around.places.iter().map(|at| Endpoint { host: &at.host, port: at.port }).collect(),
         topics: topics.collect(),
     };
     append(&corelog_wire::Response::Metadata(reply), to, 0, out);
@@ -206,7 +204,7 @@ pub(crate) fn error_body<'m>(refusal: &Refusal, message: &'m str) -> ErrorBody<'
 }
 
 /// A refusal for people, with its numbers.
-fn words(refusal: &Refusal) -> Cow<'static, str> {
+pub(crate) fn words(refusal: &Refusal) -> Cow<'static, str> {
     Cow::Borrowed(match *refusal {
         Refusal::UnknownConnection => "say Hello first",
         Refusal::UnknownTopic => "no topic has this name",

@@ -24,7 +24,7 @@ use tempfile::TempDir;
 const SETTINGS: [&str; 12] = [
     "server.listen=127.0.0.1:0",
     "server.mode=park",
-    "server.cpu=any",
+    "server.cpus=any",
     "log.buffered=true",
     "log.window_bytes=12 MiB",
     "log.extent_bytes=16 MiB",

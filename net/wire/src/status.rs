@@ -5,8 +5,28 @@ use crate::fault::WireError;
 use crate::reader::Reader;
 use crate::writer::Writer;
 
+/// How a counter of the broker comes from those of its cores: their sum ...
+const fn sum(all: &mut u64, core: u64) {
+    *all += core;
+}
+
+/// ... the largest of them ...
+const fn most(all: &mut u64, core: u64) {
+    if core > *all {
+        *all = core;
+    }
+}
+
+/// ... what any of them says ...
+const fn any(all: &mut u64, core: u64) {
+    *all |= core;
+}
+
+/// ... or what each of them says of all.
+const fn one(_: &mut u64, _: u64) {}
+
 macro_rules! status {
-    ($($(#[$doc:meta])* $tag:literal $name:ident,)*) => {
+    ($($(#[$doc:meta])* $tag:literal $name:ident $merge:ident,)*) => {
         /// Counters since the start of the broker, and gauges of now. Times are in microseconds.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct Status {
@@ -22,6 +42,11 @@ macro_rules! status {
                 [$((stringify!($name), self.$name)),*].into_iter()
             }
 
+            /// Adds what another core of the same broker says of itself.
+            pub fn merge(&mut self, other: &Self) {
+                $($merge(&mut self.$name, other.$name);)*
+            }
+
             fn set(&mut self, tag: u16, value: u64) {
                 match tag {
                     $($tag => self.$name = value,)*
@@ -34,113 +59,113 @@ macro_rules! status {
 
 status! {
     /// How the reactor waits: 0 poll, 1 adaptive, 2 park.
-    1 mode,
+    1 mode one,
     /// What the machine refused: the sum of [`REFUSED_REGISTRATION`] and [`REFUSED_DIRECT`].
-    2 refused,
+    2 refused any,
     /// Since the ready line.
-    3 uptime_us,
+    3 uptime_us one,
     /// CPU time of the broker's threads, user and system.
-    4 cpu_us,
+    4 cpu_us one,
     /// Part of it in which the reactors had work.
-    5 busy_us,
+    5 busy_us sum,
     /// Part of it in which the reactors looked for work and found none.
-    6 polling_us,
+    6 polling_us sum,
     /// System calls of the reactors: enters and parks of their rings, files and sockets taken over or given back, and
     /// turns after which the core was offered to other threads. Those of background work are not counted.
-    7 system_calls,
+    7 system_calls sum,
     /// Ring enters; parks are apart.
-    8 enters,
+    8 enters sum,
     /// Resident memory of the process, in bytes.
-    9 resident_bytes,
+    9 resident_bytes one,
     /// Frames written to disk.
-    10 frames,
+    10 frames sum,
     /// Bytes written to disk, everything included: headers, padding, zeros ahead, checkpoints.
-    11 bytes_written,
+    11 bytes_written sum,
     /// Bytes of appended batches, without padding.
-    12 bytes_accepted,
+    12 bytes_accepted sum,
     /// Batches appended.
-    13 batches,
+    13 batches sum,
     /// Records appended.
-    14 records,
+    14 records sum,
     /// Bytes of batches sent to consumers.
-    15 bytes_fetched,
+    15 bytes_fetched sum,
     /// Requests taken.
-    16 requests,
+    16 requests sum,
     /// Requests refused.
-    17 refusals,
+    17 refusals sum,
     /// Memory of the live window, in bytes.
-    18 window_bytes,
+    18 window_bytes sum,
     /// Reads answered from the live window.
-    19 window_reads,
+    19 window_reads sum,
     /// Reads that went to the disk.
-    20 cold_reads,
+    20 cold_reads sum,
     /// Bytes that those read from the disk.
-    21 cold_bytes,
+    21 cold_bytes sum,
     /// Connections that were closed because they read too slowly.
-    22 slow_consumers,
+    22 slow_consumers sum,
     /// Connections open now.
-    23 connections,
+    23 connections sum,
     /// Topics now.
-    24 topics,
+    24 topics one,
     /// Partitions now.
-    25 partitions,
+    25 partitions sum,
     /// Logs of the data directory.
-    26 logs,
+    26 logs one,
     /// The term of log 0.
-    27 term,
+    27 term one,
     /// Turns of the reactors that were measured for hiccups: how much later a turn ended than it should have.
-    28 hiccup_count,
+    28 hiccup_count sum,
     /// Half of them were at most this late.
-    29 hiccup_p50_us,
+    29 hiccup_p50_us most,
     /// 99 % of them were at most this late.
-    30 hiccup_p99_us,
+    30 hiccup_p99_us most,
     /// 99.9 % of them were at most this late.
-    31 hiccup_p999_us,
+    31 hiccup_p999_us most,
     /// The latest.
-    32 hiccup_max_us,
+    32 hiccup_max_us most,
     /// Turns of the reactors that found work; each enters its ring at most once.
-    33 turns,
+    33 turns sum,
     /// Turns of the reactors that found none.
-    34 idle_turns,
+    34 idle_turns sum,
     /// Turns, with or without work, that took 100 us or longer.
-    35 turns_over_100us,
+    35 turns_over_100us sum,
     /// Turns that took 1 ms or longer.
-    36 turns_over_1ms,
+    36 turns_over_1ms sum,
     /// Turns that took 10 ms or longer.
-    37 turns_over_10ms,
+    37 turns_over_10ms sum,
     /// Time in which the reactors were awake: from turn to turn, and not asleep.
-    38 awake_us,
+    38 awake_us sum,
     /// Of each gap between two turns of an awake reactor what is beyond 16 us, summed up: what came while it was awake
     /// waited longer than 16 us in this part of `awake_us`.
-    39 late_over_16us,
+    39 late_over_16us sum,
     /// Beyond 32 us.
-    40 late_over_32us,
+    40 late_over_32us sum,
     /// Beyond 64 us.
-    41 late_over_64us,
+    41 late_over_64us sum,
     /// Beyond 128 us.
-    42 late_over_128us,
+    42 late_over_128us sum,
     /// Beyond 256 us.
-    43 late_over_256us,
+    43 late_over_256us sum,
     /// Beyond 512 us.
-    44 late_over_512us,
+    44 late_over_512us sum,
     /// Beyond 1,024 us.
-    45 late_over_1024us,
+    45 late_over_1024us sum,
     /// Beyond 2,048 us.
-    46 late_over_2048us,
+    46 late_over_2048us sum,
     /// Beyond 4,096 us.
-    47 late_over_4096us,
+    47 late_over_4096us sum,
     /// Beyond 8,192 us.
-    48 late_over_8192us,
+    48 late_over_8192us sum,
     /// Beyond 16,384 us.
-    49 late_over_16384us,
+    49 late_over_16384us sum,
     /// Beyond 32,768 us.
-    50 late_over_32768us,
+    50 late_over_32768us sum,
     /// Beyond 65,536 us.
-    51 late_over_65536us,
+    51 late_over_65536us sum,
     /// Beyond 131,072 us.
-    52 late_over_131072us,
+    52 late_over_131072us sum,
     /// The most ring enters that one turn took, parks apart.
-    53 most_enters,
+    53 most_enters most,
 }
 
 /// The tag of the first of [`Status::late_us`]; tags count from 1 without a gap.
@@ -193,6 +218,20 @@ impl Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_cores_say_becomes_what_the_broker_says() {
+        let core = |refused, records, hiccup_max_us| Status {
+            refused,
+            records,
+            hiccup_max_us,
+            cpu_us: 70,
+            ..Status::default()
+        };
+        let mut all = core(REFUSED_DIRECT, 5, 9);
+        all.merge(&core(REFUSED_REGISTRATION, 7, 3));
+        assert_eq!(all, core(REFUSED_DIRECT | REFUSED_REGISTRATION, 12, 9), "CPU is the process's");
+    }
 
     #[test]
     fn times_of_lateness_have_the_names_of_their_bounds_and_come_back() {

@@ -3,8 +3,9 @@
 
 use corelog_server::Config;
 use corelog_server::config::{
-    ConfigError, Cpu, DurableMethod, ENVIRONMENT_PREFIX, Mode, Origin, Preparation, ProbeMode,
+    ConfigError, DurableMethod, ENVIRONMENT_PREFIX, Mode, Origin, Ports, Preparation, ProbeMode,
 };
+use corelog_server::placement::Shards;
 
 const FILE: &str = "corelog.toml";
 
@@ -123,10 +124,10 @@ fn values(config: &Config) -> Vec<(&'static str, String)> {
         Mode::Adaptive => "adaptive",
         Mode::Park => "park",
     };
-    let cpu = match server.cpu {
-        Cpu::First => "auto".to_owned(),
-        Cpu::Any => "any".to_owned(),
-        Cpu::Core(core) => core.to_string(),
+    let ports = if server.ports == Ports::One { "one" } else { "each" };
+    let shards = match server.shards {
+        Shards::Auto => "auto".to_owned(),
+        Shards::Count(count) => count.to_string(),
     };
     let method = |method| match method {
         DurableMethod::Dsync => "dsync".to_owned(),
@@ -139,10 +140,20 @@ fn values(config: &Config) -> Vec<(&'static str, String)> {
     let probe = if *probe == ProbeMode::Off { "off" } else { "auto" };
     vec![
         ("server.listen", server.listen.to_string()),
-        ("server.advertise", server.advertise.clone().unwrap_or_default()),
+        (
+            "server.advertise",
+            server
+                .advertise
+                .iter()
+                .map(|(host, port)| format!("{host}:{port}"))
+                .collect::<Vec<_>>()
+                .join(","),
+        ),
         ("server.mode", mode.to_owned()),
         ("server.spin_us", server.spin_us.to_string()),
-        ("server.cpu", cpu),
+        ("server.ports", ports.to_owned()),
+        ("server.shards", shards),
+        ("server.cpus", server.cpus.to_string()),
         ("log.data_dir", log.data_dir.to_str().expect("it was text").to_owned()),
         ("log.extent_bytes", log.extent_bytes.to_string()),
         ("log.window_bytes", log.window_bytes.to_string()),

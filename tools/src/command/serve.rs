@@ -53,7 +53,13 @@ fn flags(arguments: &Serve) -> Vec<String> {
     let data_dir = arguments.data_dir.as_ref().map(|path| format!("log.data_dir={}", path.display()));
     let listen = arguments.listen.as_ref().map(|listen| format!("server.listen={listen}"));
     let mode = arguments.mode.map(|mode| format!("server.mode={}", mode.name()));
-    [data_dir, listen, mode].into_iter().flatten().chain(arguments.set.iter().cloned()).collect()
+    let shards = arguments.shards.as_ref().map(|shards| format!("server.shards={shards}"));
+    let cpus = arguments.cpus.as_ref().map(|cpus| format!("server.cpus={cpus}"));
+    [data_dir, listen, mode, shards, cpus]
+        .into_iter()
+        .flatten()
+        .chain(arguments.set.iter().cloned())
+        .collect()
 }
 
 fn say(ready: &Ready, format: Format) -> Result<(), Failure> {
@@ -61,7 +67,12 @@ fn say(ready: &Ready, format: Format) -> Result<(), Failure> {
     match format {
         Format::Text => output.line(&ready.to_string())?,
         Format::Json => output.json(&json!({
-            "ready": { "address": ready.address.to_string(), "line": ready.to_string(), "buffered": ready.buffered },
+            "ready": {
+                "address": ready.addresses[0].to_string(),
+                "addresses": ready.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                "line": ready.to_string(),
+                "buffered": ready.buffered,
+            },
         }))?,
     }
     output.flush()
@@ -126,6 +137,13 @@ fn failed(error: &ServerError) -> Failure {
         ServerError::Shard(_) => {
             "put the store back from a copy; `corelog log dump` shows what is left of this one, which was not changed"
         }
+        ServerError::Placement(_) => {
+            "--shards takes fewer, --cpus others; `taskset` says what the process may use"
+        }
+        ServerError::NoPort => "--listen takes a lower port, or 0 for free ones",
+        ServerError::Advertised { .. } => {
+            "`server.advertise` takes the first shard's place, or as many places as there are shards"
+        }
         ServerError::Stopped => "start it again: it was told to stop",
         ServerError::Thread => "look into what the broker logged before",
     };
@@ -138,6 +156,7 @@ mod tests {
     use clap::Parser as _;
     use corelog_server::TuningError;
     use corelog_server::data_dir::DataDirError;
+    use corelog_server::placement::PlacementError;
     use corelog_storage::ConfigError;
     use corelog_uring::arena::ArenaError;
     use corelog_uring::file::{FileError, FileOperation};
@@ -149,10 +168,25 @@ mod tests {
 
     #[test]
     fn the_short_flags_stand_for_keys_and_set_wins() {
-        let line = ["corelog", "serve", "--data-dir", "/d", "--mode", "poll", "--set", "server.mode=park"];
+        let line = [
+            "corelog",
+            "serve",
+            "--data-dir",
+            "/d",
+            "--mode",
+            "poll",
+            "--shards",
+            "2",
+            "--cpus",
+            "0-1",
+            "--set",
+            "server.mode=park",
+        ];
         let cli = crate::cli::Cli::try_parse_from(line).expect("a valid line");
         let crate::cli::Command::Serve(arguments) = cli.command else { panic!("it is serve") };
-        assert_eq!(flags(&arguments), ["log.data_dir=/d", "server.mode=poll", "server.mode=park"]);
+        let expected =
+            ["log.data_dir=/d", "server.mode=poll", "server.shards=2", "server.cpus=0-1", "server.mode=park"];
+        assert_eq!(flags(&arguments), expected);
     }
 
     #[test]
@@ -187,6 +221,9 @@ mod tests {
             (log(OpenError::Features { incompatible: 2 }), "version"),
             (log(OpenError::NoSuperblock), "corelog log dump"),
             (ServerError::Shard(StartError::Checkpoint), "corelog log dump"),
+            (ServerError::Placement(PlacementError::NoSuchCpu { cpu: 99 }), "taskset"),
+            (ServerError::NoPort, "--listen"),
+            (ServerError::Advertised { said: 2, shards: 3 }, "as many places"),
             (ServerError::Stopped, "start it again"),
             (ServerError::Thread, "logged"),
         ];

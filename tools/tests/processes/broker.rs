@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 /// Small buffers and extents, no measurement of the disk; O_DIRECT, as `corelog serve` has it by default.
 pub(crate) const SMALL: [&str; 8] = [
-    "server.cpu=any",
+    "server.cpus=any",
     "server.mode=park",
     "probe.mode=off",
     "log.window_bytes=12 MiB",
@@ -35,6 +35,8 @@ pub(crate) struct Broker {
     child: Child,
     /// Where it listens.
     pub(crate) address: String,
+    /// Where each of its shards listens, if there are several.
+    pub(crate) addresses: Vec<String>,
     /// What it said.
     pub(crate) ready: String,
 }
@@ -59,6 +61,12 @@ impl Place {
     pub(crate) fn at(store: PathBuf, settings: &[&str]) -> Self {
         let settings = SMALL.iter().chain(settings).map(|&setting| setting.to_owned()).collect();
         Self { _directory: None, store, settings, run_by: Vec::new() }
+    }
+
+    /// The same store, with more settings.
+    pub(crate) fn again(&self, settings: &[String]) -> Self {
+        let settings = self.settings.iter().chain(settings).cloned().collect();
+        Self { _directory: None, store: self.store.clone(), settings, run_by: self.run_by.clone() }
     }
 
     pub(crate) fn store(&self) -> &Path {
@@ -111,7 +119,12 @@ impl Place {
         BufReader::new(output).read_line(&mut ready).expect("text");
         let address = ready.strip_prefix("corelog ready: ").and_then(|rest| rest.split(' ').next());
         match address {
-            Some(address) => Ok(Broker { address: address.to_owned(), ready, child }),
+            Some(address) => {
+                let ports = ready.split(" ports=").nth(1).and_then(|rest| rest.split(' ').next());
+                let ports = ports.into_iter().flat_map(|ports| ports.split(','));
+                let addresses = ports.map(|port| format!("127.0.0.1:{port}")).collect();
+                Ok(Broker { address: address.to_owned(), addresses, ready, child })
+            }
             None => {
                 let code = child.wait().expect("a child").code();
                 Err(Refused { code, message: self.said() })

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use crate::broker::{Place, output};
+use crate::broker::{Broker, Place, output};
 use crate::random::Random;
 use crate::relay::Relay;
 use crate::story;
@@ -17,19 +17,32 @@ const OPEN_BYTES: u64 = 256 << 10;
 
 #[test]
 fn a_producer_that_outlives_seven_kills_loses_repeats_and_reorders_nothing() {
+    live_through(Place::new(&[]), 1, 0x00f1_1640);
+}
+
+#[test]
+fn nor_does_one_whose_partitions_are_of_two_shards() {
+    live_through(Place::new(&["server.shards=2"]), 2, 0x00f1_1641);
+}
+
+#[test]
+fn nor_does_one_that_dials_one_port_for_two_shards() {
+    live_through(Place::new(&["server.shards=2", "server.ports=one"]), 1, 0x00f1_1642);
+}
+
+fn live_through(mut place: Place, ports: usize, seed: u64) {
     let (file, lines) = story::flights();
     assert_eq!(lines.len(), 20_000);
-    let mut random = Random::new(0x00f1_1640);
-    let relay = Relay::start();
-    let mut place = Place::new(&[]);
-    place.set(format!("server.advertise={}", relay.address));
+    let mut random = Random::new(seed);
+    let relay = Relay::start(ports);
+    place.set(format!("server.advertise={}", relay.addresses.join(",")));
 
     let mut broker = place.start();
     output(&["topic", "create", "flights", "--partitions", "6", "--server", &broker.address]);
-    relay.serve(&broker.address, random.within(1..20));
+    relay.serve(ports_of(&broker, ports), random.within(1..20));
     let mut producer = Command::new(env!("CARGO_BIN_EXE_corelog"))
         .args(["produce", "flights", "--key-field", "carrier", "--batch-bytes", "32KiB", "--server"])
-        .args([&relay.address, "--file"])
+        .args([&relay.addresses[0], "--file"])
         .arg(file)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -49,7 +62,7 @@ fn a_producer_that_outlives_seven_kills_loses_repeats_and_reorders_nothing() {
         }
         broker = place.start();
         let may_pass = if kill < KILLS { random.within(1..15) } else { u64::MAX };
-        relay.serve(&broker.address, may_pass);
+        relay.serve(ports_of(&broker, ports), may_pass);
     }
     let produced = producer.wait_with_output().expect("a child");
     assert!(produced.status.success(), "{}", String::from_utf8_lossy(&produced.stderr));
@@ -59,8 +72,13 @@ fn a_producer_that_outlives_seven_kills_loses_repeats_and_reorders_nothing() {
     // And it is on the disk, not in the memory of the last broker.
     broker.kill();
     broker = place.start();
-    relay.serve(&broker.address, u64::MAX);
+    relay.serve(ports_of(&broker, ports), u64::MAX);
     check(&lines, &consumed(&broker.address));
+}
+
+/// The ports of a broker that a client is told of.
+fn ports_of(broker: &Broker, ports: usize) -> &[String] {
+    if ports > 1 { &broker.addresses } else { std::slice::from_ref(&broker.address) }
 }
 
 /// A restart that is killed too, wherever in its recovery.

@@ -12,6 +12,7 @@ mod random;
 mod relay;
 mod retention;
 mod serve;
+mod shards;
 mod skip;
 mod small_disk;
 mod start;

@@ -1,4 +1,4 @@
-//! Stands between a producer and the broker and can hold back the broker's answers. It knows how many bytes of
+//! Stands between a producer and the ports of a broker and can hold back the broker's answers. It knows how many bytes of
 //! records the broker was sent whose acknowledgement the producer has not seen: what a kill at this moment leaves open.
 
 use std::collections::HashMap;
@@ -16,7 +16,8 @@ const FRAME_LIMIT: usize = 64 << 20;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Relay {
-    pub(crate) address: String,
+    /// Of each port of the broker.
+    pub(crate) addresses: Vec<String>,
     shared: Arc<Shared>,
 }
 
@@ -28,8 +29,8 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    /// Where the broker is, if there is one.
-    broker: Option<String>,
+    /// Where the broker's ports are; none without a broker.
+    broker: Vec<String>,
     /// Counts the brokers there were: threads of an earlier one end.
     life: u64,
     /// Answers to Produce that may still pass; the others wait for the end of their broker.
@@ -40,25 +41,29 @@ struct State {
 }
 
 impl Relay {
-    pub(crate) fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("an address").to_string();
+    pub(crate) fn start(ports: usize) -> Self {
         let shared = Arc::new(Shared::default());
-        let of_thread = shared.clone();
-        // Ends with the test's process: it holds nothing that outlives that.
-        thread::spawn(move || {
-            for client in listener.incoming().map_while(Result::ok) {
-                // Without a broker the connection is closed, as a dead broker's would be.
-                of_thread.connect(client);
-            }
-        });
-        Self { address, shared }
+        let listen = |port| {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+            let address = listener.local_addr().expect("an address").to_string();
+            let of_thread = shared.clone();
+            // Ends with the test's process: it holds nothing that outlives that.
+            thread::spawn(move || {
+                for client in listener.incoming().map_while(Result::ok) {
+                    // Without a broker the connection is closed, as a dead broker's would be.
+                    of_thread.connect(client, port);
+                }
+            });
+            address
+        };
+        Self { addresses: (0..ports).map(listen).collect(), shared }
     }
 
     /// A new broker; so many of its answers to Produce pass.
-    pub(crate) fn serve(&self, broker: &str, may_pass: u64) {
+    pub(crate) fn serve(&self, broker: &[String], may_pass: u64) {
+        assert_eq!(broker.len(), self.addresses.len());
         let mut state = self.shared.lock();
-        state.broker = Some(broker.to_owned());
+        state.broker = broker.to_vec();
         state.life += 1;
         state.may_pass = may_pass;
         state.unacknowledged.clear();
@@ -79,7 +84,7 @@ impl Relay {
     /// The broker is gone: what it answered and was held back is never seen.
     pub(crate) fn over(&self) {
         let mut state = self.shared.lock();
-        state.broker = None;
+        state.broker.clear();
         state.life += 1;
         state.unacknowledged.clear();
         self.shared.changed.notify_all();
@@ -97,9 +102,10 @@ impl Shared {
         self.state.lock().expect("no panic")
     }
 
-    fn connect(self: &Arc<Self>, client: TcpStream) {
+    fn connect(self: &Arc<Self>, client: TcpStream, port: usize) {
         let mut state = self.lock();
-        let Some(server) = state.broker.as_ref().and_then(|address| TcpStream::connect(address).ok()) else {
+        let broker = state.broker.get(port);
+        let Some(server) = broker.and_then(|address| TcpStream::connect(address).ok()) else {
             return;
         };
         state.connections += 1;

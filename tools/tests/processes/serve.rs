@@ -118,7 +118,9 @@ fn a_ready_broker_says_so_in_one_line_and_nothing_else() {
     assert!(child.wait().expect("a child").success());
     assert_eq!(said.lines().count(), 1, "{said}");
     assert!(said.starts_with("corelog ready: 127.0.0.1:"), "{said}");
-    for part in [" mode=park core=any durable=fdatasync frames_in_flight=1, ", " store=", " term=1 start="] {
+    for part in
+        [" mode=park shards=1 cores=any durable=fdatasync frames_in_flight=1, ", " store=", " term=1 start="]
+    {
         assert!(said.contains(part), "{part} in {said}");
     }
     assert!(!said.contains("BUFFERED"), "the test's directory has O_DIRECT: {said}");

@@ -39,7 +39,7 @@ impl Broker {
             "park",
         ]);
         command.arg("--data-dir").arg(store.path());
-        for set in ["server.cpu=any"].iter().chain(&SMALL).chain(settings) {
+        for set in ["server.cpus=any"].iter().chain(&SMALL).chain(settings) {
             command.args(["--set", set]);
         }
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it starts");

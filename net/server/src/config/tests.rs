@@ -45,7 +45,7 @@ fn whatever_is_not_understood_stops_the_start_and_is_named() {
         ("server.mode=fast", &["server.mode", "`fast`", "poll, adaptive or park"]),
         ("server.listen=9600", &["server.listen", "`9600`", "127.0.0.1:9600"]),
         ("server.advertise=example.org", &["server.advertise", "HOST:PORT"]),
-        ("server.cpu=-1", &["server.cpu", "`-1`", "auto or any"]),
+        ("server.cpus=-1", &["server.cpus", "`-1`", "0-3,8"]),
         ("log.extent_bytes=1.5 GiB", &["log.extent_bytes", "`1.5 GiB`"]),
         ("log.extent_bytes=1000001", &["log.extent_bytes", "whole MiB"]),
         ("log.window_bytes=17 TB", &["log.window_bytes", "`17 TB`"]),

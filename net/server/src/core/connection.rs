@@ -10,6 +10,8 @@ use corelog_wire::frame::HELLO_FRAME_BYTES;
 
 use super::inbox::Inbox;
 use super::outbox::Outbox;
+use super::parcel::Visitor;
+use super::route::Routes;
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +39,8 @@ pub(crate) enum Pause {
     Replies,
     /// Waits for a larger receive block.
     Memory,
+    /// Its block is at another core.
+    Away,
 }
 
 /// A connection.
@@ -52,6 +56,11 @@ pub(crate) struct Connection {
     pub(crate) inbox: Inbox,
     pub(crate) outbox: Outbox,
     pub(crate) pending: Pending,
+    pub(crate) routes: Routes,
+    /// Its block is at another core; the cores that know it; memory for the next list of frames.
+    pub(crate) is_away: bool,
+    pub(crate) known_to: Vec<usize>,
+    pub(crate) frames: Vec<Visitor>,
     pub(crate) receiving: Option<Key>,
     pub(crate) sending: Option<Key>,
     /// The receive, or the send, in flight was asked to end.
@@ -106,6 +115,10 @@ impl Connection {
             inbox,
             outbox,
             pending,
+            routes: Routes::default(),
+            is_away: false,
+            known_to: Vec::new(),
+            frames: Vec::new(),
             receiving: None,
             sending: None,
             recv_cancelled: false,

@@ -59,12 +59,18 @@ impl Disk {
         self.answered.pop()
     }
 
-    /// Starts operations, in their order.
-    pub(crate) fn start(&mut self, wanted: &mut Vec<DiskOp>, ops: &mut OpSlab<Op>, out: &mut Output) {
+    /// Starts operations of the log in `place`, in their order.
+    pub(crate) fn start(
+        &mut self,
+        place: usize,
+        wanted: &mut Vec<DiskOp>,
+        ops: &mut OpSlab<Op>,
+        out: &mut Output,
+    ) {
         for op in wanted.drain(..) {
             if op.class() == OpClass::Background {
                 self.background += 1;
-                out.background.push(op);
+                out.background.push((place, op));
                 continue;
             }
             let Some(&file) = self.files.get(&op.file()) else {
@@ -79,7 +85,7 @@ impl Disk {
                 }
                 _ => None,
             };
-            let key = ops.insert(KIND_DISK, Op::Disk(InFlight { id: op.id(), expected, commit }));
+            let key = ops.insert(KIND_DISK, Op::Disk(place, InFlight { id: op.id(), expected, commit }));
             out.submissions.push(match op {
                 DiskOp::WriteFrame { position, source, flush, .. } => {
                     Submission::Write { key, file, position, source, flush }

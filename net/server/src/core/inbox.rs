@@ -55,7 +55,12 @@ impl Inbox {
         self.block.as_ref().map_or(&[], |block| &block.bytes()[self.start..self.end])
     }
 
-    /// Whether the ring has the block.
+    /// Where in the block they begin.
+    pub(crate) const fn start(&self) -> usize {
+        self.start
+    }
+
+    /// Whether the ring, or another core, has the block.
     pub(crate) const fn is_receiving(&self) -> bool {
         self.block.is_none()
     }
@@ -115,14 +120,14 @@ impl Inbox {
         Want::Bytes { offset: self.end as u32, length: length as u32 }
     }
 
-    /// Gives the block away with a receive.
+    /// Gives the block away, with a receive or to another core.
     pub(crate) fn lend(&mut self) -> Block {
         self.block.take().expect("one receive at a time")
     }
 
     /// Has the block back with `received` more bytes in it.
     pub(crate) fn returned(&mut self, block: Block, received: usize) {
-        assert!(self.block.is_none(), "one receive at a time");
+        assert!(self.block.is_none(), "it is lent once");
         assert!(self.end + received <= block.len(), "the ring receives within the block");
         self.end += received;
         self.block = Some(block);

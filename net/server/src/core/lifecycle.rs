@@ -7,13 +7,13 @@ use std::mem;
 
 use corelog_model::BlockId;
 use corelog_model::time::Now;
-use corelog_shard::{ConnId, Event};
+use corelog_shard::ConnId;
 use corelog_uring::{Accepted, Completion, Submission};
 
 use super::connection::{Connection, Pause, Pending, Phase};
 use super::inbox::Inbox;
 use super::outbox::Outbox;
-use super::{Bounds, Core, Op, Output};
+use super::{Bounds, Core, Op, Output, Parcel};
 use crate::session;
 
 const KIND_ACCEPT: u8 = 2;
@@ -25,10 +25,12 @@ const ACCEPT_RETRY_US: u64 = 100_000;
 const GENERATION_MASK: u32 = (1 << 24) - 1;
 
 impl Core {
-    /// Keeps one accept outstanding while a slot is free.
+    /// Keeps one accept outstanding while a slot is free, from the time on that all logs of the store have started.
     pub(super) fn accept(&mut self, now: Now, out: &mut Output) {
         let waits = self.accept_at_us.is_some_and(|at_us| at_us > now.mono_us);
-        if self.accepting.is_some() || waits || self.stopping || self.free_slots.is_empty() {
+        let joined = self.joined || self.logs.are_joined();
+        self.joined = joined;
+        if self.accepting.is_some() || waits || !joined || self.stopping || self.free_slots.is_empty() {
             return;
         }
         self.accept_at_us = None;
@@ -47,7 +49,8 @@ impl Core {
         let slot = self.free_slots.pop().expect("an accept is outstanding only while a slot is free");
         let generation = &mut self.generations[slot as usize];
         *generation = (*generation + 1) & GENERATION_MASK;
-        let id = ConnId { slot, generation: *generation };
+        let first = self.me as u32 * self.bounds.connections;
+        let id = ConnId { slot: first + slot, generation: *generation };
         let mut block = || self.blocks.pop().expect("every slot has its two blocks");
         let requests = self.bounds.requests as usize;
         let (inbox, outbox) = (Inbox::new(block()), Outbox::new(block(), requests));
@@ -63,7 +66,8 @@ impl Core {
     /// Looks at the connections whose time has come.
     pub(super) fn expire(&mut self, now: Now, out: &mut Output) {
         while let Some(id) = self.deadlines.pop_due(now.mono_us) {
-            let Some(connection) = &self.connections[id.slot as usize] else { continue };
+            let slot = self.slot_of(id).expect("a connection of this core");
+            let Some(connection) = &self.connections[slot as usize] else { continue };
             if connection.id != id || connection.phase == Phase::Closing {
                 continue;
             }
@@ -72,11 +76,11 @@ impl Core {
                 Due::Nothing => {}
                 Due::Close => {
                     self.counters.timed_out += 1;
-                    self.close(now, id.slot, out);
-                    self.finish_closing(id.slot, out);
+                    self.close(now, slot, out);
+                    self.finish_closing(slot, out);
                     continue;
                 }
-                Due::CheckSend => self.check_send(id.slot, out),
+                Due::CheckSend => self.check_send(slot, out),
             }
             self.deadlines.push(at_us, id);
         }
@@ -137,7 +141,9 @@ impl Core {
         connection.was_open = connection.phase == Phase::Open;
         connection.phase = Phase::Answering;
         if connection.was_open {
-            self.shard.hurry(now, connection.id, &mut self.actions);
+            let (conn, known_to) = (connection.id, &connection.known_to);
+            self.logs.parcels.extend(known_to.iter().map(|&core| (core, Parcel::Hurry(conn))));
+            self.logs.hurry(now, conn);
         }
         self.mark_flush(slot);
     }
@@ -159,10 +165,12 @@ impl Core {
         if was == Phase::Closing {
             return;
         }
-        let shard = &mut self.shard;
-        connection.outbox.discard(|block| shard.on(now, Event::Released { block }));
+        let logs = &mut self.logs;
+        connection.outbox.discard(|block| logs.release(now, block));
         if was == Phase::Open || connection.was_open {
-            shard.on(now, Event::Disconnected { conn: connection.id });
+            logs.disconnected(now, connection.id);
+            let conn = connection.id;
+            logs.parcels.extend(connection.known_to.drain(..).map(|core| (core, Parcel::Gone(conn))));
         }
         self.ingest.forget(slot);
         if connection.receiving.is_some() || connection.sending.is_some() {
@@ -175,7 +183,7 @@ impl Core {
     /// Gives the socket up once nothing is in flight on it.
     pub(super) fn finish_closing(&mut self, slot: u32, out: &mut Output) {
         let Some(connection) = &mut self.connections[slot as usize] else { return };
-        let ended = connection.receiving.is_none() && connection.sending.is_none();
+        let ended = connection.receiving.is_none() && connection.sending.is_none() && !connection.is_away;
         // The inbox is away while its requests are served; the connection is finished after that.
         if connection.phase != Phase::Closing || !ended || mem::replace(&mut connection.close_sent, true) {
             return;
@@ -187,8 +195,9 @@ impl Core {
     /// The socket is gone: the slot and its memory are free again.
     pub(super) fn on_closed(&mut self, now: Now, slot: u32) {
         let mut connection = self.connections[slot as usize].take().expect("closed once");
-        let shard = &mut self.shard;
-        connection.outbox.discard(|block: BlockId| shard.on(now, Event::Released { block }));
+        let logs = &mut self.logs;
+        connection.outbox.discard(|block: BlockId| logs.release(now, block));
+        self.routes -= connection.routes.len();
         let (small, large) = connection.inbox.into_blocks();
         self.blocks.push(small.expect("nothing is received any more"));
         self.blocks.push(connection.outbox.into_head().expect("nothing is sent any more"));
@@ -211,7 +220,7 @@ impl Core {
     /// Whether everything appended has left for the disk and come back: after a turn that wanted no disk
     /// operation, with none in flight.
     pub fn is_settled(&self) -> bool {
-        self.disk.commits() == 0 && self.disk.background() == 0
+        self.logs.are_settled()
     }
 
     /// Whether every reply is sent.

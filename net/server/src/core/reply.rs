@@ -8,13 +8,14 @@ use std::mem;
 
 use corelog_model::time::Now;
 use corelog_model::{BlockId, Slice};
-use corelog_shard::{Event, Reply, Response};
+use corelog_shard::{ConnId, Event, Letter, Reply, Response};
 use corelog_uring::{Completion, Submission};
 use corelog_wire::{ErrorBody, ErrorCode, ReplyTo};
 
 use super::connection::{Pause, Phase};
+use super::logs::Served;
 use super::outbox::TooSlow;
-use super::{Core, Op, Output};
+use super::{Core, Op, Output, Parcel};
 use crate::status::Machine;
 use crate::translate::{self, Surroundings};
 
@@ -23,57 +24,80 @@ const KIND_SEND: u8 = 4;
 const KIND_CANCEL: u8 = 6;
 
 impl Core {
-    /// Carries out what the shard wants done.
-    pub(super) fn act(&mut self, now: Now, machine: &mut dyn FnMut() -> Machine, out: &mut Output) {
-        let mut actions = mem::take(&mut self.actions);
-        self.disk.start(&mut actions.disk, &mut self.ops, out);
-        while let Some(answer) = self.disk.answered() {
-            self.shard.on(now, Event::Disk(answer));
+    /// Carries out what the shard in `place` wants done.
+    pub(super) fn act(
+        &mut self,
+        now: Now,
+        place: usize,
+        machine: &mut dyn FnMut() -> Machine,
+        out: &mut Output,
+    ) {
+        let Served { log, shard, disk, actions } = self.logs.at(place);
+        let (log, mut actions) = (*log, mem::take(actions));
+        disk.start(place, &mut actions.disk, &mut self.ops, out);
+        while let Some(answer) = disk.answered() {
+            shard.on(now, Event::Disk(answer));
             self.again = true;
         }
-        for reply in actions.replies.drain(..) {
-            self.reply(now, &reply, &actions.slices, machine);
+        for Reply { conn, correlation, response } in actions.replies.drain(..) {
+            if self.slot_of(conn).is_some() {
+                self.reply(now, conn, correlation, &response, slices_of(&response, &actions.slices), machine);
+            } else {
+                let core = (conn.slot / self.bounds.connections) as usize;
+                let slices = slices_of(&response, &actions.slices).into();
+                self.logs.parcels.push((core, Parcel::Reply { conn, correlation, response, slices }));
+            }
         }
         actions.slices.clear();
         for block in actions.evict.drain(..) {
             self.evict(now, block, out);
+            self.evict_abroad(block);
+        }
+        for Letter { to, mail } in actions.letters.drain(..) {
+            match self.logs.deliver(now, log, to, mail) {
+                Ok(()) => self.again = true,
+                Err(mail) => {
+                    let core = self.core_of(to);
+                    self.logs.parcels.push((core, Parcel::Letter { from: log, to, mail }));
+                }
+            }
         }
         // The lists keep their memory.
-        self.actions = actions;
+        self.logs.at(place).actions = actions;
     }
 
-    fn reply(&mut self, now: Now, reply: &Reply, slices: &[Slice], machine: &mut dyn FnMut() -> Machine) {
-        let slices = match &reply.response {
-            Response::Fetched { slices: range, .. } => &slices[range.clone()],
-            _ => &[],
-        };
-        let connection = self.connections[reply.conn.slot as usize].as_mut();
-        let connection =
-            connection.filter(|connection| connection.id == reply.conn && connection.is_answered());
+    /// Queues the answer to a request of a connection of this core. Status is one of all cores.
+    pub(super) fn reply(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        correlation: u64,
+        response: &Response,
+        slices: &[Slice],
+        machine: &mut dyn FnMut() -> Machine,
+    ) {
+        if let Response::Status(_) = response {
+            return self.inquire(conn, correlation, machine);
+        }
+        let slot = self.slot_of(conn).expect("a connection of this core");
+        let connection = self.connections[slot as usize].as_mut();
+        let connection = connection.filter(|connection| connection.id == conn && connection.is_answered());
         let Some(connection) = connection else {
             for slice in slices {
-                self.shard.on(now, Event::Released { block: slice.block });
+                self.logs.release(now, slice.block);
             }
             return;
         };
-        let to = connection.pending.remove(reply.correlation);
-        connection.long.take_if(|long| *long == reply.correlation);
+        let to = connection.pending.remove(correlation);
+        connection.long.take_if(|long| *long == correlation);
         let payload_bytes = slices.iter().map(|slice| slice.length as usize).sum();
-        let machine = match reply.response {
-            Response::Status(_) => machine(),
-            _ => Machine::default(),
-        };
-        let open = (self.bounds.connections as usize - self.free_slots.len()) as u32;
-        let reactor = crate::status::Reactor { connections: open, ..self.counters };
-        let around = Surroundings { place: &self.place, reactor: &reactor, machine: &machine };
-        connection
-            .outbox
-            .push_bytes(|out| translate::response(&reply.response, to, payload_bytes, around, out));
+        let around = Surroundings { homes: &self.homes, places: &self.places };
+        connection.outbox.push_bytes(|out| translate::response(response, to, payload_bytes, around, out));
         for &slice in slices {
             connection.outbox.push_slice(slice);
         }
-        self.mark_flush(reply.conn.slot);
-        self.unpause(reply.conn.slot, Pause::Replies);
+        self.mark_flush(slot);
+        self.unpause(slot, Pause::Replies);
     }
 
     /// Puts the connection in line to be sent to at the end of the turn.
@@ -134,8 +158,8 @@ impl Core {
         let sent = completion.result.map_or(0, |bytes| bytes as usize);
         let whole = sent == connection.outbox.flight_bytes();
         let head = completion.block.expect("the ring gives back what moved in");
-        let shard = &mut self.shard;
-        connection.outbox.sent(head, sent, |block| shard.on(now, Event::Released { block }));
+        let logs = &mut self.logs;
+        connection.outbox.sent(head, sent, |block| logs.release(now, block));
         let wanted = mem::take(&mut connection.evict);
         if !whole && (!cancelled || stalled && sent == 0) {
             // The peer is gone, or has taken nothing for too long.
@@ -154,7 +178,7 @@ impl Core {
     }
 
     /// The log wants `block` back.
-    fn evict(&mut self, now: Now, block: BlockId, out: &mut Output) {
+    pub(super) fn evict(&mut self, now: Now, block: BlockId, out: &mut Output) {
         for slot in 0..self.connections.len() as u32 {
             let Some(connection) = &mut self.connections[slot as usize] else { continue };
             if connection.outbox.is_sending_from(block) && !connection.evict.contains(&block) {
@@ -173,17 +197,14 @@ impl Core {
     fn move_away(&mut self, now: Now, slot: u32, block: BlockId, out: &mut Output) {
         let Some(connection) = &mut self.connections[slot as usize] else { return };
         let mut released = 0;
-        let shard = &self.shard;
-        let moved = connection.outbox.move_away(
-            block,
-            self.bounds.slow_bytes,
-            |slice| shard.bytes(slice),
-            |_| released += 1,
-        );
+        let logs = &self.logs;
+        // Memory of another core cannot be read here, only sent from.
+        let bound = if logs.abroad(block).is_some() { 0 } else { self.bounds.slow_bytes };
+        let moved = connection.outbox.move_away(block, bound, |slice| logs.bytes(slice), |_| released += 1);
         // Who waits for the block is to be asked again at once.
         self.again |= released > 0;
         for _ in 0..released {
-            self.shard.on(now, Event::Released { block });
+            self.logs.release(now, block);
         }
         if let Err(slow) = moved {
             self.close_slow(now, slot, slow, out);
@@ -192,12 +213,12 @@ impl Core {
 
     /// Closes a connection that reads too slowly. It is told why if that is possible: when no frame is cut.
     fn close_slow(&mut self, now: Now, slot: u32, slow: TooSlow, out: &mut Output) {
-        let shard = &mut self.shard;
+        let logs = &mut self.logs;
         let connection = self.connections[slot as usize].as_mut().expect("the slot is in use");
         // It may be found too slow once for what it had queued and once for what was in flight.
         self.counters.slow_consumers += u64::from(connection.is_answered());
         let told = !connection.outbox.is_cut();
-        connection.outbox.discard(|block| shard.on(now, Event::Released { block }));
+        connection.outbox.discard(|block| logs.release(now, block));
         // Who waits for those blocks is to be asked again at once.
         self.again = true;
         if told && connection.is_answered() {
@@ -213,5 +234,13 @@ impl Core {
         } else {
             self.close(now, slot, out);
         }
+    }
+}
+
+/// The bytes of a fetch: its part of all slices of a turn.
+fn slices_of<'a>(response: &Response, slices: &'a [Slice]) -> &'a [Slice] {
+    match response {
+        Response::Fetched { slices: range, .. } => &slices[range.clone()],
+        _ => &[],
     }
 }

@@ -4,16 +4,21 @@
 //! whole frames it sent were taken, so what it can have in memory is one receive block.
 
 use std::mem;
+use std::ops::Range;
 
+use corelog_model::LogId;
 use corelog_model::time::Now;
-use corelog_shard::{Event, Taken};
+use corelog_shard::{Refusal, Taken};
 use corelog_uring::{Completion, Submission};
 use corelog_wire::{
     ErrorBody, ErrorCode, Frame, Hello, ReplyTo, Request, Response, Split, WireError, decode_request, split,
 };
 
 use super::connection::{Pause, Phase};
+use super::forward::Run;
 use super::inbox::{Inbox, Want};
+use super::logs::Served;
+use super::parcel::Visitor;
 use super::{Core, Op, Output};
 use crate::{session, translate};
 
@@ -26,11 +31,13 @@ const KIND_RECV: u8 = 3;
 const KIND_CANCEL: u8 = 6;
 
 /// What became of a frame.
-enum Served {
+enum Outcome {
     /// Taken, or answered with an error: its bytes are done with.
     Done,
     /// It has to wait: its bytes stay.
     Paused(Pause),
+    /// Another core takes it: it goes there with the others of the run.
+    Abroad,
 }
 
 impl Core {
@@ -125,39 +132,56 @@ impl Core {
         }
     }
 
+    /// Serves what is whole, in order. Frames for another core are gathered until one comes that is not, and go there in
+    /// their block; the rest is served when the block is back.
     fn serve_frames(&mut self, now: Now, slot: u32, inbox: &mut Inbox) {
+        let mut run = Run { core: None, frames: mem::take(&mut self.connection(slot).frames) };
         while self.connection(slot).is_served() {
             let limit = self.connection(slot).frame_limit;
-            let served = match split(inbox.unread(), limit) {
-                Ok(Split::Need(bytes)) => return inbox.need(bytes),
-                Ok(Split::Frame(frame)) => (frame.header.frame_bytes(), self.serve_frame(now, slot, frame)),
-                Err(fault) => return self.refuse_stream(slot, inbox.unread(), &fault),
+            let start = inbox.start();
+            let (frame_bytes, outcome) = match split(inbox.unread(), limit) {
+                Ok(Split::Need(bytes)) => {
+                    inbox.need(bytes);
+                    break;
+                }
+                Ok(Split::Frame(frame)) => {
+                    (frame.header.frame_bytes(), self.serve_frame(now, slot, frame, start, &mut run))
+                }
+                Err(_) if run.core.is_some() => break,
+                Err(fault) => {
+                    self.refuse_stream(slot, inbox.unread(), &fault);
+                    break;
+                }
             };
-            match served {
-                (frame_bytes, Served::Done) => {
+            match outcome {
+                Outcome::Done | Outcome::Abroad => {
                     inbox.consume(frame_bytes);
                     self.connection(slot).requested_us = now.mono_us;
                 }
-                (_, Served::Paused(pause)) => {
+                Outcome::Paused(pause) => {
                     self.connection(slot).pause = pause;
-                    return;
+                    break;
                 }
             }
         }
+        match run.core {
+            Some(_) => self.send_visit(slot, inbox, run),
+            None => self.connection(slot).frames = run.frames,
+        }
     }
 
-    fn serve_frame(&mut self, now: Now, slot: u32, frame: Frame<'_>) -> Served {
+    fn serve_frame(&mut self, now: Now, slot: u32, frame: Frame<'_>, start: usize, run: &mut Run) -> Outcome {
         let requests = self.bounds.requests as usize;
         let connection = self.connection(slot);
         if connection.pending.len() >= requests || connection.outbox.queued_bytes() >= QUEUED_BYTES {
-            return Served::Paused(Pause::Replies);
+            return Outcome::Paused(Pause::Replies);
         }
         let to = frame.header.reply_to();
         let request = match decode_request(&frame.header, frame.body) {
             Ok(request) => request,
             Err(fault) => {
                 self.refuse(slot, to, &fault);
-                return Served::Done;
+                return Outcome::Done;
             }
         };
         match (&request, connection.phase) {
@@ -175,43 +199,79 @@ impl Core {
                 let body = ErrorBody::new(ErrorCode::ShuttingDown, "the broker is stopping");
                 self.answer(slot, to, &Response::Error(body));
             }
-            _ => return self.offer(now, slot, to, &request),
+            _ => {
+                let place = start..start + frame.header.frame_bytes();
+                return self.offer(now, slot, to, &request, place, run);
+            }
         }
-        Served::Done
+        Outcome::Done
     }
 
-    /// Offers a request to the shard.
-    fn offer(&mut self, now: Now, slot: u32, to: ReplyTo, request: &Request<'_>) -> Served {
-        let Some(request) = translate::request(request) else { return Served::Done };
+    /// Offers a request, which lies in `place` of its block, to the shard of its log.
+    fn offer(
+        &mut self,
+        now: Now,
+        slot: u32,
+        to: ReplyTo,
+        request: &Request<'_>,
+        place: Range<usize>,
+        run: &mut Run,
+    ) -> Outcome {
+        let Some(request) = translate::request(request) else { return Outcome::Done };
         let connection = self.connections[slot as usize].as_mut().expect("the slot is in use");
         let is_long = matches!(request, corelog_shard::Request::Metadata { .. });
         if is_long && (connection.long.is_some() || connection.outbox.queued_bytes() > LONG_QUEUED_BYTES) {
-            return Served::Paused(Pause::Replies);
+            return Outcome::Paused(Pause::Replies);
         }
+        let limit = connection.frame_limit;
+        let log = match self.route(slot, &request) {
+            Ok(log) => log,
+            Err(refusal) => return self.refuse_request(slot, to, &refusal),
+        };
+        let core = self.core_of(log);
+        if run.core.is_some_and(|run| run != core) {
+            return Outcome::Paused(Pause::Away);
+        }
+        let connection = self.connections[slot as usize].as_mut().expect("the slot is in use");
         let correlation = connection.pending.insert(to);
-        let request = translate::bounded(request, connection.frame_limit);
-        match self.shard.request(now, connection.id, correlation, &request, &mut self.actions) {
+        let Some(here) = self.logs.place_of(log) else {
+            run.core = Some(core);
+            run.frames.push(Visitor { log, correlation, start: place.start as u32, end: place.end as u32 });
+            self.counters.requests += 1;
+            return Outcome::Abroad;
+        };
+        let request = translate::bounded(request, limit);
+        let Served { shard, actions, .. } = self.logs.at(here);
+        match shard.request(now, connection.id, correlation, &request, actions) {
             Taken::Done => {
                 if is_long {
                     connection.long = Some(correlation);
                 }
                 self.counters.requests += 1;
-                Served::Done
+                Outcome::Done
             }
             Taken::Blocked => {
                 connection.pending.remove(correlation);
-                Served::Paused(Pause::Blocked)
+                Outcome::Paused(Pause::Blocked)
             }
         }
     }
 
+    /// Refuses a request that no shard sees.
+    fn refuse_request(&mut self, slot: u32, to: ReplyTo, refusal: &Refusal) -> Outcome {
+        let message = translate::words(refusal);
+        let body = translate::error_body(refusal, &message);
+        self.answer(slot, to, &Response::Error(body));
+        Outcome::Done
+    }
+
     fn greet(&mut self, now: Now, slot: u32, to: ReplyTo, hello: &Hello<'_>) {
-        let reply = session::greet(self.identity, hello);
+        let reply = session::greet(self.identity, self.logs.term(LogId(0)), hello);
         let connection = self.connection(slot);
         connection.phase = Phase::Open;
         connection.frame_limit = reply.max_frame_bytes as usize;
-        let event = Event::Connected { conn: connection.id, principal: connection.principal };
-        self.shard.on(now, event);
+        let (conn, principal) = (connection.id, connection.principal);
+        self.logs.connected(now, conn, principal);
         self.answer(slot, to, &Response::Hello(reply));
     }
 

@@ -1,5 +1,6 @@
 //! The core under a fake ring: whatever the order, the pieces and the delays, every peer gets its answers.
 
+mod abroad;
 mod fake;
 mod trouble;
 
@@ -65,9 +66,22 @@ impl Bed {
         Self::start(Fake::new(seed), now, bounds, log_config())
     }
 
-    /// A core on the disk that is there.
-    fn start(mut fake: Fake, now: Now, bounds: Bounds, log_config: LogConfig) -> Self {
-        let mut next = 0;
+    /// The only core, on the disk that is there.
+    fn start(fake: Fake, now: Now, bounds: Bounds, log_config: LogConfig) -> Self {
+        Self::start_one_of(1, 0, fake, now, bounds, log_config)
+    }
+
+    /// One of so many cores, with the log of its number.
+    fn start_one_of(
+        cores: u16,
+        me: u16,
+        mut fake: Fake,
+        now: Now,
+        bounds: Bounds,
+        log_config: LogConfig,
+    ) -> Self {
+        let log_config = LogConfig { log: LogId(me), ..log_config };
+        let mut next = u32::from(me) << 24;
         let mut blocks = |count: u32, bytes: usize| -> Vec<Block> {
             let first = next;
             next += count;
@@ -82,12 +96,15 @@ impl Bed {
             large: blocks(1, MAX_FRAME),
         };
         let (anonymous, limits) = (Access::default(), Limits::default());
-        let config = ShardConfig { log: log_config, logs: 1, anonymous, limits };
+        let config = ShardConfig { log: log_config, logs: cores, anonymous, limits };
         let files = fake.die();
         let listing = Listing { files: files.iter().map(|&(name, _, bytes)| (name, bytes)).collect() };
-        let mut opening = Opening::new(Starting::new(config, log, listing, now), operations(CONNECTIONS));
+        let blocks = log.blocks().collect();
+        let starting = Starting::new(config, log, listing, now);
+        let start = Start { log: LogId(me), starting, blocks };
+        let mut opening = Opening::new(vec![start], operations(CONNECTIONS));
         for (name, id, _) in files {
-            assert_eq!(opening.opened(name, id), None);
+            assert_eq!(opening.opened(0, name, id), None);
         }
         let mut out = Output::default();
         opening.start(now, &mut out).expect("a store that starts");
@@ -95,13 +112,15 @@ impl Bed {
             fake.take(&mut out);
             match fake.next(|slice| opening.bytes(slice).to_vec()).expect("the start goes on") {
                 Happened::Ring(completion) => opening.on(now, completion, &mut out),
-                Happened::Background(ended, opened) => opening.on_background(now, ended, opened, &mut out),
+                Happened::Background(ended, opened) => opening.on_background(now, 0, ended, opened, &mut out),
             }
             .expect("a good disk");
         }
-        let place = Place { host: "localhost".to_owned(), port: 1 };
+        let homes = (0..cores.into()).collect();
+        let places = vec![Place { host: "localhost".to_owned(), port: 1 }; cores.into()];
+        let me = me.into();
         let listener = ListenerId(0);
-        let core = opening.into_core(|shard| Parts { shard, store: 7, place, bounds, memory, listener });
+        let core = opening.into_core(Parts { store: 7, me, homes, places, bounds, memory, listener });
         Self { core, fake, out, now }
     }
 
@@ -128,9 +147,11 @@ impl Bed {
         let mut happened = 0;
         for _ in 0..=self.fake.random(3) {
             let core = &self.core;
-            match self.fake.next(|slice| core.shard().bytes(slice).to_vec()) {
+            match self.fake.next(|slice| core.bytes(slice).to_vec()) {
                 Some(Happened::Ring(completion)) => self.core.on(self.now, completion, &mut self.out),
-                Some(Happened::Background(ended, opened)) => self.core.on_background(self.now, ended, opened),
+                Some(Happened::Background(ended, opened)) => {
+                    self.core.on_background(self.now, 0, ended, opened)
+                }
                 None => break,
             }
             happened += 1;
@@ -248,11 +269,15 @@ fn encoded(correlation: u64, request: &Request<'_>) -> Vec<u8> {
 }
 
 fn batch(topic: TopicId, value: &[u8]) -> Vec<u8> {
+    batch_for(topic, 0, value)
+}
+
+fn batch_for(topic: TopicId, partition: u32, value: &[u8]) -> Vec<u8> {
     let mut builder = BatchBuilder::new(MAX_BATCH);
     builder.push(RecordRef { key: None, value: Some(value), timestamp_us: 1, headers: &[] }).expect("room");
     let producer_id = ProducerId::NONE;
     let seal =
-        Seal { topic, partition: 0, producer_id, producer_epoch: 0, base_sequence: 0, codec: Codec::None };
+        Seal { topic, partition, producer_id, producer_epoch: 0, base_sequence: 0, codec: Codec::None };
     let mut out = AlignedVec::new();
     builder.seal(&seal, &mut out).expect("sealed");
     out.to_vec()

@@ -140,7 +140,7 @@ impl Fake {
             self.pending.push(Pending { submission, slices, cancelled: false });
         }
         out.slices.clear();
-        self.background.append(&mut out.background);
+        self.background.extend(out.background.drain(..).map(|(_, op)| op));
     }
 
     /// One thing that can happen now, if there is any. `read` gives the bytes of a slice of the log.

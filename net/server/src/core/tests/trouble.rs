@@ -53,7 +53,7 @@ fn value(correlation: u64, bytes: usize) -> Vec<u8> {
 
 impl Bed {
     fn is_read_only(&self) -> bool {
-        self.core.shard().status().storage.read_only
+        self.core.shards().next().expect("one").status().storage.read_only
     }
 
     /// The process dies and another one starts on what the disk has.
@@ -196,7 +196,7 @@ fn a_stop_writes_what_was_appended_and_answers_what_was_asked() {
         for _ in 0..bed.fake.random(24) {
             bed.step();
         }
-        let taken = bed.core.shard().status().counters.batches;
+        let taken = bed.core.shards().next().expect("one").status().counters.batches;
         bed.core.stop(&mut bed.out);
         bed.settle();
         assert!(bed.core.is_settled() && bed.core.is_flushed(), "seed {seed}");

@@ -1,0 +1,143 @@
+//! Requests for logs of other cores, and of other cores for the logs here.
+//!
+//! **Invariants:** a connection's block is on one visit at a time, so what a core has of others is bounded by their
+//! connections; the connection is not closed before the block is back; frames of one connection are taken in the order
+//! they came.
+
+use std::mem;
+
+use corelog_model::time::Now;
+use corelog_model::{BlockId, LogId};
+use corelog_shard::{ConnId, Taken};
+use corelog_wire::{Split, decode_request, split};
+
+use super::connection::Pause;
+use super::inbox::Inbox;
+use super::logs::Served;
+use super::parcel::{Parcel, Visit, Visitor};
+use super::{Core, Output};
+use crate::status::Machine;
+use crate::translate;
+
+/// The frames of a connection that go to another core together.
+#[derive(Debug, Default)]
+pub(super) struct Run {
+    pub(super) core: Option<usize>,
+    pub(super) frames: Vec<Visitor>,
+}
+
+impl Core {
+    /// Takes what another core sent.
+    pub fn on_parcel(
+        &mut self,
+        now: Now,
+        from: usize,
+        parcel: Parcel,
+        machine: &mut dyn FnMut() -> Machine,
+        out: &mut Output,
+    ) {
+        match parcel {
+            Parcel::Letter { from, to, mail } => {
+                self.logs.deliver(now, from, to, mail).expect("a letter goes to the core of its log");
+            }
+            Parcel::Region(_) => unreachable!("the shell's"),
+            Parcel::Known { conn, principal } => self.logs.connected(now, conn, principal),
+            Parcel::Gone(conn) => self.forget_guest(now, from, conn),
+            Parcel::Hurry(conn) => self.logs.hurry(now, conn),
+            Parcel::Visit(visit) => self.guests.push((from, visit)),
+            Parcel::Back(visit) => self.on_back(*visit, out),
+            Parcel::Reply { conn, correlation, response, slices } => {
+                self.reply(now, conn, correlation, &response, &slices, machine);
+            }
+            Parcel::StatusWanted { question } => {
+                let status = Box::new(self.own_status(machine));
+                self.logs.parcels.push((from, Parcel::Status { question, status }));
+            }
+            Parcel::Status { question, status } => self.on_status(question, &status),
+            Parcel::Released(block) => self.logs.release(now, block),
+            Parcel::Evict(block) => self.evict(now, block, out),
+        }
+    }
+
+    /// The core that serves a log.
+    pub(super) fn core_of(&self, log: LogId) -> usize {
+        self.homes[usize::from(log.0)]
+    }
+
+    /// Sends the connection's block to the core that its next frames are for.
+    pub(super) fn send_visit(&mut self, slot: u32, inbox: &mut Inbox, run: Run) {
+        let core = run.core.expect("a run goes somewhere");
+        let connection = self.connections[slot as usize].as_mut().expect("the slot is in use");
+        let (conn, principal, limit) = (connection.id, connection.principal, connection.frame_limit);
+        connection.pause = Pause::Away;
+        connection.is_away = true;
+        if !connection.known_to.contains(&core) {
+            connection.known_to.push(core);
+            self.logs.parcels.push((core, Parcel::Known { conn, principal }));
+        }
+        let visit = Visit { conn, limit, block: inbox.lend(), frames: run.frames, taken: 0 };
+        self.logs.parcels.push((core, Parcel::Visit(Box::new(visit))));
+    }
+
+    /// A connection's block is back.
+    fn on_back(&mut self, visit: Visit, out: &mut Output) {
+        let slot = self.slot_of(visit.conn).expect("a block goes back where it came from");
+        let connection =
+            self.connections[slot as usize].as_mut().expect("it is kept until its block is back");
+        assert_eq!(connection.id, visit.conn, "it is kept until its block is back");
+        connection.inbox.returned(visit.block, 0);
+        connection.is_away = false;
+        connection.frames = visit.frames;
+        connection.frames.clear();
+        self.unpause(slot, Pause::Away);
+        self.finish_closing(slot, out);
+    }
+
+    /// Offers the frames of other cores' connections to the shards here.
+    pub(super) fn serve_guests(&mut self, now: Now) {
+        let mut guests = mem::take(&mut self.guests);
+        for (_, visit) in &mut guests {
+            self.serve_guest(now, visit);
+        }
+        for (core, visit) in guests.extract_if(.., |(_, visit)| visit.taken == visit.frames.len()) {
+            self.logs.parcels.push((core, Parcel::Back(visit)));
+        }
+        // The list keeps its memory.
+        self.guests = guests;
+    }
+
+    fn serve_guest(&mut self, now: Now, visit: &mut Visit) {
+        while let Some(visitor) = visit.frames.get(visit.taken) {
+            let bytes = &visit.block.bytes()[visitor.start as usize..visitor.end as usize];
+            let Ok(Split::Frame(frame)) = split(bytes, bytes.len()) else {
+                unreachable!("the core it came from has split it");
+            };
+            let request = decode_request(&frame.header, frame.body).ok();
+            let request = request.as_ref().and_then(translate::request);
+            let request = request.expect("the core it came from has decoded it");
+            let place = self.logs.place_of(visitor.log).expect("it was sent to the core of its log");
+            let Served { shard, actions, .. } = self.logs.at(place);
+            let request = translate::bounded(request, visit.limit);
+            match shard.request(now, visit.conn, visitor.correlation, &request, actions) {
+                Taken::Done => visit.taken += 1,
+                Taken::Blocked => return,
+            }
+        }
+    }
+
+    /// A connection of another core is gone: its block goes home, whatever is in it.
+    fn forget_guest(&mut self, now: Now, from: usize, conn: ConnId) {
+        self.logs.disconnected(now, conn);
+        for (core, visit) in self.guests.extract_if(.., |(_, visit)| visit.conn == conn) {
+            assert_eq!(core, from, "a connection has one core");
+            self.logs.parcels.push((core, Parcel::Back(visit)));
+        }
+    }
+
+    /// Other cores may be sending from this block.
+    pub(super) fn evict_abroad(&mut self, block: BlockId) {
+        for core in (0..self.places.len()).filter(|&core| core != self.me) {
+            self.logs.parcels.push((core, Parcel::Evict(block)));
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Which log a request is for: the one its handle was opened on, log 0 for what changes topics, any for the rest.
+//!
+//! **Invariant:** what all connections together have noted of their handles stays below a bound.
+
+use corelog_model::LogId;
+use corelog_shard::{Bounded, MAX_HANDLE, Refusal, Request};
+
+use super::Core;
+
+/// Handles noted by all connections of a core together, counted by the highest one of each.
+const MAX_ROUTES: u32 = 1 << 20;
+
+/// Where the handles of one connection lead, by handle, less one.
+#[derive(Debug, Default)]
+pub(crate) struct Routes(Vec<Option<LogId>>);
+
+impl Routes {
+    fn get(&self, handle: u32) -> Option<LogId> {
+        let at = (handle as usize).checked_sub(1)?;
+        self.0.get(at).copied().flatten()
+    }
+
+    /// How many are counted for this connection.
+    pub(crate) fn len(&self) -> u32 {
+        self.0.len() as u32
+    }
+}
+
+impl Core {
+    /// The log that answers a request. A handle leads where it was last asked to, also when that was refused.
+    pub(super) fn route(&mut self, slot: u32, request: &Request<'_>) -> Result<LogId, Refusal> {
+        let here = self.logs.here();
+        let connection = self.connections[slot as usize].as_mut().expect("the slot is in use");
+        Ok(match *request {
+            Request::Open { handle, topic, partition } => {
+                let log = self.logs.home(topic, partition);
+                // One that is out of range is the shard's to refuse.
+                if (1..=MAX_HANDLE).contains(&handle) {
+                    let more = handle.saturating_sub(connection.routes.len());
+                    if self.routes + more > MAX_ROUTES {
+                        return Err(Refusal::TooMany { what: Bounded::Handles, max: MAX_ROUTES });
+                    }
+                    self.routes += more;
+                    let routes = &mut connection.routes.0;
+                    if more > 0 {
+                        routes.resize(handle as usize, None);
+                    }
+                    routes[handle as usize - 1] = Some(log);
+                }
+                log
+            }
+            Request::Produce { handle, .. }
+            | Request::Fetch { handle, .. }
+            | Request::OffsetForTime { handle, .. } => connection.routes.get(handle).unwrap_or(here),
+            Request::CreateTopic { .. } | Request::DeleteTopic { .. } | Request::ProducerId => LogId(0),
+            Request::Metadata { .. } | Request::Status => here,
+        })
+    }
+}

@@ -1,0 +1,304 @@
+//! Two cores, each with a log: what a peer of one asks of the log of the other.
+
+use std::collections::VecDeque;
+
+use corelog_uring::arena::place_of;
+
+use super::*;
+
+/// Two cores and the mail between them.
+struct Two {
+    beds: [Bed; 2],
+    /// To each core, in order.
+    mail: [VecDeque<Parcel>; 2],
+    random: u64,
+}
+
+/// The handles of the two partitions.
+const HERE: u32 = 1;
+const ABROAD: u32 = 2;
+
+impl Two {
+    fn new(seed: u64) -> Self {
+        Self::with(seed, bounds())
+    }
+
+    fn with(seed: u64, bounds: Bounds) -> Self {
+        let now = Now { mono_us: 1, wall_us: 1_700_000_000_000_000 };
+        let bed = |me: u16| {
+            let fake = Fake::new(seed * 2 + u64::from(me));
+            Bed::start_one_of(2, me, fake, now, bounds.clone(), log_config())
+        };
+        let mut two = Self { beds: [bed(0), bed(1)], mail: Default::default(), random: seed * 77 + 1 };
+        two.settle();
+        assert!(two.beds.iter().all(|bed| bed.core.is_joined()), "both have started and know of each other");
+        two
+    }
+
+    fn chance(&mut self) -> bool {
+        self.random =
+            self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.random >> 62 != 0
+    }
+
+    /// One turn of a core, with some of its mail before and some of what can happen after it.
+    fn step(&mut self, at: usize) -> bool {
+        let mut happened = false;
+        while self.chance()
+            && let Some(parcel) = self.mail[at].pop_front()
+        {
+            happened = true;
+            let Bed { core, out, now, .. } = &mut self.beds[at];
+            match parcel {
+                Parcel::Region(_) => {}
+                parcel => core.on_parcel(*now, 1 - at, parcel, &mut Machine::default, out),
+            }
+        }
+        let [first, second] = &mut self.beds;
+        let (this, other) = if at == 0 { (first, second) } else { (second, first) };
+        let Bed { core, fake, out, now } = this;
+        now.mono_us += 1;
+        let turn = core.turn(*now, &mut Machine::default, out);
+        core.check();
+        self.mail[1 - at].extend(out.parcels.drain(..).map(|(_, parcel)| parcel));
+        happened |= !out.is_empty();
+        fake.take(out);
+        for _ in 0..=fake.random(3) {
+            let read = |slice: Slice| match place_of(slice.block).0 == at {
+                true => core.bytes(slice).to_vec(),
+                false => other.core.bytes(slice).to_vec(),
+            };
+            match fake.next(read) {
+                Some(fake::Happened::Ring(completion)) => core.on(*now, completion, out),
+                Some(fake::Happened::Background(ended, opened)) => core.on_background(*now, 0, ended, opened),
+                None => break,
+            }
+            happened = true;
+        }
+        happened || turn == Turn::Again || this.is_due()
+    }
+
+    fn settle(&mut self) {
+        for _ in 0..100_000 {
+            let more = [self.step(0), self.step(1)];
+            if more == [false; 2] && self.mail.iter().all(VecDeque::is_empty) {
+                return;
+            }
+        }
+        panic!("it turns and turns");
+    }
+
+    fn peer(&mut self, at: usize) -> usize {
+        let peer = self.beds[at].fake.connect();
+        let hello = Hello { client: "t", client_version: "1", max_frame_bytes: MAX_FRAME as u32 };
+        self.beds[at].send(peer, 0, &Request::Hello(hello));
+        self.settle();
+        assert!(matches!(self.beds[at].answers(peer)[..], [(0, Answer::Hello)]));
+        peer
+    }
+
+    /// A topic of two partitions, made through `at`: partition 0 is kept by log 0, partition 1 by log 1.
+    fn topic(&mut self, at: usize, peer: usize, durability: Durability) -> TopicId {
+        let create = Request::CreateTopic { name: "t", partitions: 2, durability };
+        self.beds[at].send(peer, 1, &create);
+        self.settle();
+        match self.beds[at].answers(peer)[..] {
+            [(1, Answer::TopicCreated(topic))] => topic,
+            ref other => panic!("{other:?}"),
+        }
+    }
+
+    /// Opens both partitions on a peer of core 0.
+    fn open(&mut self, peer: usize, topic: TopicId) {
+        for (handle, partition) in [(HERE, 0), (ABROAD, 1)] {
+            self.beds[0].send(peer, handle.into(), &Request::Open { handle, topic, partition });
+        }
+        self.settle();
+        let mut answers = self.beds[0].answers(peer);
+        answers.sort_by_key(|&(correlation, _)| correlation);
+        assert_eq!(answers, [(1, Answer::Opened), (2, Answer::Opened)]);
+    }
+
+    fn produce(&mut self, peer: usize, correlation: u64, handle: u32, topic: TopicId, value: &[u8]) {
+        let batches = batch_for(topic, handle - 1, value);
+        let request = Request::Produce { handle, expected_offset: None, batches: &batches };
+        self.beds[0].send(peer, correlation, &request);
+    }
+
+    fn fetch(&mut self, peer: usize, correlation: u64, handle: u32, offset: u64, max_wait_us: u64) {
+        let max_bytes = MAX_FRAME as u32;
+        let fetch =
+            Request::Fetch { handle, offset, leader_epoch: None, max_bytes, min_bytes: 1, max_wait_us };
+        self.beds[0].send(peer, correlation, &fetch);
+    }
+
+    /// Nothing of anybody's is left anywhere.
+    fn is_clean(&mut self) {
+        self.settle();
+        for bed in &self.beds {
+            assert_eq!(bed.core.counters().connections, 0);
+            assert_eq!(bed.core.ingest.free(), 2, "receive blocks are back");
+            assert!(bed.core.guests.is_empty());
+            for shard in bed.core.shards() {
+                assert_eq!((shard.status().connections, shard.status().storage.window_pins), (0, 0));
+            }
+        }
+    }
+}
+
+/// Requests for both logs, mixed, on one connection: each is answered once, each partition has its records in order.
+#[test]
+fn a_peer_of_one_core_uses_the_logs_of_both() {
+    for seed in 0..80 {
+        let mut two = Two::new(seed);
+        let peer = two.peer(0);
+        let topic = two.topic(0, peer, Durability::Durable);
+        two.open(peer, topic);
+        two.fetch(peer, 500, ABROAD, 0, 50_000_000);
+        two.settle();
+        assert_eq!(two.beds[0].answers(peer), [], "seed {seed}: it waits");
+        let values: Vec<Vec<u8>> =
+            (0..16_u8).map(|number| vec![number + 1; 700 * (1 + number as usize % 7)]).collect();
+        for (number, value) in (0_u64..).zip(&values) {
+            // One here, one abroad; then runs of them.
+            let handle = if number < 8 { 1 + number as u32 % 2 } else { 1 + number as u32 / 4 % 2 };
+            two.produce(peer, 100 + number, handle, topic, value);
+        }
+        two.beds[0].send(peer, 999, &Request::Ping);
+        two.settle();
+        let mut answers = two.beds[0].answers(peer);
+        answers.sort_by_key(|&(correlation, _)| correlation);
+        let offsets: Vec<_> = (0..16_u64).map(|n| if n < 8 { n / 2 } else { 4 + n % 4 }).collect();
+        let expected =
+            (100..).zip(offsets).map(|(correlation, offset)| (correlation, Answer::Produced(offset)));
+        assert_eq!(answers[..16], expected.collect::<Vec<_>>(), "seed {seed}");
+        assert!(matches!(answers[16], (500, Answer::Fetched(_))) && answers[17] == (999, Answer::Pong));
+        let of = |handle: u32| -> Vec<Vec<u8>> {
+            let is = |n: usize| if n < 8 { n as u32 % 2 } else { n as u32 / 4 % 2 } == handle - 1;
+            values.iter().enumerate().filter(|&(n, _)| is(n)).map(|(_, value)| value.clone()).collect()
+        };
+        for handle in [HERE, ABROAD] {
+            two.fetch(peer, 600, handle, 0, 0);
+            two.settle();
+            match &two.beds[0].answers(peer)[..] {
+                [(600, Answer::Fetched(batches))] => assert!(holds(batches, &of(handle)), "seed {seed}"),
+                other => panic!("seed {seed}: {other:?}"),
+            }
+        }
+        two.beds[0].fake.sockets[peer].ended = true;
+        two.is_clean();
+    }
+}
+
+/// Topics are made and removed through any core, and a refusal from abroad is an answer like any other.
+#[test]
+fn what_changes_topics_can_be_asked_of_any_core() {
+    let mut two = Two::new(1);
+    let (here, there) = (two.peer(0), two.peer(1));
+    let topic = two.topic(1, there, Durability::Durable);
+    two.open(here, topic);
+    two.beds[1].send(
+        there,
+        2,
+        &Request::CreateTopic { name: "t", partitions: 1, durability: Durability::Durable },
+    );
+    two.beds[1].send(there, 3, &Request::DeleteTopic { name: "t" });
+    two.settle();
+    let answers = two.beds[1].answers(there);
+    assert_eq!(answers, [(2, Answer::Error(ErrorCode::TopicExists)), (3, Answer::Other)]);
+    two.produce(here, 4, ABROAD, topic, &[1; 10]);
+    two.settle();
+    assert_eq!(two.beds[0].answers(here), [(4, Answer::Error(ErrorCode::UnknownTopicId))]);
+}
+
+/// A peer leaves while its block is abroad, its answers are on their way, its fetch waits there.
+#[test]
+fn a_peer_that_leaves_in_the_middle_leaves_nothing_abroad() {
+    for seed in 0..80 {
+        let mut two = Two::new(seed);
+        let peer = two.peer(0);
+        let topic = two.topic(0, peer, Durability::Memory);
+        two.open(peer, topic);
+        two.produce(peer, 1, ABROAD, topic, &[1; 20_000]);
+        two.settle();
+        for _ in 0..4 {
+            let leaver = two.peer(0);
+            two.open(leaver, topic);
+            two.beds[0].fake.sockets[leaver].window = two.beds[0].fake.random(30_000);
+            two.fetch(leaver, 1, ABROAD, 0, 0);
+            two.fetch(leaver, 2, ABROAD, 9, 50_000_000);
+            two.produce(leaver, 3, ABROAD, topic, &[2; 10_000]);
+            two.produce(leaver, 4, HERE, topic, &[2; 10_000]);
+            for _ in 0..two.beds[0].fake.random(30) {
+                two.step(0);
+                two.step(1);
+            }
+            two.beds[0].fake.sockets[leaver].gone = true;
+            two.settle();
+            assert!(two.beds[0].fake.sockets[leaver].closed, "seed {seed}");
+        }
+        two.beds[0].send(peer, 7, &Request::Ping);
+        two.settle();
+        assert!(two.beds[0].answers(peer).contains(&(7, Answer::Pong)), "seed {seed}: nobody else noticed");
+        two.beds[0].fake.sockets[peer].ended = true;
+        two.is_clean();
+    }
+}
+
+/// While the log abroad has no room, its frames wait there with their block, and nobody else waits for them.
+#[test]
+fn a_log_abroad_without_room_holds_up_its_own_frames_only() {
+    let mut two = Two::new(3);
+    let (peer, other, bystander) = (two.peer(0), two.peer(0), two.peer(0));
+    let topic = two.topic(0, peer, Durability::Durable);
+    for peer in [peer, other, bystander] {
+        two.open(peer, topic);
+    }
+    two.beds[1].fake.disk_stands = true;
+    for number in 0..60 {
+        two.produce(peer, number, ABROAD, topic, &[7; 30_000]);
+        two.produce(other, number, ABROAD, topic, &[7; 30_000]);
+    }
+    two.settle();
+    assert_eq!((two.beds[0].answers(peer), two.beds[0].answers(other)), (vec![], vec![]));
+    assert!(!two.beds[1].core.guests.is_empty(), "the window abroad is full");
+    two.produce(bystander, 1, HERE, topic, &[7; 100]);
+    two.settle();
+    assert_eq!(two.beds[0].answers(bystander), [(1, Answer::Produced(0))]);
+    two.beds[1].fake.disk_stands = false;
+    two.settle();
+    assert_eq!((two.beds[0].answers(peer).len(), two.beds[0].answers(other).len()), (60, 60));
+    for peer in [peer, other, bystander] {
+        two.beds[0].fake.sockets[peer].ended = true;
+    }
+    two.is_clean();
+}
+
+/// A consumer whose answer lies in another core's memory and who does not read it is given up when that is needed.
+#[test]
+fn a_slow_consumer_does_not_hold_memory_of_another_core() {
+    for seed in 0..10 {
+        let mut two = Two::new(seed);
+        let producer = two.peer(0);
+        let topic = two.topic(0, producer, Durability::Memory);
+        two.open(producer, topic);
+        two.produce(producer, 1, ABROAD, topic, &[9; 30_000]);
+        two.settle();
+        let stalled = two.peer(0);
+        two.open(stalled, topic);
+        two.beds[0].fake.sockets[stalled].window = 5_000;
+        two.fetch(stalled, 5, ABROAD, 0, 0);
+        two.settle();
+        // More than the window abroad holds.
+        for number in 0..100 {
+            two.produce(producer, 100 + number, ABROAD, topic, &[8; 30_000]);
+            two.settle();
+        }
+        let produced = two.beds[0].answers(producer);
+        assert_eq!(produced.len(), 101, "seed {seed}: producers go on");
+        assert_eq!(two.beds[0].core.counters().slow_consumers, 1, "seed {seed}");
+        two.beds[0].fake.sockets[producer].ended = true;
+        two.beds[0].fake.sockets[stalled].gone = true;
+        two.is_clean();
+    }
+}

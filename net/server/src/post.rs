@@ -1,0 +1,142 @@
+//! The mail between the cores of a broker: a lane from each to each other, and how a core that sleeps is woken.
+//!
+//! **Invariants:** what is sent from one core to one other arrives once and in order; nothing is lost while both run. A
+//! lane that is full is waited for here, by the sender, in a queue that what may be under way bounds: a letter, a
+//! connection or a request each has few parcels, and all of those are counted elsewhere.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, OnceLock};
+
+use corelog_uring::arena::Region;
+use corelog_uring::lane::{Parking, Receiver, Sender, lane};
+use corelog_uring::ring::Ring;
+
+use crate::core::Parcel;
+
+/// Parcels that a lane holds.
+const LANE_PARCELS: usize = 1024;
+/// Parcels taken from one lane in one turn.
+const PARCELS_A_TURN: usize = 256;
+
+/// Where a core can be woken: known to all.
+#[derive(Debug, Default)]
+struct Door {
+    parking: Parking,
+    /// Its ring, from the time on that there is one; it cannot sleep before.
+    ring: OnceLock<OwnedFd>,
+}
+
+/// The mail of one core.
+#[derive(Debug)]
+pub(crate) struct Post {
+    core: usize,
+    doors: Arc<[Door]>,
+    /// By core; none to itself.
+    peers: Vec<Option<Peer>>,
+}
+
+#[derive(Debug)]
+struct Peer {
+    to: Sender<Parcel>,
+    from: Receiver<Parcel>,
+    /// Found no room, oldest first.
+    waiting: VecDeque<Parcel>,
+    /// Something was sent since it was last asked whether the peer sleeps.
+    told: bool,
+}
+
+/// The mail of so many cores, by core.
+pub(crate) fn posts(cores: usize) -> Vec<Post> {
+    let doors: Arc<[Door]> = (0..cores).map(|_| Door::default()).collect();
+    let post = |core| Post { core, doors: Arc::clone(&doors), peers: (0..cores).map(|_| None).collect() };
+    let mut posts: Vec<Post> = (0..cores).map(post).collect();
+    for a in 0..cores {
+        for b in 0..a {
+            let ((to_b, from_a), (to_a, from_b)) = (lane(LANE_PARCELS), lane(LANE_PARCELS));
+            posts[a].peers[b] = Some(Peer::new(to_b, from_b));
+            posts[b].peers[a] = Some(Peer::new(to_a, from_a));
+        }
+    }
+    posts
+}
+
+impl Peer {
+    const fn new(to: Sender<Parcel>, from: Receiver<Parcel>) -> Self {
+        Self { to, from, waiting: VecDeque::new(), told: false }
+    }
+
+    fn flush(&mut self) {
+        while let Some(parcel) = self.waiting.pop_front() {
+            if let Err(parcel) = self.to.push(parcel) {
+                self.waiting.push_front(parcel);
+                return;
+            }
+            self.told = true;
+        }
+    }
+}
+
+impl Post {
+    /// The ring that this core sleeps in.
+    pub(crate) fn open(&self, ring: &Ring) -> Result<(), corelog_uring::RingError> {
+        let fd = ring.fd()?;
+        self.doors[self.core].ring.set(fd).expect("a core has one ring");
+        Ok(())
+    }
+
+    /// Tells all other cores where blocks of this one are.
+    pub(crate) fn announce(&mut self, regions: &[Region]) {
+        for peer in self.peers.iter_mut().flatten() {
+            peer.waiting.extend(regions.iter().cloned().map(Parcel::Region));
+        }
+    }
+
+    /// Appends what has come, with the core it comes from.
+    pub(crate) fn collect(&mut self, arrived: &mut Vec<(usize, Parcel)>) {
+        for (core, peer) in self.peers.iter_mut().enumerate() {
+            let Some(peer) = peer else { continue };
+            for _ in 0..PARCELS_A_TURN {
+                let Some(parcel) = peer.from.pop() else { break };
+                arrived.push((core, parcel));
+            }
+        }
+    }
+
+    /// Sends, and queues for the ring what wakes the cores that sleep.
+    pub(crate) fn send(&mut self, parcels: &mut Vec<(usize, Parcel)>, ring: &mut Ring) {
+        for (core, parcel) in parcels.drain(..) {
+            let peer = self.peers[core].as_mut().expect("a core sends nothing to itself");
+            peer.waiting.push_back(parcel);
+        }
+        for (peer, door) in self.peers.iter_mut().zip(&*self.doors) {
+            let Some(peer) = peer else { continue };
+            peer.flush();
+            if std::mem::take(&mut peer.told)
+                && door.parking.is_to_be_woken()
+                && let Some(fd) = door.ring.get()
+            {
+                ring.knock(fd);
+            }
+        }
+    }
+
+    /// About to sleep: whether nothing has come. [`Post::awake`] is next, either way.
+    pub(crate) fn may_sleep(&mut self) -> bool {
+        if self.peers.len() == 1 {
+            return true;
+        }
+        self.doors[self.core].parking.enter();
+        self.peers.iter_mut().flatten().all(|peer| peer.from.is_empty() && peer.waiting.is_empty())
+    }
+
+    /// Does not sleep, or no longer.
+    pub(crate) fn awake(&self) {
+        self.doors[self.core].parking.leave();
+    }
+
+    /// Whether parcels wait for room in a lane.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.peers.iter().flatten().any(|peer| !peer.waiting.is_empty())
+    }
+}
