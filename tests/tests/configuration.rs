@@ -42,7 +42,7 @@ fn seeds() -> Vec<(&'static str, String)> {
         ),
         (
             "limits",
-            "[limits]\nconnections = 8_000\nidle_ms = 0\nmax_batch_bytes = 0x10000\n[memory]\nslow_bytes = \"1 B\"\n",
+            "[limits]\nconnections = 7_000\nidle_ms = 0\nmax_batch_bytes = 0x10000\n[memory]\nslow_bytes = \"1 B\"\n",
         ),
         (
             "variables",

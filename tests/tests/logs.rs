@@ -64,6 +64,16 @@ fn wait(machine: &mut Machine, mut until: impl FnMut(&mut Machine) -> bool) {
     panic!("it never comes");
 }
 
+/// Writes to the topic's first partition on a log until its disk is full.
+fn fill(machine: &mut Machine, name: &str, log: LogId) {
+    machine.logs[usize::from(log.0)].disk.faults.capacity = 6 * EXTENT_BYTES;
+    let view = describe(machine, log, name).expect("created");
+    let partition = view.partitions.iter().position(|at| at.log == log).expect("one is there") as u32;
+    open_at(machine, log, view.topic, partition).expect("it is open");
+    let sealed = batch(view.topic, partition, 0..20, From::default());
+    wait(machine, |machine| produce_at(machine, log, &sealed) == Err(Refusal::StorageFull));
+}
+
 #[test]
 fn partitions_are_spread_over_all_logs_and_each_log_says_where() {
     let mut machine = machine_of(LOGS, &small_log(), 1);
@@ -149,14 +159,7 @@ fn a_deletion_over_several_logs_is_finished_or_undone_wherever_it_is_cut() {
 fn a_creation_that_one_log_has_no_room_for_is_undone_everywhere() {
     let mut machine = machine_of(LOGS, &small_log(), 7);
     create(&mut machine, "filler", LOGS.into(), Durability::Durable);
-    machine.logs[1].disk.faults.capacity = 6 * EXTENT_BYTES;
-    let view = describe(&mut machine, LogId(1), "filler").expect("created");
-    open_at(&mut machine, LogId(1), view.topic, 1).expect("its partition 1 is there");
-    let sealed = batch(view.topic, 1, 0..20, From::default());
-    wait(&mut machine, |machine| match produce_at(machine, LogId(1), &sealed) {
-        Ok(_) => false,
-        refused => refused == Err(Refusal::StorageFull),
-    });
+    fill(&mut machine, "filler", LogId(1));
     assert_eq!(machine.ask(&ORDERS).0, Response::Refused(Refusal::StorageFull));
     wait(&mut machine, |machine| {
         machine.ask(&Request::Metadata { topic: Some("orders") }).0
@@ -172,6 +175,40 @@ fn a_creation_that_one_log_has_no_room_for_is_undone_everywhere() {
     machine.logs[1].disk.faults.capacity = u64::MAX;
     wait(&mut machine, |machine| matches!(machine.ask(&ORDERS).0, Response::TopicCreated { .. }));
     write_and_read(&mut machine, "orders");
+}
+
+/// A log turns read-only with its entry appended and not durable: the change is refused, and undone by the next start.
+#[test]
+fn a_change_that_one_log_cannot_make_durable_is_answered() {
+    for seed in 0..10 {
+        let mut machine = machine_of(LOGS, &small_log(), seed);
+        create(&mut machine, "before", LOGS.into(), Durability::Durable);
+        machine.logs[1].disk.faults.write_errors = 1_000_000;
+        assert_eq!(machine.ask(&ORDERS).0, Response::Refused(Refusal::ReadOnly), "seed {seed}");
+        let deletion = machine.ask(&Request::DeleteTopic { name: "before" }).0;
+        assert_eq!(deletion, Response::Refused(Refusal::ReadOnly), "seed {seed}");
+        machine.logs[1].disk.faults.stop();
+        restart(&mut machine);
+        for name in ["orders", "before"] {
+            wait(&mut machine, |machine| {
+                let again = machine.ask(&Request::DeleteTopic { name }).0;
+                again == Response::Refused(Refusal::UnknownTopic)
+            });
+        }
+        assert!(matches!(machine.ask(&ORDERS).0, Response::TopicCreated { .. }));
+        write_and_read(&mut machine, "orders");
+    }
+}
+
+/// A topic can be deleted although the disk of a log is full: that is how it gets room again.
+#[test]
+fn a_deletion_needs_no_room_on_any_log() {
+    let mut machine = machine_of(LOGS, &small_log(), 8);
+    create(&mut machine, "orders", PARTITIONS, Durability::Durable);
+    create(&mut machine, "filler", LOGS.into(), Durability::Durable);
+    fill(&mut machine, "filler", LogId(1));
+    assert_eq!(machine.ask(&Request::DeleteTopic { name: "orders" }).0, Response::TopicDeleted);
+    assert_eq!(known_everywhere(&mut machine, "orders"), None);
 }
 
 /// A store of one log is started with three: what it had stays where it was, what is new is spread.

@@ -331,6 +331,12 @@ pub struct Bench {
     /// How the broker's idle core waits.
     #[arg(long, value_name = "M", value_enum, conflicts_with = "server")]
     pub mode: Option<Mode>,
+    /// Shards of the broker.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256), conflicts_with = "server")]
+    pub shards: u16,
+    /// Cores for them, as `server.cpus`; without it those that the load leaves, or all if that is too few.
+    #[arg(long, value_name = "CPUS", conflicts_with = "server")]
+    pub cpus: Option<String>,
     /// No cap on the log: every byte goes to a place never written before.
     #[arg(long, conflicts_with = "server")]
     pub growing: bool,

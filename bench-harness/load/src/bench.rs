@@ -24,8 +24,10 @@ use crate::workload::{ContentSource, Length, Workload};
 
 /// Below this a run does not start a broker of its own.
 pub const FREE_BYTES_NEEDED: u64 = 4 << 30;
-/// The cap of a recycled log.
+/// The cap of a recycled log; several share it, as long as each has enough.
 pub const RETENTION_BYTES: u64 = 2 << 30;
+/// The least cap of one of them: the four extents that a log which recycles has at least.
+const LEAST_RETENTION_BYTES: u64 = 1 << 30;
 /// The idle machine is watched in windows of this length ...
 const IDLE_WINDOW: Duration = Duration::from_millis(250);
 /// ... so many before the run and as many after it.
@@ -40,6 +42,10 @@ pub struct OwnBroker {
     pub directory: PathBuf,
     /// `poll`, `adaptive` or `park`.
     pub mode: String,
+    /// Shards, each on a core of its own.
+    pub shards: u16,
+    /// Cores for them, as `server.cpus`; without it those that the load leaves, or all if that is too few.
+    pub cpus: Option<String>,
     /// No cap: every byte goes to an extent that was never written.
     pub growing: bool,
     /// Further `section.key=value`.
@@ -49,6 +55,23 @@ pub struct OwnBroker {
 }
 
 impl OwnBroker {
+    /// The cap of all logs together.
+    fn retention_bytes(&self) -> u64 {
+        RETENTION_BYTES.max(LEAST_RETENTION_BYTES * u64::from(self.shards))
+    }
+
+    /// The cores of the shards; `core` is that of the only one.
+    fn cpus(&self, core: usize, load: usize) -> String {
+        let left = affinity::cores().iter().filter(|&&other| other != load);
+        let left: Vec<String> = left.map(|core| format!("{core}-{core}")).collect();
+        match &self.cpus {
+            Some(cpus) => cpus.clone(),
+            None if self.shards == 1 => format!("{core}-{core}"),
+            None if left.len() >= self.shards.into() => left[..self.shards.into()].join(","),
+            None => "all".to_owned(),
+        }
+    }
+
     /// Whether old records are recycled: by the cap that a run sets, or one that was set beside it.
     fn is_capped(&self) -> bool {
         let cap = |set: &String| {
@@ -115,7 +138,7 @@ fn run_own(
     let mut workload = workload.clone();
     if !own.growing {
         // One extent more than the cap: the first recycled one is in use when the window begins.
-        workload.fill_bytes = RETENTION_BYTES + (256 << 20);
+        workload.fill_bytes = own.retention_bytes() + (256 << 20) * u64::from(own.shards);
     }
     let measure = |observer: Observer<'_>| -> Result<Option<DeviceResult>, LoadError> {
         let Some(duration) = own.baseline else { return Ok(None) };
@@ -126,7 +149,7 @@ fn run_own(
     if interrupt.is_seen() {
         return Err(LoadError::Interrupted);
     }
-    let broker = BrokerProcess::start(serve(own, data.path(), cores.broker))?;
+    let broker = BrokerProcess::start(serve(own, data.path(), cores))?;
     let ready = Ready::parse(broker.ready_line())?;
     machine.broker_ready = Some(ready.line.clone());
     cores.pin_load();
@@ -148,7 +171,7 @@ fn data_directory(directory: &Path) -> Result<TempDir, LoadError> {
     tempfile::Builder::new().prefix("corelog-bench-").tempdir_in(directory).map_err(system)
 }
 
-fn serve(own: &OwnBroker, data: &Path, core: usize) -> Command {
+fn serve(own: &OwnBroker, data: &Path, cores: Cores) -> Command {
     let mut command = Command::new(&own.program);
     command.args([
         "serve",
@@ -161,9 +184,9 @@ fn serve(own: &OwnBroker, data: &Path, core: usize) -> Command {
         &own.mode,
     ]);
     command.arg("--data-dir").arg(data.join("store"));
-    command.args(["--set", &format!("server.cpus={core}-{core}")]);
+    command.args(["--shards", &own.shards.to_string(), "--cpus", &own.cpus(cores.broker, cores.load)]);
     if !own.growing {
-        command.args(["--set", &format!("log.retention_bytes={RETENTION_BYTES}")]);
+        command.args(["--set", &format!("log.retention_bytes={}", own.retention_bytes())]);
     }
     for set in &own.set {
         command.args(["--set", set]);
@@ -363,12 +386,14 @@ mod tests {
             program: "corelog".into(),
             directory: ".".into(),
             mode: "park".to_owned(),
+            shards: 1,
+            cpus: None,
             growing: false,
             set: vec!["log.frame_bytes=1 MiB".to_owned()],
             baseline: None,
         };
         let arguments = |own: &OwnBroker| {
-            let command = serve(own, Path::new("/d"), 3);
+            let command = serve(own, Path::new("/d"), Cores { broker: 3, load: 0 });
             command
                 .get_args()
                 .map(|argument| argument.to_string_lossy().into_owned())
@@ -378,7 +403,7 @@ mod tests {
         let recycled = arguments(&own);
         assert!(recycled.contains("--set log.retention_bytes=2147483648"), "{recycled}");
         assert!(
-            recycled.contains("--set server.cpus=3-3") && recycled.contains("--set log.frame_bytes=1 MiB")
+            recycled.contains("--shards 1 --cpus 3-3") && recycled.contains("--set log.frame_bytes=1 MiB")
         );
         assert!(own.is_capped());
         own.growing = true;
@@ -388,5 +413,8 @@ mod tests {
         assert!(own.is_capped());
         own.set.push("log.retention_bytes=0".to_owned());
         assert!(!own.is_capped(), "the last one counts, and 0 is none");
+        (own.shards, own.cpus, own.growing) = (4, Some("0-7".to_owned()), false);
+        let shared = arguments(&own);
+        assert!(shared.contains("--shards 4 --cpus 0-7 --set log.retention_bytes=4294967296"), "{shared}");
     }
 }

@@ -12,6 +12,7 @@ use crate::status::ShardStatus;
 impl Shard {
     pub(crate) fn open(&mut self, asker: Asker, handle: u32, id: PartitionId, out: &mut Actions) -> Taken {
         if let Err(refusal) = self.sessions.open(asker.conn, handle, id) {
+            self.sessions.forget(asker.conn, handle);
             return self.refuse(asker, refusal, out);
         }
         let partition = self.partitions.get(id).expect("a resolved partition exists");

@@ -12,6 +12,7 @@ use corelog_model::{LogId, Now, TopicId};
 use crate::event::Actions;
 use crate::mail::Mail;
 use crate::metadata::{Command, TopicSpec};
+use crate::refusal::Refusal;
 use crate::room::NoRoom;
 use crate::shard::Shard;
 
@@ -57,6 +58,8 @@ impl Shard {
                 match self.fulfil(now, &order.wish, out) {
                     Ok(frame) => order.frame = Some(frame),
                     Err(NoRoom::Wait) => {}
+                    // What is closed makes room, so it waits for the little that it needs itself.
+                    Err(NoRoom::Refused(Refusal::StorageFull)) if matches!(order.wish, Wish::Close(_)) => {}
                     Err(NoRoom::Refused(refusal)) => {
                         self.peers.post(LogId(0), Mail::Refused(order.wish.topic(), refusal));
                         continue;
@@ -65,6 +68,9 @@ impl Shard {
             }
             if order.frame.is_some_and(|frame| frame <= durable) {
                 self.peers.post(LogId(0), order.wish.done());
+            } else if self.log.is_read_only() {
+                // What was appended may survive or not; the next start is asked again.
+                self.peers.post(LogId(0), Mail::Refused(order.wish.topic(), Refusal::ReadOnly));
             } else {
                 self.holdings.orders.push_back(order);
             }
@@ -75,6 +81,10 @@ impl Shard {
     fn fulfil(&mut self, now: Now, wish: &Wish, out: &mut Actions) -> Result<u64, NoRoom> {
         let held = self.metadata.topics.contains_key(&wish.topic());
         match wish {
+            // Log 0 may have lost what it knew of the other one. What is held of it is not thrown away here.
+            Wish::Open(spec) if !held && self.metadata.names.contains_key(&spec.name) => {
+                Err(NoRoom::Refused(Refusal::TopicExists))
+            }
             Wish::Open(spec) if !held => {
                 let frame = self.append_command(now, &Command::Held(Arc::clone(spec)))?;
                 self.open_groups(spec);

@@ -84,6 +84,18 @@ impl Sessions {
         Ok(())
     }
 
+    /// The handle names nothing from now on.
+    pub(crate) fn forget(&mut self, conn: ConnId, handle: u32) {
+        if self.session(conn).is_err() {
+            return;
+        }
+        let session = self.slots[conn.slot as usize].as_mut().expect("the session was just found");
+        let at = (handle as usize).checked_sub(1);
+        if let Some(named) = at.and_then(|at| session.handles.get_mut(at)) {
+            *named = None;
+        }
+    }
+
     pub(crate) fn partition(&self, conn: ConnId, handle: u32) -> Result<PartitionId, Refusal> {
         let at = (handle as usize).checked_sub(1).ok_or(Refusal::UnknownHandle)?;
         self.session(conn)?.handles.get(at).copied().flatten().ok_or(Refusal::UnknownHandle)

@@ -161,7 +161,12 @@ impl Shard {
         let asker = Asker { conn, correlation };
         let target = match self.admit(conn, request) {
             Ok(target) => target,
-            Err(refusal) => return self.refuse(asker, refusal, out),
+            Err(refusal) => {
+                if let Request::Open { handle, .. } = *request {
+                    self.sessions.forget(conn, handle);
+                }
+                return self.refuse(asker, refusal, out);
+            }
         };
         match (*request, target) {
             (Request::Open { handle, .. }, Target::Partition(id)) => self.open(asker, handle, id, out),

@@ -546,7 +546,7 @@ impl MemorySection {
 impl LimitsSection {
     fn set(&mut self, key: &str, text: &str) -> Result<(), Bad> {
         match key {
-            "connections" => self.connections = within(number(text)?, 1, 8_000, "1 to 8000")? as u32,
+            "connections" => self.connections = within(number(text)?, 1, 7_000, "1 to 7000")? as u32,
             "requests" => self.requests = within(number(text)?, 1, 65_536, "1 to 65536")? as u32,
             "max_batch_bytes" => {
                 let limit = MAX_BATCH_BYTES_LIMIT as u64;

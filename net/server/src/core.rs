@@ -62,7 +62,9 @@ pub use parcel::Parcel;
 
 /// Ring slots a connection can take: a receive, a send, and one to cancel, shut down or close.
 const OPERATIONS_PER_CONNECTION: u32 = 4;
-/// Ring slots for everything that is not a connection's: accept, disk.
+/// Ring slots a log can take: frames, flushes, superblock copies, two reads.
+const OPERATIONS_PER_LOG: u32 = 16;
+/// Ring slots for everything else: accept, and the reads that a core's logs share.
 const OPERATIONS_BESIDES: u32 = 256;
 /// Length of the small receive block and of the head block that each connection has, in bytes.
 pub const CONNECTION_BLOCK_BYTES: usize = 16 << 10;
@@ -70,9 +72,9 @@ pub const CONNECTION_BLOCK_BYTES: usize = 16 << 10;
 /// core's cache when it is summed and copied.
 pub const MEDIUM_BLOCK_BYTES: usize = 256 << 10;
 
-/// Ring slots that a core with so many connections needs.
-pub const fn operations(connections: u32) -> u32 {
-    connections * OPERATIONS_PER_CONNECTION + OPERATIONS_BESIDES
+/// Ring slots that a core with so many connections and logs needs.
+pub const fn operations(connections: u32, logs: usize) -> u32 {
+    connections * OPERATIONS_PER_CONNECTION + logs as u32 * OPERATIONS_PER_LOG + OPERATIONS_BESIDES
 }
 
 /// What an operation in the ring is for.
@@ -184,6 +186,8 @@ pub struct Core {
     routes: u32,
     /// Frames of other cores' connections, with the core they came from.
     guests: Vec<(usize, Box<Visit>)>,
+    /// A shard has answered something in this turn.
+    answered: bool,
     /// Questions for Status that other cores have not all answered, and the name of the next one.
     inquiries: Vec<Inquiry>,
     questions: u64,
@@ -259,6 +263,7 @@ impl Core {
             deadlines: Deadlines::new(connections),
             routes: 0,
             guests: Vec::new(),
+            answered: false,
             inquiries: Vec::new(),
             questions: 0,
             ready: Vec::with_capacity(connections),
@@ -337,6 +342,8 @@ impl Core {
         }
         self.send_all(now, out);
         out.parcels.append(&mut self.logs.parcels);
+        // What was answered made room for those who wait here.
+        self.again |= mem::take(&mut self.answered) && !self.guests.is_empty();
         let more = self.ready.iter().any(|&slot| self.is_servable(slot));
         if mem::take(&mut self.again) || more { Turn::Again } else { Turn::Idle }
     }

@@ -49,6 +49,11 @@ pub enum PlacementError {
         /// The one asked for.
         cpu: usize,
     },
+    /// A processor is given to two shards.
+    Twice {
+        /// Which one.
+        cpu: usize,
+    },
     /// There is no such memory node, or the process may use nothing of it.
     NoSuchNode {
         /// The one asked for.
@@ -69,6 +74,7 @@ impl fmt::Display for PlacementError {
             Self::NoSuchCpu { cpu } => {
                 write!(f, "this process may not use processor {cpu}, or there is none")
             }
+            Self::Twice { cpu } => write!(f, "processor {cpu} is named twice"),
             Self::NoSuchNode { node } => write!(f, "this process may use nothing of memory node {node}"),
             Self::TooFew { shards, cpus } => {
                 write!(f, "each shard takes a processor: {shards} shards, and {cpus} may be used")
@@ -149,10 +155,14 @@ pub fn place(topology: &Topology, shards: Shards, cpus: &Cpus) -> Result<Vec<Opt
         return Ok(vec![None; count.into()]);
     }
     let chosen = chosen(topology, cpus)?;
+    let twice = (1..chosen.len()).find(|&at| chosen[..at].contains(&chosen[at]));
+    if let Some(at) = twice {
+        return Err(PlacementError::Twice { cpu: chosen[at].id });
+    }
     let count = match shards {
         Shards::Count(count) => count.into(),
         // A machine that was divided by hand is left as it was divided.
-        Shards::Auto if *cpus != Cpus::All => topology.within_quota(chosen.len()),
+        Shards::Auto if *cpus != Cpus::All => topology.within_quota(chosen.len()).min(MAX_SHARDS.into()),
         Shards::Auto => sensible(topology.within_quota(physical(&chosen))),
     };
     if count > chosen.len() {
@@ -282,6 +292,7 @@ mod tests {
         assert_eq!(placed(&small(2), Shards::Count(3), "all"), few(3, 2));
         assert_eq!(placed(&small(2), Shards::Auto, "3"), few(3, 2));
         assert_eq!(placed(&large(), Shards::Auto, "numa:nodes=0;cores=5;no_ht=true"), few(5, 4));
+        assert_eq!(placed(&small(2), Shards::Auto, "1-1,0-1"), Err(PlacementError::Twice { cpu: 1 }));
         assert_eq!(placed(&small(2), Shards::Auto, "0,7"), Err(PlacementError::NoSuchCpu { cpu: 7 }));
         assert_eq!(
             placed(&small(2), Shards::Auto, "numa:nodes=3"),

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use corelog_uring::arena::Region;
@@ -25,6 +26,8 @@ struct Door {
     parking: Parking,
     /// Its ring, from the time on that there is one; it cannot sleep before.
     ring: OnceLock<OwnedFd>,
+    /// It was told to stop, and owes nobody anything.
+    settled: AtomicBool,
 }
 
 /// The mail of one core.
@@ -133,6 +136,12 @@ impl Post {
     /// Does not sleep, or no longer.
     pub(crate) fn awake(&self) {
         self.doors[self.core].parking.leave();
+    }
+
+    /// This core was told to stop and owes nobody anything; whether that is so of all.
+    pub(crate) fn settle(&self, settled: bool) -> bool {
+        self.doors[self.core].settled.store(settled, Ordering::SeqCst);
+        self.doors.iter().all(|door| door.settled.load(Ordering::SeqCst))
     }
 
     /// Whether parcels wait for room in a lane.

@@ -326,7 +326,11 @@ impl Reactor {
                     self.again = true;
                     return false;
                 };
-                self.core.is_settled() && (self.core.is_flushed() || now.mono_us >= farewell_us)
+                // The others may still ask something of this core, or it of them.
+                let settled = self.core.is_settled();
+                let all = self.shell.post.settle(settled && self.core.is_flushed());
+                self.again = true;
+                settled && (all || now.mono_us >= farewell_us)
             }
         }
     }

@@ -453,7 +453,7 @@ impl Broker<'_> {
             let starting = Starting::new(config, memory, listing, clock::now());
             Start { log: id, starting, blocks }
         });
-        let operations = core::operations(config.limits.connections);
+        let operations = core::operations(config.limits.connections, files.len());
         let mut opening = Opening::new(starts.collect(), operations);
         for (place, (files, names)) in files.iter().zip(names).enumerate() {
             for name in names {
@@ -491,7 +491,7 @@ impl Broker<'_> {
         let room_for = file::free_bytes(directory.path())? / log.extent_bytes;
         let open_files = listings.iter().map(|listing| listing.files.len()).sum();
         Ok(Ring::new(&RingConfig {
-            operations: core::operations(connections),
+            operations: core::operations(connections, listings.len()),
             sockets,
             files: tuning::file_places(sockets, open_files, room_for),
             regions: regions as u32,
@@ -506,12 +506,16 @@ fn home(log: LogId, shards: usize) -> usize {
 }
 
 fn log_config(config: &Config, directory: &DataDir, tuning: Tuning, log: LogId) -> LogConfig {
+    let logs = u64::from(directory.logs());
     LogConfig {
         extent_bytes: config.log.extent_bytes,
         frame_target_bytes: config.log.frame_bytes as u32,
         max_batch_bytes: config.limits.max_batch_bytes as u32,
-        retention_bytes: config.log.retention_bytes,
-        provision_extents: config.log.provision,
+        retention_bytes: config
+            .log
+            .retention_bytes
+            .map(|bytes| (bytes / logs).max(4 * config.log.extent_bytes)),
+        provision_extents: config.log.provision.div_ceil(logs as u32),
         preparation: tuning.preparation,
         durable_method: tuning.durable_method,
         frames_in_flight: tuning.frames_in_flight,
@@ -546,7 +550,7 @@ fn bounds(config: &Config) -> Bounds {
 /// A listener for each shard, and where it listens.
 fn listen(config: &Config, shards: usize) -> Result<Vec<(OwnedFd, SocketAddr)>, ServerError> {
     let one = config.server.ports == Ports::One;
-    let options = SocketOptions { share_port: one, ..SocketOptions::default() };
+    let options = SocketOptions { share_port: one && shards > 1, ..SocketOptions::default() };
     let mut listeners: Vec<(OwnedFd, SocketAddr)> = Vec::with_capacity(shards);
     for number in 0..shards {
         let mut address = config.server.listen;

@@ -69,7 +69,7 @@ fn named(error: &ConfigError, bytes: usize) {
 fn within_bounds(config: &Config) {
     let Config { server, log, memory, limits, .. } = config;
     assert!(server.spin_us <= 1_000_000);
-    assert!((1..=8_000).contains(&limits.connections) && (1..=65_536).contains(&limits.requests));
+    assert!((1..=7_000).contains(&limits.connections) && (1..=65_536).contains(&limits.requests));
     assert!((4 << 10..=16 << 20).contains(&limits.max_batch_bytes));
     assert!(limits.max_frame_bytes > limits.max_batch_bytes && limits.max_frame_bytes <= 33 << 20);
     assert!(memory.slow_bytes * u64::from(limits.connections) <= 1 << 40);

@@ -89,6 +89,8 @@ fn which(arguments: &Bench) -> Result<Which, Failure> {
         program,
         directory: PathBuf::from("."),
         mode: arguments.mode.unwrap_or(Mode::Adaptive).name().to_owned(),
+        shards: arguments.shards,
+        cpus: arguments.cpus.clone(),
         growing: arguments.growing,
         set: arguments.set.clone(),
         baseline: (!arguments.no_baselines).then_some(arguments.baseline),

@@ -52,7 +52,7 @@ fn whatever_is_not_understood_stops_the_start_and_is_named() {
         ("log.window_bytes=99999999999 TiB", &["log.window_bytes", "bytes"]),
         ("log.frames_in_flight=5", &["log.frames_in_flight", "1 to 4"]),
         ("log.buffered=yes", &["log.buffered", "true or false"]),
-        ("limits.connections=0", &["limits.connections", "1 to 8000"]),
+        ("limits.connections=0", &["limits.connections", "1 to 7000"]),
         ("limits.max_batch_bytes=17 MiB", &["limits.max_batch_bytes", "4 KiB to 16 MiB"]),
         ("limits.max_batch_bytes=1000001", &["limits.max_batch_bytes", "16 bytes"]),
         ("nonsense", &["nonsense", "section.key=value"]),

@@ -60,6 +60,8 @@ pub(crate) struct Connection {
     /// Its block is at another core; the cores that know it; memory for the next list of frames.
     pub(crate) is_away: bool,
     pub(crate) known_to: Vec<usize>,
+    /// Requests that other cores have not answered.
+    pub(crate) abroad: usize,
     pub(crate) frames: Vec<Visitor>,
     pub(crate) receiving: Option<Key>,
     pub(crate) sending: Option<Key>,
@@ -118,6 +120,7 @@ impl Connection {
             routes: Routes::default(),
             is_away: false,
             known_to: Vec::new(),
+            abroad: 0,
             frames: Vec::new(),
             receiving: None,
             sending: None,

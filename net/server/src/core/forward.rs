@@ -11,13 +11,16 @@ use corelog_model::{BlockId, LogId};
 use corelog_shard::{ConnId, Taken};
 use corelog_wire::{Split, decode_request, split};
 
-use super::connection::Pause;
+use super::connection::{Connection, Pause};
 use super::inbox::Inbox;
 use super::logs::Served;
 use super::parcel::{Parcel, Visit, Visitor};
 use super::{Core, Output};
 use crate::status::Machine;
 use crate::translate;
+
+/// How long until other cores are asked again for the same block, in microseconds.
+const EVICT_AGAIN_US: u64 = 10_000;
 
 /// The frames of a connection that go to another core together.
 #[derive(Debug, Default)]
@@ -47,6 +50,7 @@ impl Core {
             Parcel::Visit(visit) => self.guests.push((from, visit)),
             Parcel::Back(visit) => self.on_back(*visit, out),
             Parcel::Reply { conn, correlation, response, slices } => {
+                self.answered_abroad(conn);
                 self.reply(now, conn, correlation, &response, &slices, machine);
             }
             Parcel::StatusWanted { question } => {
@@ -56,6 +60,14 @@ impl Core {
             Parcel::Status { question, status } => self.on_status(question, &status),
             Parcel::Released(block) => self.logs.release(now, block),
             Parcel::Evict(block) => self.evict(now, block, out),
+        }
+    }
+
+    fn answered_abroad(&mut self, conn: ConnId) {
+        let slot = self.slot_of(conn).expect("a connection of this core");
+        let connection = self.connections[slot as usize].as_mut();
+        if let Some(connection) = connection.filter(|connection| connection.id == conn) {
+            connection.abroad -= 1;
         }
     }
 
@@ -75,6 +87,7 @@ impl Core {
             connection.known_to.push(core);
             self.logs.parcels.push((core, Parcel::Known { conn, principal }));
         }
+        connection.abroad += run.frames.len();
         let visit = Visit { conn, limit, block: inbox.lend(), frames: run.frames, taken: 0 };
         self.logs.parcels.push((core, Parcel::Visit(Box::new(visit))));
     }
@@ -134,10 +147,30 @@ impl Core {
         }
     }
 
-    /// Other cores may be sending from this block.
-    pub(super) fn evict_abroad(&mut self, block: BlockId) {
+    /// Other cores may be sending from this block. A log asks each turn as long as it waits; they are asked now and then.
+    pub(super) fn evict_abroad(&mut self, now: Now, place: usize, block: BlockId) {
+        let evicted = &mut self.logs.at(place).evicted;
+        evicted.retain(|&(_, asked_us)| asked_us + EVICT_AGAIN_US > now.mono_us);
+        if evicted.iter().any(|&(asked, _)| asked == block) {
+            return;
+        }
+        evicted.push((block, now.mono_us));
         for core in (0..self.places.len()).filter(|&core| core != self.me) {
             self.logs.parcels.push((core, Parcel::Evict(block)));
+        }
+    }
+
+    /// Whether requests of connections of this core are not answered by others, or theirs not taken here.
+    pub(super) fn is_busy_abroad(&self) -> bool {
+        let waits = |connection: &Connection| connection.is_away || connection.abroad > 0;
+        !self.guests.is_empty() || self.connections.iter().flatten().any(waits)
+    }
+
+    /// Fetches that wait at other cores wait no longer.
+    pub(super) fn hurry_abroad(&mut self) {
+        for connection in self.connections.iter().flatten() {
+            let hurry = |&core: &usize| (core, Parcel::Hurry(connection.id));
+            self.logs.parcels.extend(connection.known_to.iter().map(hurry));
         }
     }
 }

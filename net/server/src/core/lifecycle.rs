@@ -211,6 +211,7 @@ impl Core {
         if mem::replace(&mut self.stopping, true) {
             return;
         }
+        self.hurry_abroad();
         if let Some(target) = self.accepting {
             let key = self.ops.insert(KIND_CANCEL, Op::Aside);
             out.submissions.push(Submission::Cancel { key, target });
@@ -223,9 +224,9 @@ impl Core {
         self.logs.are_settled()
     }
 
-    /// Whether every reply is sent.
+    /// Whether every reply is sent, and none is owed by another core or to one.
     pub fn is_flushed(&self) -> bool {
-        self.connections.iter().flatten().all(|connection| connection.outbox.is_idle())
+        !self.is_busy_abroad() && self.connections.iter().flatten().all(|open| open.outbox.is_idle())
     }
 
     /// Ends all connections.

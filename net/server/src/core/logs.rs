@@ -17,6 +17,8 @@ pub(crate) struct Served {
     pub(crate) shard: Shard,
     pub(crate) disk: Disk,
     pub(crate) actions: Actions,
+    /// Blocks that other cores were asked to let go, and when, in microseconds.
+    pub(crate) evicted: Vec<(BlockId, u64)>,
 }
 
 /// All logs of a core, by their place, which is their number on this core.
@@ -150,9 +152,9 @@ impl Logs {
         self.served[0].log
     }
 
-    /// The log that keeps a partition; the one here where that is not known, whose shard then says so.
-    pub(crate) fn home(&self, topic: TopicId, partition: u32) -> LogId {
-        self.any().home(topic, partition).unwrap_or(self.here())
+    /// The log that keeps a partition, where that is known.
+    pub(crate) fn home(&self, topic: TopicId, partition: u32) -> Option<LogId> {
+        self.any().home(topic, partition)
     }
 
     /// The term of a log of the store, 0 before it has started.

@@ -121,6 +121,7 @@ impl Opening {
             shard: shard.expect("the shard is open"),
             disk,
             actions,
+            evicted: Vec::new(),
         };
         let logs = Logs::new(parts.me, self.logs.into_iter().map(serve).collect(), self.owners);
         Core::new(parts, logs, self.ops)

@@ -32,13 +32,14 @@ impl Core {
         machine: &mut dyn FnMut() -> Machine,
         out: &mut Output,
     ) {
-        let Served { log, shard, disk, actions } = self.logs.at(place);
+        let Served { log, shard, disk, actions, .. } = self.logs.at(place);
         let (log, mut actions) = (*log, mem::take(actions));
         disk.start(place, &mut actions.disk, &mut self.ops, out);
         while let Some(answer) = disk.answered() {
             shard.on(now, Event::Disk(answer));
             self.again = true;
         }
+        self.answered |= !actions.replies.is_empty();
         for Reply { conn, correlation, response } in actions.replies.drain(..) {
             if self.slot_of(conn).is_some() {
                 self.reply(now, conn, correlation, &response, slices_of(&response, &actions.slices), machine);
@@ -51,7 +52,7 @@ impl Core {
         actions.slices.clear();
         for block in actions.evict.drain(..) {
             self.evict(now, block, out);
-            self.evict_abroad(block);
+            self.evict_abroad(now, place, block);
         }
         for Letter { to, mail } in actions.letters.drain(..) {
             match self.logs.deliver(now, log, to, mail) {

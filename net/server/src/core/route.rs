@@ -27,27 +27,36 @@ impl Routes {
 }
 
 impl Core {
-    /// The log that answers a request. A handle leads where it was last asked to, also when that was refused.
+    /// The log that answers a request. A handle leads where it was last asked to; a shard that refuses an Open forgets
+    /// what the handle named there.
     pub(super) fn route(&mut self, slot: u32, request: &Request<'_>) -> Result<LogId, Refusal> {
         let here = self.logs.here();
         let connection = self.connections[slot as usize].as_mut().expect("the slot is in use");
         Ok(match *request {
             Request::Open { handle, topic, partition } => {
-                let log = self.logs.home(topic, partition);
-                // One that is out of range is the shard's to refuse.
-                if (1..=MAX_HANDLE).contains(&handle) {
-                    let more = handle.saturating_sub(connection.routes.len());
-                    if self.routes + more > MAX_ROUTES {
-                        return Err(Refusal::TooMany { what: Bounded::Handles, max: MAX_ROUTES });
+                let at = (handle as usize).checked_sub(1).filter(|_| handle <= MAX_HANDLE);
+                let routes = &mut connection.routes.0;
+                match (self.logs.home(topic, partition), at) {
+                    (Some(log), Some(at)) => {
+                        let more = handle.saturating_sub(routes.len() as u32);
+                        if self.routes + more > MAX_ROUTES {
+                            return Err(Refusal::TooMany { what: Bounded::Handles, max: MAX_ROUTES });
+                        }
+                        if more > 0 {
+                            self.routes += more;
+                            routes.resize(handle as usize, None);
+                        }
+                        routes[at] = Some(log);
+                        log
                     }
-                    self.routes += more;
-                    let routes = &mut connection.routes.0;
-                    if more > 0 {
-                        routes.resize(handle as usize, None);
+                    (home, at) => {
+                        // It will be refused, and the handle names nothing then.
+                        if let Some(route) = at.and_then(|at| routes.get_mut(at)) {
+                            *route = None;
+                        }
+                        home.unwrap_or(here)
                     }
-                    routes[handle as usize - 1] = Some(log);
                 }
-                log
             }
             Request::Produce { handle, .. }
             | Request::Fetch { handle, .. }

@@ -102,7 +102,7 @@ impl Bed {
         let blocks = log.blocks().collect();
         let starting = Starting::new(config, log, listing, now);
         let start = Start { log: LogId(me), starting, blocks };
-        let mut opening = Opening::new(vec![start], operations(CONNECTIONS));
+        let mut opening = Opening::new(vec![start], operations(CONNECTIONS, 1));
         for (name, id, _) in files {
             assert_eq!(opening.opened(0, name, id), None);
         }

@@ -211,6 +211,26 @@ fn what_changes_topics_can_be_asked_of_any_core() {
     assert_eq!(two.beds[0].answers(here), [(4, Answer::Error(ErrorCode::UnknownTopicId))]);
 }
 
+/// A handle never leads back to what it named before: not by an Open that is refused, wherever its log is.
+#[test]
+fn a_handle_whose_last_open_was_refused_names_nothing() {
+    let mut two = Two::new(5);
+    let peer = two.peer(0);
+    let topic = two.topic(0, peer, Durability::Durable);
+    for (partition, wrong) in [(0, topic), (1, topic), (0, TopicId(77)), (1, topic), (1, TopicId(77))] {
+        let unknown = if wrong == topic { 9 } else { 0 };
+        for (topic, partition) in [(topic, partition), (wrong, unknown)] {
+            two.beds[0].send(peer, 1, &Request::Open { handle: 1, topic, partition });
+            two.settle();
+        }
+        let answers = two.beds[0].answers(peer);
+        assert!(matches!(answers[..], [(1, Answer::Opened), (1, Answer::Error(_))]), "{answers:?}");
+        two.fetch(peer, 2, 1, 0, 0);
+        two.settle();
+        assert_eq!(two.beds[0].answers(peer), [(2, Answer::Error(ErrorCode::UnknownHandle))]);
+    }
+}
+
 /// A peer leaves while its block is abroad, its answers are on their way, its fetch waits there.
 #[test]
 fn a_peer_that_leaves_in_the_middle_leaves_nothing_abroad() {
