@@ -3,6 +3,20 @@
 //! **Invariants:** what is sent from one core to one other arrives once and in order; nothing is lost while both run. A
 //! lane that is full is waited for here, by the sender, in a queue that what may be under way bounds: a letter, a
 //! connection or a request each has few parcels, and all of those are counted elsewhere.
+//!
+//! Every word that two cores share:
+//!
+//! | word | written by | read by | when |
+//! |---|---|---|---|
+//! | a lane's slots and its two counters, on cache lines of their own | its sender, its receiver | the other | a parcel is sent, taken |
+//! | a core's `parked` | the core when it sleeps and wakes, once by who wakes it | who has sent it a parcel | a parcel is sent |
+//! | a core's `ring` | the core, once | who wakes it | |
+//! | a core's `settled` | the core, while it stops | all, while they stop | |
+//! | the word to stop ([`crate::Stop`]) | a signal, once | all, each turn | |
+//! | counts of mappings and of topics' names (`Arc`) | who makes and drops regions, topics | | a start, a stop, a change of topics |
+//!
+//! No word is written by one core and read by another for a record on its way, unless its request came to another core
+//! than its log's: then those of the lanes.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
