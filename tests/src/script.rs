@@ -52,6 +52,19 @@ pub fn restart(machine: &mut Machine) {
     machine.start_fully().expect("a log that was cut short starts");
 }
 
+/// Sends log 0 a request, lets `turns` pass, crashes and starts again; the answer, if it came in time.
+pub fn crash_after(machine: &mut Machine, request: &Request<'_>, turns: u32) -> Option<Response> {
+    machine.connect(LogId(0), CONN);
+    let _ = machine.request(LogId(0), CONN, 1, request);
+    let mut answer = None;
+    for _ in 0..turns {
+        machine.turn().expect("a running shard does not start");
+        answer = answer.or(machine.logs[0].actions.replies.pop().map(|reply| reply.response));
+    }
+    restart(machine);
+    answer
+}
+
 /// Creates a topic and waits for it.
 pub fn create(machine: &mut Machine, name: &str, partitions: u32, durability: Durability) -> TopicId {
     match machine.ask(&Request::CreateTopic { name, partitions, durability }).0 {

@@ -7,8 +7,8 @@ use corelog_tests::machine::{Machine, STUCK};
 use corelog_tests::oracle::{Place, read_batch};
 use corelog_tests::random::Random;
 use corelog_tests::script::{
-    CONN, EXTENT_BYTES, From, batch, create, describe, fetch_at, find, machine_of, open_at, produce_at,
-    restart, small_log,
+    EXTENT_BYTES, From, batch, crash_after, create, describe, fetch_at, find, machine_of, open_at,
+    produce_at, restart, small_log,
 };
 
 const LOGS: u16 = 3;
@@ -18,19 +18,6 @@ const ORDERS: Request<'_> =
 
 fn logs() -> impl Iterator<Item = LogId> {
     (0..LOGS).map(LogId)
-}
-
-/// Asks log 0 for a change, lets `turns` pass, crashes and starts again; the answer, if it came in time.
-fn crash_after(machine: &mut Machine, request: &Request<'_>, turns: u32) -> Option<Response> {
-    machine.connect(LogId(0), CONN);
-    let _ = machine.request(LogId(0), CONN, 1, request);
-    let mut answer = None;
-    for _ in 0..turns {
-        machine.turn().expect("a running shard does not start");
-        answer = answer.or(machine.logs[0].actions.replies.pop().map(|reply| reply.response));
-    }
-    restart(machine);
-    answer
 }
 
 /// Writes to every partition where it is kept, and reads it back.

@@ -6,22 +6,9 @@ use corelog_storage::LogConfig;
 use corelog_tests::machine::Machine;
 use corelog_tests::oracle::{Place, read_batch};
 use corelog_tests::script::{
-    CONN, EXTENT_BYTES, From, batch, create, fetch, find, machine, open, produce, produce_blindly, restart,
-    small_log,
+    EXTENT_BYTES, From, batch, crash_after, create, fetch, find, machine, open, produce, produce_blindly,
+    restart, small_log,
 };
-
-/// Sends a request, lets `turns` pass, crashes and starts again; whether it was answered in time.
-fn crash_after(machine: &mut Machine, request: &Request<'_>, turns: u32) -> Option<Response> {
-    machine.connect(LogId(0), CONN);
-    let _ = machine.request(LogId(0), CONN, 1, request);
-    let mut answer = None;
-    for _ in 0..turns {
-        machine.turn().expect("a running shard does not start");
-        answer = answer.or(machine.logs[0].actions.replies.pop().map(|reply| reply.response));
-    }
-    restart(machine);
-    answer
-}
 
 fn write_and_read(machine: &mut Machine, name: &str) {
     let topic = find(machine, name).expect("the topic is there");
