@@ -79,8 +79,8 @@ impl Change {
 
 /// An entry of the metadata group.
 #[derive(Clone, Copy, Debug)]
-struct Appended {
-    frame: u64,
+pub(crate) struct Appended {
+    pub(crate) frame: u64,
     index: u64,
 }
 
@@ -197,9 +197,6 @@ impl Shard {
     }
 
     fn check_new_topic(&self, name: &str, partitions: u32) -> Result<(), Refusal> {
-        if !self.is_first() {
-            return Err(Refusal::NotHere);
-        }
         if !is_topic_name(name) {
             return Err(Refusal::InvalidTopicName);
         }
@@ -221,7 +218,6 @@ impl Shard {
 
     pub(crate) fn delete_topic(&mut self, now: Now, asker: Asker, name: &str, out: &mut Actions) -> Taken {
         let step = match self.metadata.topic_by_name(name) {
-            _ if !self.is_first() => Err(Refusal::NotHere),
             None => Err(Refusal::UnknownTopic),
             Some((topic, _)) if !self.changes.is_settled(topic) => Err(Refusal::NotReady),
             Some((topic, _)) => Ok((topic, Command::Deleting { topic }, Step::Hide)),
@@ -251,7 +247,7 @@ impl Shard {
             let partitions = if let Command::Creating(spec) = &command { spec.partitions() } else { 0 };
             return self.refuse(asker, Refusal::InvalidPartitions { partitions, max: 0 }, out);
         }
-        match self.append_step(now, &command) {
+        match self.append_command(now, &command) {
             Ok(entry) => {
                 let mut change = Change::new(topic, next, Some(asker));
                 change.go_on(next, entry);
@@ -263,8 +259,8 @@ impl Shard {
         }
     }
 
-    /// Appends an entry of this log's metadata group and applies it; its frame.
-    pub(crate) fn append_command(&mut self, now: Now, command: &Command) -> Result<u64, NoRoom> {
+    /// Appends an entry of this log's metadata group and applies it.
+    pub(crate) fn append_command(&mut self, now: Now, command: &Command) -> Result<Appended, NoRoom> {
         let mut bytes = mem::take(&mut self.scratch);
         command.encode(&mut bytes);
         let room = match command {
@@ -279,15 +275,10 @@ impl Shard {
             let appended = self.log.append_control(EntryKind::Metadata, GroupId::METADATA, index, &bytes);
             let applied = self.metadata.apply(self.config.log.log, command);
             applied.expect("a command of our own continues the entries before it");
-            appended.frame
+            Appended { frame: appended.frame, index }
         });
         self.scratch = bytes;
         result
-    }
-
-    fn append_step(&mut self, now: Now, command: &Command) -> Result<Appended, NoRoom> {
-        let index = self.metadata.next_index;
-        self.append_command(now, command).map(|frame| Appended { frame, index })
     }
 
     /// Every change whose last entry is durable goes one step on, as far as there is room.
@@ -340,7 +331,7 @@ impl Shard {
             Step::Open => self.open_parts(now, change)?,
             Step::Close => self.close_parts(now, change, out)?,
             Step::Undo => {
-                change.go_on(Step::Hide, self.append_step(now, &Command::Deleting { topic })?);
+                change.go_on(Step::Hide, self.append_command(now, &Command::Deleting { topic })?);
                 change.asked.clear();
                 change.done.clear();
             }
@@ -353,8 +344,10 @@ impl Shard {
         }
         // The entries of the parts come before this one in the log: nothing is waited for.
         match change.next {
-            Step::Ready => change.go_on(Step::Show, self.append_step(now, &Command::Ready { topic })?),
-            Step::Delete => change.go_on(Step::Answer, self.append_step(now, &Command::Deleted { topic })?),
+            Step::Ready => change.go_on(Step::Show, self.append_command(now, &Command::Ready { topic })?),
+            Step::Delete => {
+                change.go_on(Step::Answer, self.append_command(now, &Command::Deleted { topic })?)
+            }
             _ => {}
         }
         Ok(())
@@ -444,9 +437,6 @@ impl Shard {
     }
 
     pub(crate) fn producer_id(&mut self, now: Now, asker: Asker, out: &mut Actions) -> Taken {
-        if !self.is_first() {
-            return self.refuse(asker, Refusal::NotHere, out);
-        }
         let bound = self.changes.bound;
         let ids = &mut self.changes.ids;
         if ids.askers.len() >= bound as usize {
@@ -472,7 +462,7 @@ impl Shard {
         }
         let end = ids.durable_end + PRODUCER_IDS_PER_ENTRY;
         match self.append_command(now, &Command::ProducerIds { end }) {
-            Ok(frame) => self.changes.ids.reserving = Some((end, frame)),
+            Ok(entry) => self.changes.ids.reserving = Some((end, entry.frame)),
             Err(NoRoom::Wait) => {}
             Err(NoRoom::Refused(refusal)) => self.refuse_producer_ids(refusal, out),
         }

@@ -69,7 +69,7 @@ impl Shard {
             counters: self.counters,
             connections: self.sessions.connected(),
             handles: self.sessions.handles(),
-            topics: bounded(self.directory.counts().0),
+            topics: bounded(self.directory.len()),
             partitions: bounded(self.partitions.len()),
             producers: bounded(self.producers.len()),
             waits: self.waits.for_data(),

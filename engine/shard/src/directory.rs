@@ -18,7 +18,6 @@ pub(crate) struct Directory {
     version: u64,
     topics: BTreeMap<TopicId, Arc<TopicSpec>>,
     names: BTreeMap<String, TopicId>,
-    partitions: u32,
     logs: Vec<KnownLog>,
 }
 
@@ -37,7 +36,6 @@ impl Directory {
             version: 0,
             topics: BTreeMap::new(),
             names: BTreeMap::new(),
-            partitions: 0,
             logs: vec![KnownLog::default(); logs.into()],
         }
     }
@@ -65,11 +63,9 @@ impl Directory {
         for topic in &news.gone {
             if let Some(gone) = self.topics.remove(topic) {
                 self.names.remove(&gone.name);
-                self.partitions -= gone.partitions();
             }
         }
         for spec in &news.appeared {
-            self.partitions += spec.partitions();
             self.names.insert(spec.name.clone(), spec.topic);
             let before = self.topics.insert(spec.topic, Arc::clone(spec));
             assert!(before.is_none(), "a topic appears once");
@@ -86,9 +82,9 @@ impl Directory {
         self.version
     }
 
-    /// How many topics there are, and how many partitions they have.
-    pub(crate) fn counts(&self) -> (usize, u32) {
-        (self.topics.len(), self.partitions)
+    /// How many topics there are.
+    pub(crate) fn len(&self) -> usize {
+        self.topics.len()
     }
 
     pub(crate) fn topic(&self, topic: TopicId) -> Option<&Arc<TopicSpec>> {
@@ -125,12 +121,11 @@ impl Directory {
         TopicView { name, topic: spec.topic, durability, partitions, damage }
     }
 
-    /// Names, topics and counts agree.
+    /// Names and topics agree.
     pub(crate) fn check(&self) {
         assert_eq!(self.names.len(), self.topics.len());
         for (name, id) in &self.names {
             assert_eq!(&self.topics[id].name, name);
         }
-        assert_eq!(self.topics.values().map(|spec| spec.partitions()).sum::<u32>(), self.partitions);
     }
 }

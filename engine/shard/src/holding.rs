@@ -86,13 +86,13 @@ impl Shard {
                 Err(NoRoom::Refused(Refusal::TopicExists))
             }
             Wish::Open(spec) if !held => {
-                let frame = self.append_command(now, &Command::Held(Arc::clone(spec)))?;
+                let frame = self.append_command(now, &Command::Held(Arc::clone(spec)))?.frame;
                 self.open_groups(spec);
                 Ok(frame)
             }
             Wish::Close(topic) if held => {
                 let spec = Arc::clone(&self.metadata.topics[topic].spec);
-                let frame = self.append_command(now, &Command::Dropped { topic: *topic })?;
+                let frame = self.append_command(now, &Command::Dropped { topic: *topic })?.frame;
                 self.close_groups(now, &spec, out);
                 Ok(frame)
             }

@@ -225,6 +225,11 @@ impl Shard {
             Request::Fetch { handle, .. } | Request::OffsetForTime { handle, .. } => {
                 (Operation::Consume, handle)
             }
+            Request::CreateTopic { .. } | Request::DeleteTopic { .. } | Request::ProducerId
+                if !self.is_first() =>
+            {
+                return Err(Refusal::NotHere);
+            }
             Request::Metadata { .. } | Request::ProducerId | Request::Status => {
                 return Ok((Operation::Describe, Resource::Broker, Target::Broker));
             }

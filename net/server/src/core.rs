@@ -306,10 +306,7 @@ impl Core {
         opened: Option<(FileName, FileId)>,
     ) {
         let Served { shard, disk, .. } = self.logs.at(place);
-        disk.background_ended();
-        if let Some((file, id)) = opened {
-            disk.opened(file, id);
-        }
+        disk.background_ended(opened);
         shard.on(now, Event::Disk(ended));
     }
 

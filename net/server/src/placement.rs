@@ -159,11 +159,12 @@ pub fn place(topology: &Topology, shards: Shards, cpus: &Cpus) -> Result<Vec<Opt
     if let Some(at) = twice {
         return Err(PlacementError::Twice { cpu: chosen[at].id });
     }
+    let most = usize::from(MAX_SHARDS);
     let count = match shards {
         Shards::Count(count) => count.into(),
         // A machine that was divided by hand is left as it was divided.
-        Shards::Auto if *cpus != Cpus::All => topology.within_quota(chosen.len()).min(MAX_SHARDS.into()),
-        Shards::Auto => sensible(topology.within_quota(physical(&chosen))),
+        Shards::Auto if *cpus != Cpus::All => most.min(topology.within_quota(chosen.len())),
+        Shards::Auto => most.min(sensible(topology.within_quota(physical(&chosen)))),
     };
     if count > chosen.len() {
         return Err(PlacementError::TooFew { shards: count, cpus: chosen.len() });
@@ -175,7 +176,7 @@ pub fn place(topology: &Topology, shards: Shards, cpus: &Cpus) -> Result<Vec<Opt
 fn sensible(cores: usize) -> usize {
     match cores {
         0..=2 => cores,
-        _ => (cores - 1 - cores / 16).min(MAX_SHARDS.into()),
+        _ => cores - 1 - cores / 16,
     }
 }
 

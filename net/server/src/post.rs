@@ -140,9 +140,6 @@ impl Post {
 
     /// About to sleep: whether nothing has come. [`Post::awake`] is next, either way.
     pub(crate) fn may_sleep(&mut self) -> bool {
-        if self.peers.len() == 1 {
-            return true;
-        }
         self.doors[self.core].parking.enter();
         self.peers.iter_mut().flatten().all(|peer| peer.from.is_empty() && peer.waiting.is_empty())
     }

@@ -127,9 +127,12 @@ impl Disk {
         DiskCompletion { id: op.id, result, block: completion.block }
     }
 
-    /// The host has ended a background operation.
-    pub(crate) fn background_ended(&mut self) {
+    /// The host has ended a background operation; `opened` is the file it made, as the ring knows it.
+    pub(crate) fn background_ended(&mut self, opened: Option<(FileName, FileId)>) {
         self.background -= 1;
+        if let Some((file, id)) = opened {
+            self.opened(file, id);
+        }
     }
 }
 

@@ -71,6 +71,12 @@ impl Core {
         }
     }
 
+    /// All cores but this one.
+    pub(super) fn other_cores(&self) -> impl Iterator<Item = usize> + use<> {
+        let me = self.me;
+        (0..self.places.len()).filter(move |&core| core != me)
+    }
+
     /// The core that serves a log.
     pub(super) fn core_of(&self, log: LogId) -> usize {
         self.homes[usize::from(log.0)]
@@ -155,7 +161,7 @@ impl Core {
             return;
         }
         evicted.push((block, now.mono_us));
-        for core in (0..self.places.len()).filter(|&core| core != self.me) {
+        for core in self.other_cores() {
             self.logs.parcels.push((core, Parcel::Evict(block)));
         }
     }
@@ -166,11 +172,10 @@ impl Core {
         !self.guests.is_empty() || self.connections.iter().flatten().any(waits)
     }
 
-    /// Fetches that wait at other cores wait no longer.
-    pub(super) fn hurry_abroad(&mut self) {
-        for connection in self.connections.iter().flatten() {
-            let hurry = |&core: &usize| (core, Parcel::Hurry(connection.id));
-            self.logs.parcels.extend(connection.known_to.iter().map(hurry));
-        }
+    /// Fetches of the connection in `slot` that wait at other cores wait no longer.
+    pub(super) fn hurry_abroad(&mut self, slot: u32) {
+        let Some(connection) = &self.connections[slot as usize] else { return };
+        let hurry = |&core: &usize| (core, Parcel::Hurry(connection.id));
+        self.logs.parcels.extend(connection.known_to.iter().map(hurry));
     }
 }

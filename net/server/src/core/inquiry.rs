@@ -8,7 +8,7 @@ use corelog_wire::{Response, Status};
 
 use super::connection::Pause;
 use super::{Core, Parcel};
-use crate::status::{Machine, Reactor, wire_status};
+use crate::status::{Machine, wire_status};
 use crate::translate;
 
 /// A Status that is being gathered.
@@ -30,7 +30,7 @@ impl Core {
         if left == 0 {
             return self.answer_inquiry(conn, correlation, Box::new(sum));
         }
-        for core in (0..self.places.len()).filter(|&core| core != self.me) {
+        for core in self.other_cores() {
             self.logs.parcels.push((core, Parcel::StatusWanted { question }));
         }
         self.inquiries.push(Inquiry { question, conn, correlation, sum, left });
@@ -38,11 +38,9 @@ impl Core {
 
     /// What this core counts, and what it knows of the process.
     pub(super) fn own_status(&self, machine: &mut dyn FnMut() -> Machine) -> Status {
-        let open = (self.bounds.connections as usize - self.free_slots.len()) as u32;
-        let reactor = Reactor { connections: open, ..self.counters };
         let mut shards = self.logs.status();
         shards.term = self.logs.term(LogId(0));
-        wire_status(&shards, self.homes.len(), &reactor, &machine())
+        wire_status(&shards, self.homes.len(), &self.counters(), &machine())
     }
 
     /// Another core has said what it counts.

@@ -141,9 +141,8 @@ impl Core {
         connection.was_open = connection.phase == Phase::Open;
         connection.phase = Phase::Answering;
         if connection.was_open {
-            let (conn, known_to) = (connection.id, &connection.known_to);
-            self.logs.parcels.extend(known_to.iter().map(|&core| (core, Parcel::Hurry(conn))));
-            self.logs.hurry(now, conn);
+            self.logs.hurry(now, connection.id);
+            self.hurry_abroad(slot);
         }
         self.mark_flush(slot);
     }
@@ -211,7 +210,9 @@ impl Core {
         if mem::replace(&mut self.stopping, true) {
             return;
         }
-        self.hurry_abroad();
+        for slot in 0..self.connections.len() as u32 {
+            self.hurry_abroad(slot);
+        }
         if let Some(target) = self.accepting {
             let key = self.ops.insert(KIND_CANCEL, Op::Aside);
             out.submissions.push(Submission::Cancel { key, target });

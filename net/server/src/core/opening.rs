@@ -92,10 +92,7 @@ impl Opening {
         out: &mut Output,
     ) -> Result<(), StartError> {
         let log = &mut self.logs[place];
-        log.disk.background_ended();
-        if let Some((file, id)) = opened {
-            log.disk.opened(file, id);
-        }
+        log.disk.background_ended(opened);
         log.take(now, ended)?;
         self.perform(now, place, out)
     }
