@@ -138,6 +138,12 @@ impl Machine {
         logs[usize::from(log.0)].request(now, conn, correlation, request, trace)
     }
 
+    /// A connection has taken what a log's shard pushed to it.
+    pub fn drained(&mut self, log: LogId, conn: ConnId) {
+        let now = self.clock.now();
+        self.node(log).drained(now, conn);
+    }
+
     /// One turn of each reactor, then time passes until something is due, and what is due happens.
     pub fn turn(&mut self) -> Result<(), StartError> {
         let now = self.clock.now();

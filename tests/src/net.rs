@@ -289,11 +289,37 @@ impl Producer {
     }
 }
 
+/// How a consumer reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// It asks for each answer.
+    Fetches,
+    /// It is pushed what there is.
+    Subscribes,
+}
+
+/// What a subscription of a consumer was last asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    Begin,
+    Credit,
+    End,
+}
+
 /// Reads one partition from its start, and remembers what it saw.
 #[derive(Debug)]
 pub struct Consumer {
     /// Which partition of the world.
     pub partition: usize,
+    how: How,
+    wish: Wish,
+    /// The subscription, by its correlation, and what may still be pushed.
+    stream: u64,
+    credit: i64,
+    /// Credit that the request under way gives.
+    given: u32,
+    /// Something was pushed that its connection has not taken.
+    pub pushed: bool,
     stage: Stage,
     offset: u64,
     /// Names the epoch of the last answer, or that of the last batch: both must work.
@@ -314,9 +340,15 @@ pub struct Consumer {
 
 impl Consumer {
     /// A consumer that has read nothing.
-    pub fn new(partition: usize, random: &mut Random) -> Self {
+    pub fn new(partition: usize, how: How, random: &mut Random) -> Self {
         Self {
             partition,
+            how,
+            wish: Wish::Begin,
+            stream: 0,
+            credit: 0,
+            given: 0,
+            pushed: false,
             stage: Stage::Closed,
             offset: 0,
             by_answer: random.chance(50),
@@ -342,6 +374,23 @@ impl Consumer {
                 self.max_bytes = random.pick(&[1, 2_000, 20_000]);
                 self.min_bytes = random.pick(&[0, 1, 1_000]);
                 self.max_wait_us = random.below(3_000);
+                self.given = random.pick(&[0, 1, 5_000, 50_000]);
+                (self.wish, self.stream, self.credit) =
+                    (Wish::Begin, self.correlation + 1, self.given.into());
+            }
+            Stage::Open if self.how == How::Subscribes => {
+                // It is given more before it runs out, or after; now and then it is ended, or begun anew under way.
+                self.wish = match () {
+                    () if random.chance(3) => Wish::End,
+                    () if random.chance(3) => {
+                        self.waiting = false;
+                        return None;
+                    }
+                    () if self.credit <= 0 || random.chance(10) => Wish::Credit,
+                    () => return None,
+                };
+                self.given = random.pick(&[1, 3_000, 30_000]);
+                self.credit += if self.wish == Wish::Credit { i64::from(self.given) } else { 0 };
             }
             _ => return None,
         }
@@ -351,23 +400,54 @@ impl Consumer {
 
     /// The request of the last `wants`.
     pub fn request(&self, at: &Partition) -> Request<'_> {
-        let Self { offset, epoch: leader_epoch, max_bytes, min_bytes, max_wait_us, .. } = *self;
-        match self.stage {
-            Stage::Opening => Request::Open {
-                handle: HANDLE,
+        let Self { offset, epoch: leader_epoch, max_bytes, min_bytes, max_wait_us, given, .. } = *self;
+        let handle = HANDLE;
+        match (self.stage, self.how, self.wish) {
+            (Stage::Opening, ..) => Request::Open {
+                handle,
                 topic: at.topic.expect("a consumer waits for its topic"),
                 partition: at.partition,
             },
+            (_, How::Subscribes, Wish::Begin) => {
+                Request::Subscribe { handle, offset, leader_epoch, max_bytes, credit: given }
+            }
+            (_, How::Subscribes, wish) => Request::Credit { handle, bytes: given, ends: wish == Wish::End },
             _ => Request::Fetch { handle: HANDLE, offset, leader_epoch, max_bytes, min_bytes, max_wait_us },
         }
     }
 
     /// The answer to one request, with the bytes of its slices.
-    pub fn answered(&mut self, response: &Response, slices: &[Vec<u8>], at: &Partition) {
+    pub fn answered(&mut self, correlation: u64, response: &Response, slices: &[Vec<u8>], at: &Partition) {
+        self.pushed |= matches!(response, Response::Pushed { .. });
         match response {
             Response::Opened { .. } => {
                 self.stage = Stage::Open;
                 return;
+            }
+            Response::Credited => return,
+            // Of a subscription that another took the place of.
+            Response::Pushed { .. } | Response::Refused(_)
+                if self.stage == Stage::Open && self.how == How::Subscribes && correlation != self.stream =>
+            {
+                return;
+            }
+            Response::Pushed { high_watermark, leader_epoch, is_last, .. } => {
+                let bytes: usize = slices.iter().map(Vec::len).sum();
+                assert!(
+                    bytes == 0 || self.credit > 0 && !is_last,
+                    "{bytes} bytes on a credit of {}",
+                    self.credit
+                );
+                assert!(bytes <= self.max_bytes as usize || slices.len() == 1, "a push is bounded");
+                self.credit -= bytes as i64;
+                slices.iter().for_each(|bytes| self.see(bytes, at));
+                if self.by_answer {
+                    self.epoch = Some(*leader_epoch);
+                }
+                self.caught_up = self.offset == *high_watermark;
+                if !is_last {
+                    return;
+                }
             }
             Response::Fetched { high_watermark, leader_epoch, .. } => {
                 for bytes in slices {
@@ -417,6 +497,7 @@ impl Consumer {
     pub fn disconnected(&mut self) {
         self.stage = Stage::Closed;
         self.waiting = false;
+        self.pushed = false;
         self.caught_up = false;
     }
 }

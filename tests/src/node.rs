@@ -133,6 +133,13 @@ impl Node {
         Some(taken)
     }
 
+    /// A connection has taken what was pushed to it.
+    pub(crate) fn drained(&mut self, now: Now, conn: ConnId) {
+        if let State::Running(shard) = &mut self.state {
+            shard.drained(now, conn, &mut self.actions);
+        }
+    }
+
     /// The end of a reactor's turn; the letters it wrote.
     pub(crate) fn turn(&mut self, now: Now, trace: &mut Trace) -> std::vec::Drain<'_, Letter> {
         if let State::Running(shard) = &mut self.state {
@@ -144,7 +151,8 @@ impl Node {
 
     /// Copies the bytes of an answer; its slices stay pinned for a while, as if they were being sent.
     pub(crate) fn receive(&mut self, now: Now, response: &Response, random: &mut Random) -> Vec<Vec<u8>> {
-        let (Response::Fetched { slices, .. }, State::Running(shard)) = (response, &self.state) else {
+        let State::Running(shard) = &self.state else { return Vec::new() };
+        let (Response::Fetched { slices, .. } | Response::Pushed { slices, .. }) = response else {
             return Vec::new();
         };
         let slices = &self.actions.slices[slices.clone()];
@@ -155,7 +163,7 @@ impl Node {
     }
 
     /// All answers are taken: their slices are forgotten, and blocks that must go are let go.
-    pub(crate) fn received_all(&mut self) {
+    pub fn received_all(&mut self) {
         self.actions.slices.clear();
         for block in self.actions.evict.drain(..) {
             self.holds.iter_mut().filter(|hold| hold.block == block).for_each(|hold| hold.until_us = 0);
@@ -259,6 +267,9 @@ fn name_of(request: &Request<'_>) -> &'static str {
         Request::Open { .. } => "open",
         Request::Produce { .. } => "produce",
         Request::Fetch { .. } => "fetch",
+        Request::Subscribe { .. } => "subscribe",
+        Request::Credit { ends: false, .. } => "credit",
+        Request::Credit { ends: true, .. } => "unsubscribe",
         Request::OffsetForTime { .. } => "offset",
         Request::Metadata { .. } => "metadata",
         Request::CreateTopic { .. } => "create",

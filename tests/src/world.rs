@@ -12,7 +12,7 @@ use corelog_storage::{DurableMethod, LogConfig, OpenError, Preparation, Settings
 
 use crate::disk::{Faults, SimDisk};
 use crate::machine::{Machine, STUCK};
-use crate::net::{Consumer, Mode, Producer};
+use crate::net::{Consumer, How, Mode, Producer};
 use crate::oracle::{Partition, Place, read_batch};
 use crate::random::Random;
 use crate::trace::Trace;
@@ -145,8 +145,10 @@ impl World {
                 let producer = Producer::new(client, partition, mode, &mut world.random);
                 world.seat(Client::Producer(Box::new(producer)));
             }
-            let consumer = Consumer::new(partition, &mut world.random);
-            world.seat(Client::Consumer(consumer));
+            for how in [How::Fetches, How::Subscribes] {
+                let consumer = Consumer::new(partition, how, &mut world.random);
+                world.seat(Client::Consumer(consumer));
+            }
         }
         world
     }
@@ -212,14 +214,28 @@ impl World {
                 self.connect(at, home);
             } else if self.random.chance(1) {
                 self.disconnect(at);
-            } else if self.random.chance(60) {
-                self.offer(at);
+            } else {
+                self.take_pushed(at);
+                if self.random.chance(60) {
+                    self.offer(at);
+                }
             }
         }
         for log in (0..self.machine.logs.len() as u16).map(LogId) {
             if self.is_joined(log) {
                 self.tune(log);
             }
+        }
+    }
+
+    /// A client that something was pushed to takes it, soon or later.
+    fn take_pushed(&mut self, at: usize) {
+        let Seat { client: Client::Consumer(consumer), generation, log, .. } = &mut self.seats[at] else {
+            return;
+        };
+        if consumer.pushed && self.random.chance(40) {
+            consumer.pushed = false;
+            self.machine.drained(*log, ConnId { slot: at as u32, generation: *generation });
         }
     }
 
@@ -339,7 +355,7 @@ impl World {
                 producer.answered(correlation, &response, &mut self.partitions[at]);
             }
             Client::Consumer(consumer) => {
-                consumer.answered(&response, &bytes, &self.partitions[consumer.partition]);
+                consumer.answered(correlation, &response, &bytes, &self.partitions[consumer.partition]);
             }
         }
     }
@@ -464,6 +480,11 @@ fn in_words(response: &Response) -> String {
     match response {
         Response::Fetched { high_watermark, slices, .. } => {
             write!(text, "{} batches below {high_watermark}", slices.len())
+                .expect("a string takes everything");
+        }
+        Response::Pushed { high_watermark, slices, is_last, .. } => {
+            let last = if *is_last { ", the last" } else { "" };
+            write!(text, "pushed {} batches below {high_watermark}{last}", slices.len())
                 .expect("a string takes everything");
         }
         other => write!(text, "{other:?}").expect("a string takes everything"),

@@ -14,7 +14,8 @@ impl Shard {
         self.producers.check();
         self.metadata.check();
         self.directory.check();
-        self.waits.check(self.partitions.iter().map(|(_, partition)| &partition.waits));
+        let partitions = self.partitions.iter().map(|(_, partition)| &partition.waits);
+        self.waits.check(partitions, self.sessions.all_pushed());
         self.check_groups();
         let frontier = self.frontier();
         assert!(frontier.durable <= frontier.written, "what is durable was written: {frontier:?}");

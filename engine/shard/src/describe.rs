@@ -72,6 +72,7 @@ impl Shard {
             topics: bounded(self.directory.len()),
             partitions: bounded(self.partitions.len()),
             producers: bounded(self.producers.len()),
+            subscriptions: self.waits.streams(),
             waits: self.waits.for_data(),
             reads: self.waits.for_disk(),
             pending: bounded(self.pending.len()),

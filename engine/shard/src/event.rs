@@ -37,7 +37,7 @@ pub enum Event {
     },
     /// A disk operation ended.
     Disk(DiskCompletion),
-    /// The pin of one slice of a `Fetched` response is over: sent, copied away, or dropped with its connection.
+    /// The pin of one slice of a `Fetched` or `Pushed` response is over: sent, copied away, or dropped with its connection.
     /// One event per slice.
     Released {
         /// The block the slice named.
@@ -56,11 +56,11 @@ pub enum Event {
     },
 }
 
-/// One answer to one request. Replies of one connection may come in another order than its requests: the
+/// One answer to one request; a `Subscribe` has many. Replies of one connection may come in another order than its requests: the
 /// correlation tells which is which.
 #[derive(Debug, PartialEq)]
 pub struct Reply {
-    /// Who asked. The connection may be gone by now; then the slices of a `Fetched` still have to be released.
+    /// Who asked. The connection may be gone by now; then the slices still have to be released.
     pub conn: ConnId,
     /// The correlation of the request.
     pub correlation: u64,
@@ -76,7 +76,7 @@ pub struct Actions {
     pub disk: Vec<DiskOp>,
     /// Answers to send.
     pub replies: Vec<Reply>,
-    /// The bytes of `Fetched` responses; each stays pinned until [`Event::Released`] names its block.
+    /// The bytes of `Fetched` and `Pushed` responses; each stays pinned until [`Event::Released`] names its block.
     pub slices: Vec<Slice>,
     /// Blocks the live window needs back although a send still pins them: move those sends away or close their
     /// connections, then release.

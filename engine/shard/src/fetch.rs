@@ -1,6 +1,7 @@
 //! Fetch: what a reader may see, and what it waits for when it cannot see enough.
 //!
-//! Whatever a fetch waited for, it is then attempted anew from its offset: the log may have moved on meanwhile.
+//! Whatever a fetch waited for, it is then attempted anew from its offset: the log may have moved on meanwhile. A
+//! subscription is a fetch whose offset moves on with each answer; what is its own stands in `subscription`.
 
 use corelog_model::Now;
 use corelog_storage::{Finished, Read, ReadRequest, TimeFound};
@@ -11,17 +12,22 @@ use crate::refusal::Refusal;
 use crate::request::At;
 use crate::response::Response;
 use crate::shard::{Asker, Shard};
-use crate::wait::{Fetch, WaitId, WaitList, Wanted};
+use crate::subscription::Push;
+use crate::wait::{Fetch, Stream, WaitId, WaitList, Wanted};
 
 /// What an attempt came to.
 enum Outcome {
     Answer(Response),
+    /// A subscription's: it goes on.
+    Push(Push),
     /// Until the partition has shown this many bytes.
     AwaitData(u64),
     /// Until the read under the fetch's token is over.
     AwaitDisk,
     /// Until a read is free.
     AwaitTurn,
+    /// Until the subscription is given credit.
+    AwaitCredit,
 }
 
 impl From<Refusal> for Outcome {
@@ -43,7 +49,7 @@ impl Shard {
 
     /// Tries a fetch that waits for nothing: it is answered, or waits for something from then on.
     /// `false` when no read is free.
-    fn attempt(&mut self, now: Now, id: WaitId, out: &mut Actions) -> bool {
+    pub(crate) fn attempt(&mut self, now: Now, id: WaitId, out: &mut Actions) -> bool {
         let fetch = self.waits.fetch(id);
         let outcome = match fetch.wanted {
             Wanted::Batches => self.read(now, id, fetch, out),
@@ -51,6 +57,8 @@ impl Shard {
         };
         match outcome {
             Outcome::Answer(response) => self.end(id, response, out),
+            Outcome::Push(push) => self.push(id, push, out),
+            Outcome::AwaitCredit => self.waits.await_credit(id),
             Outcome::AwaitData(due_bytes) => {
                 let partition =
                     self.partitions.get_mut(fetch.partition).expect("the partition was just read");
@@ -67,7 +75,10 @@ impl Shard {
 
     /// Answers a fetch that waits for nothing.
     fn end(&mut self, id: WaitId, response: Response, out: &mut Actions) {
-        let Fetch { conn, correlation, .. } = self.waits.take(id);
+        let Fetch { conn, correlation, stream, .. } = self.waits.take(id);
+        if let Some(Stream { handle, .. }) = stream {
+            self.sessions.forget_subscription(conn, handle, id);
+        }
         let asker = Asker { conn, correlation };
         match response {
             Response::Refused(refusal) => _ = self.refuse(asker, refusal, out),
@@ -79,6 +90,9 @@ impl Shard {
     }
 
     fn read(&mut self, now: Now, id: WaitId, fetch: Fetch, out: &mut Actions) -> Outcome {
+        if fetch.stream.is_some_and(|stream| stream.ended) {
+            return Outcome::Answer(self.last_push(fetch.partition, out));
+        }
         let Some(partition) = self.partitions.get(fetch.partition) else {
             return Refusal::UnknownTopicId.into();
         };
@@ -86,20 +100,33 @@ impl Shard {
         if let Err(refusal) = self.visible(&fetch) {
             return refusal.into();
         }
+        if let Some(Stream { begun: true, credit: ..=0, .. }) = fetch.stream {
+            return Outcome::AwaitCredit;
+        }
         let patient = now.mono_us < fetch.deadline_us;
         let wanted = u64::from(fetch.min_bytes.min(fetch.max_bytes));
         let visible_bytes = partition.visible_bytes;
-        if fetch.offset == cursors.high_watermark {
-            if patient && wanted > 0 {
-                return Outcome::AwaitData(visible_bytes + wanted);
+        let is_empty = fetch.offset == cursors.high_watermark;
+        match fetch.stream {
+            // That it has begun is said at once, with what there is then or without anything.
+            Some(Stream { begun: false, credit, .. }) if is_empty || credit <= 0 => {
+                let slices = out.slices.len()..out.slices.len();
+                return Outcome::Push(Push { slices, bytes: 0, next_offset: fetch.offset });
             }
-            return self.fetched(fetch.partition, out.slices.len(), out);
+            None if is_empty && (!patient || wanted == 0) => {
+                return self.fetched(fetch.partition, out.slices.len(), out);
+            }
+            _ if is_empty => return Outcome::AwaitData(visible_bytes + wanted.max(1)),
+            _ => {}
         }
+        let max_bytes = fetch.stream.map_or(fetch.max_bytes, |stream| {
+            u32::try_from(stream.credit).map_or(fetch.max_bytes, |credit| credit.min(fetch.max_bytes))
+        });
         let request = ReadRequest {
             slot: partition.slot,
             offset: fetch.offset,
             end_offset: cursors.high_watermark,
-            max_bytes: fetch.max_bytes,
+            max_bytes,
             token: id.token(),
         };
         let from = out.slices.len();
@@ -111,6 +138,9 @@ impl Shard {
                     return Outcome::AwaitData(visible_bytes + wanted - bytes);
                 }
                 self.counters.fetched_bytes += bytes;
+                if fetch.stream.is_some() {
+                    return Outcome::Push(Push { slices: from..out.slices.len(), bytes, next_offset });
+                }
                 self.fetched(fetch.partition, from, out)
             }
             Read::Pending => Outcome::AwaitDisk,
@@ -122,6 +152,7 @@ impl Shard {
                 let cursors = partition.cursors();
                 out_of_range(fetch.offset, cursors.log_start, cursors.high_watermark).into()
             }
+            Read::Nothing if fetch.stream.is_some() => Outcome::AwaitData(visible_bytes + 1),
             Read::Nothing => self.fetched(fetch.partition, from, out),
             Read::Damaged { first, last } => Refusal::Damaged { first, last }.into(),
         }
@@ -156,6 +187,7 @@ impl Shard {
                         max_bytes,
                         min_bytes,
                         deadline_us,
+                        stream: None,
                     },
                     out,
                 );
@@ -280,7 +312,9 @@ impl Shard {
     }
 
     /// Nobody will ask anything more on the connection: its fetches are answered with what there is, as soon as can be.
+    /// Its subscriptions end.
     pub fn hurry(&mut self, now: Now, conn: ConnId, out: &mut Actions) {
+        self.end_subscriptions(now, conn, out);
         while let Some(id) = self.waits.of_connection(conn) {
             self.stop_waiting(id);
             self.waits.hurry(conn, now.mono_us);
@@ -298,7 +332,7 @@ impl Shard {
         self.waits.abandon(conn);
     }
 
-    fn stop_waiting(&mut self, id: WaitId) {
+    pub(crate) fn stop_waiting(&mut self, id: WaitId) {
         let partition = self.waits.fetch(id).partition;
         let partition =
             self.partitions.get_mut(partition).expect("a partition outlives the fetches that wait for it");

@@ -10,6 +10,7 @@
 //! | `starting` | from a directory's listing to a running shard |
 //! | `partition` | cursors and epochs of one partition |
 //! | `produce`, `fetch` | the two hot requests |
+//! | `subscription` | fetches that go on: pushes and credit |
 //! | `room` | how long room is waited for |
 //! | `pending`, `wait` | answers that wait: for a frame, for data, for the disk |
 //! | `producer_state` | deduplication |
@@ -55,6 +56,7 @@ mod session;
 mod shard;
 mod starting;
 mod status;
+mod subscription;
 mod wait;
 
 pub use authorise::{Access, Operation, Principal, Resource};

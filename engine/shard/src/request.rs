@@ -44,6 +44,31 @@ pub enum Request<'a> {
         /// How long to wait for `min_bytes`, in microseconds; 0 answers at once.
         max_wait_us: u64,
     },
+    /// Has batches from the handle's partition pushed as they become visible, in place of the subscription that the handle
+    /// has. Answered by any number of `Pushed`, the first of them at once and the last with `is_last`, or by a refusal
+    /// in place of the last.
+    Subscribe {
+        /// The partition.
+        handle: u32,
+        /// The first offset wanted; the first batch pushed contains it.
+        offset: u64,
+        /// As with `Fetch`.
+        leader_epoch: Option<Term>,
+        /// Upper bound of one push in bytes; one batch is pushed even if it is larger.
+        max_bytes: u32,
+        /// Bytes that may be pushed before more credit is given. While it is above 0 one batch is pushed even if it is
+        /// larger: the credit is then below 0.
+        credit: u32,
+    },
+    /// Adds credit to the subscription of a handle, or ends it. Without one nothing happens.
+    Credit {
+        /// The partition.
+        handle: u32,
+        /// Bytes.
+        bytes: u32,
+        /// The subscription is to end; it answers once more.
+        ends: bool,
+    },
     /// Looks up an offset by position or time.
     OffsetForTime {
         /// The partition.

@@ -47,6 +47,21 @@ pub enum Response {
         /// Whole padded batches: a range of `Actions::slices`. Empty when the wait ended without data.
         slices: Range<usize>,
     },
+    /// To `Subscribe`, again and again.
+    Pushed {
+        /// The oldest offset kept.
+        log_start: u64,
+        /// The offset after the last visible record.
+        high_watermark: u64,
+        /// The term this shard serves in; to be sent with the next `Subscribe`.
+        leader_epoch: Term,
+        /// The subscription has ended, because it was asked to.
+        is_last: bool,
+        /// Whole padded batches: a range of `Actions::slices`. The first may be empty, the last is.
+        slices: Range<usize>,
+    },
+    /// To `Credit`.
+    Credited,
     /// To `OffsetForTime`.
     OffsetFound {
         /// The offset; the high watermark when no record is that young.

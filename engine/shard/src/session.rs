@@ -1,9 +1,12 @@
-//! Connections: on whose behalf they act, and which partition each of their handles names.
+//! Connections: on whose behalf they act, which partition each of their handles names, and which subscription it has.
+
+use std::collections::BTreeMap;
 
 use crate::authorise::Principal;
 use crate::event::ConnId;
 use crate::partition::PartitionId;
 use crate::refusal::{Bounded, Refusal};
+use crate::wait::{WaitId, WaitList};
 
 /// The highest handle a client may choose.
 pub const MAX_HANDLE: u32 = 65_535;
@@ -14,6 +17,10 @@ struct Session {
     principal: Principal,
     /// By handle, less one. As long as the highest handle opened.
     handles: Vec<Option<PartitionId>>,
+    /// By handle.
+    subscriptions: BTreeMap<u32, WaitId>,
+    /// Subscriptions that wait until the connection has taken what they pushed.
+    pushed: WaitList,
 }
 
 /// All connections of a shard, by slot.
@@ -44,9 +51,17 @@ impl Sessions {
     pub(crate) fn connect(&mut self, conn: ConnId, principal: Principal) {
         self.disconnect_slot(conn.slot);
         if let Some(slot) = self.slots.get_mut(conn.slot as usize) {
-            *slot = Some(Session { generation: conn.generation, principal, handles: Vec::new() });
+            let (handles, subscriptions, pushed) = Default::default();
+            let generation = conn.generation;
+            *slot = Some(Session { generation, principal, handles, subscriptions, pushed });
             self.connected += 1;
         }
+    }
+
+    /// The connection that has this slot.
+    pub(crate) fn occupant(&self, slot: u32) -> Option<ConnId> {
+        let session = self.slots.get(slot as usize)?.as_ref()?;
+        Some(ConnId { slot, generation: session.generation })
     }
 
     pub(crate) fn disconnect(&mut self, conn: ConnId) {
@@ -99,6 +114,48 @@ impl Sessions {
     pub(crate) fn partition(&self, conn: ConnId, handle: u32) -> Result<PartitionId, Refusal> {
         let at = (handle as usize).checked_sub(1).ok_or(Refusal::UnknownHandle)?;
         self.session(conn)?.handles.get(at).copied().flatten().ok_or(Refusal::UnknownHandle)
+    }
+
+    /// The subscription of a handle.
+    pub(crate) fn subscription(&self, conn: ConnId, handle: u32) -> Option<WaitId> {
+        self.session(conn).ok()?.subscriptions.get(&handle).copied()
+    }
+
+    /// The handle has a subscription from now on.
+    pub(crate) fn subscribe(&mut self, conn: ConnId, handle: u32, id: WaitId) {
+        if let Some(session) = self.session_mut(conn) {
+            let before = session.subscriptions.insert(handle, id);
+            assert!(before.is_none(), "a handle has one subscription");
+        }
+    }
+
+    /// The handle has none from now on; which one it had.
+    pub(crate) fn unsubscribe(&mut self, conn: ConnId, handle: u32) -> Option<WaitId> {
+        self.session_mut(conn)?.subscriptions.remove(&handle)
+    }
+
+    /// This subscription is over; the handle may have another one by now.
+    pub(crate) fn forget_subscription(&mut self, conn: ConnId, handle: u32, id: WaitId) {
+        if let Some(session) = self.session_mut(conn)
+            && session.subscriptions.get(&handle) == Some(&id)
+        {
+            session.subscriptions.remove(&handle);
+        }
+    }
+
+    /// The subscriptions that wait until the connection has taken what they pushed.
+    pub(crate) fn pushed(&mut self, conn: ConnId) -> Option<&mut WaitList> {
+        self.session_mut(conn).map(|session| &mut session.pushed)
+    }
+
+    /// The same of all connections.
+    pub(crate) fn all_pushed(&self) -> impl Iterator<Item = &WaitList> {
+        self.slots.iter().flatten().map(|session| &session.pushed)
+    }
+
+    fn session_mut(&mut self, conn: ConnId) -> Option<&mut Session> {
+        let session = self.slots.get_mut(conn.slot as usize).and_then(Option::as_mut);
+        session.filter(|session| session.generation == conn.generation)
     }
 
     fn session(&self, conn: ConnId) -> Result<&Session, Refusal> {

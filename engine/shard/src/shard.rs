@@ -22,6 +22,7 @@ use crate::response::Response;
 use crate::room::Patience;
 use crate::session::Sessions;
 use crate::status::Counters;
+use crate::subscription::Subscribe;
 use crate::wait::{Fetch, Waits, Wanted};
 
 /// What a shard is given at its start.
@@ -136,7 +137,12 @@ impl Shard {
     /// Takes in one event. What it makes due is answered by [`Self::turn`].
     pub fn on(&mut self, now: Now, event: Event) {
         match event {
-            Event::Connected { conn, principal } => self.sessions.connect(conn, principal),
+            Event::Connected { conn, principal } => {
+                if let Some(before) = self.sessions.occupant(conn.slot) {
+                    self.drop_waits(before);
+                }
+                self.sessions.connect(conn, principal);
+            }
             Event::Disconnected { conn } => {
                 self.sessions.disconnect(conn);
                 self.drop_waits(conn);
@@ -163,13 +169,17 @@ impl Shard {
             Ok(target) => target,
             Err(refusal) => {
                 if let Request::Open { handle, .. } = *request {
+                    self.end_subscription(now, conn, handle, out);
                     self.sessions.forget(conn, handle);
                 }
                 return self.refuse(asker, refusal, out);
             }
         };
         match (*request, target) {
-            (Request::Open { handle, .. }, Target::Partition(id)) => self.open(asker, handle, id, out),
+            (Request::Open { handle, .. }, Target::Partition(id)) => {
+                self.end_subscription(now, conn, handle, out);
+                self.open(asker, handle, id, out)
+            }
             (Request::Produce { expected_offset, batches, .. }, Target::Partition(id)) => {
                 self.produce(now, asker, id, expected_offset, batches, out)
             }
@@ -190,8 +200,19 @@ impl Shard {
                     max_bytes,
                     min_bytes,
                     deadline_us,
+                    stream: None,
                 };
                 self.fetch(now, fetch, out)
+            }
+            (
+                Request::Subscribe { handle, offset, leader_epoch, max_bytes, credit },
+                Target::Partition(partition),
+            ) => {
+                let wanted = Subscribe { handle, partition, offset, leader_epoch, max_bytes, credit };
+                self.subscribe(now, asker, wanted, out)
+            }
+            (Request::Credit { handle, bytes, ends }, Target::Partition(_)) => {
+                self.credit(now, asker, handle, bytes, ends, out)
             }
             (Request::OffsetForTime { at, .. }, Target::Partition(id)) => {
                 self.offset_for(now, asker, id, at, out)
@@ -222,9 +243,10 @@ impl Shard {
                 return Ok((Operation::Describe, Resource::Topic(topic), Target::Partition(id)));
             }
             Request::Produce { handle, .. } => (Operation::Produce, handle),
-            Request::Fetch { handle, .. } | Request::OffsetForTime { handle, .. } => {
-                (Operation::Consume, handle)
-            }
+            Request::Fetch { handle, .. }
+            | Request::OffsetForTime { handle, .. }
+            | Request::Subscribe { handle, .. }
+            | Request::Credit { handle, .. } => (Operation::Consume, handle),
             Request::CreateTopic { .. } | Request::DeleteTopic { .. } | Request::ProducerId
                 if !self.is_first() =>
             {

@@ -26,9 +26,11 @@ pub struct ShardStatus {
     pub partitions: u32,
     /// (producer, partition) pairs.
     pub producers: u32,
-    /// Fetches that wait for data.
+    /// Subscriptions.
+    pub subscriptions: u32,
+    /// Fetches and subscriptions that wait for data.
     pub waits: u32,
-    /// Fetches that wait for the disk.
+    /// The same that wait for the disk.
     pub reads: u32,
     /// Produce requests that wait for their frame.
     pub pending: u32,
@@ -42,6 +44,7 @@ impl AddAssign for ShardStatus {
         self.counters += other.counters;
         self.partitions += other.partitions;
         self.producers += other.producers;
+        self.subscriptions += other.subscriptions;
         self.waits += other.waits;
         self.reads += other.reads;
         self.pending += other.pending;
@@ -66,14 +69,16 @@ pub struct Counters {
     pub refused: u64,
     /// Fetches answered, with or without data.
     pub fetches: u64,
-    /// Bytes answered to fetches.
+    /// Pushes of subscriptions, with or without data.
+    pub pushes: u64,
+    /// Bytes answered to fetches and pushed to subscriptions.
     pub fetched_bytes: u64,
 }
 
 impl AddAssign for Counters {
     fn add_assign(&mut self, other: Self) {
-        let Self { batches, records, produced_bytes, duplicates, blocked, refused, fetches, fetched_bytes } =
-            other;
+        let Self { batches, records, produced_bytes, duplicates, blocked, .. } = other;
+        let Self { refused, fetches, pushes, fetched_bytes, .. } = other;
         self.batches += batches;
         self.records += records;
         self.produced_bytes += produced_bytes;
@@ -81,6 +86,7 @@ impl AddAssign for Counters {
         self.blocked += blocked;
         self.refused += refused;
         self.fetches += fetches;
+        self.pushes += pushes;
         self.fetched_bytes += fetched_bytes;
     }
 }

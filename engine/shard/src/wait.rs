@@ -1,8 +1,10 @@
-//! Fetches that wait: for data, for the disk, or for a free read.
+//! Fetches and subscriptions that wait: for data, for the disk, for a free read, for their client.
 //!
 //! A fetch waits for data in the list of its partition and in a heap by deadline; it waits for the disk under a
-//! token, and for a free read in a queue. All memory is taken at the start; when it is used up a fetch is refused
-//! with `TooMany`, never dropped. Decides nothing: `fetch` does.
+//! token, and for a free read in a queue. A subscription keeps its place between two pushes: until its connection has
+//! taken the last one, in the list of the connection, or until it is given credit, in no list. All memory is taken at
+//! the start; when it is used up a request is refused with `TooMany`, never dropped. Decides nothing: `fetch` and
+//! `subscription` do.
 
 use std::collections::VecDeque;
 
@@ -23,7 +25,21 @@ pub(crate) enum Wanted {
     Time(u64),
 }
 
-/// A fetch as it was asked, after its handle was resolved. A look-up by time waits for the disk like one.
+/// What makes a fetch a subscription: it goes on after an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stream {
+    /// The handle it is the subscription of.
+    pub(crate) handle: u32,
+    /// Bytes that may be pushed; the last batch may go beyond.
+    pub(crate) credit: i64,
+    /// The client knows that it has begun.
+    pub(crate) begun: bool,
+    /// It is to end as soon as it waits for nothing of the broker's own.
+    pub(crate) ended: bool,
+}
+
+/// A fetch as it was asked, after its handle was resolved. A look-up by time waits for the disk like one, and a
+/// subscription is one whose offset moves on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fetch {
     pub(crate) conn: ConnId,
@@ -36,6 +52,7 @@ pub(crate) struct Fetch {
     pub(crate) min_bytes: u32,
     /// When it is answered with what there is, in monotonic microseconds.
     pub(crate) deadline_us: u64,
+    pub(crate) stream: Option<Stream>,
 }
 
 /// Names a waiting fetch; given to the log as the token of its read.
@@ -55,7 +72,7 @@ impl WaitId {
     }
 }
 
-/// The fetches that wait for data of one partition, first come first.
+/// The fetches that wait for data of one partition, or the subscriptions that wait for one connection, first come first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WaitList {
     first: u32,
@@ -74,6 +91,13 @@ impl Default for WaitList {
     }
 }
 
+/// Neighbours in a [`WaitList`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Links {
+    previous: u32,
+    next: u32,
+}
+
 /// What a slot's fetch waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -81,8 +105,7 @@ enum State {
     /// `due_bytes`: the partition's count of visible bytes at which there is enough.
     Data {
         due_bytes: u64,
-        previous: u32,
-        next: u32,
+        links: Links,
         heap: u32,
     },
     /// Its connection may be gone: the read's result is then given back at once.
@@ -90,6 +113,12 @@ enum State {
         abandoned: bool,
     },
     Queued,
+    /// Until its connection has taken what was pushed.
+    Client {
+        links: Links,
+    },
+    /// Until it is given credit.
+    Credit,
 }
 
 #[derive(Debug)]
@@ -109,6 +138,10 @@ pub(crate) struct Waits {
     heap: Vec<u32>,
     queue: VecDeque<u32>,
     disk: u32,
+    /// Slots in state `Client` and in state `Credit`, and subscriptions in any.
+    at_client: u32,
+    without_credit: u32,
+    streams: u32,
 }
 
 impl Waits {
@@ -119,7 +152,15 @@ impl Waits {
             heap: Vec::with_capacity(bound as usize),
             queue: VecDeque::with_capacity(bound as usize),
             disk: 0,
+            at_client: 0,
+            without_credit: 0,
+            streams: 0,
         }
+    }
+
+    /// Subscriptions.
+    pub(crate) const fn streams(&self) -> u32 {
+        self.streams
     }
 
     /// Fetches that wait for data.
@@ -144,21 +185,30 @@ impl Waits {
         let slot = self.free.pop().ok_or(Refusal::TooMany { what: Bounded::Waits, max })?;
         let entry = &mut self.slots[slot as usize];
         entry.fetch = Some(fetch);
+        self.streams += u32::from(fetch.stream.is_some());
         Ok(WaitId { slot, generation: entry.generation })
     }
 
     /// The fetch waits until its partition has shown `due_bytes`, or its deadline.
     pub(crate) fn await_data(&mut self, id: WaitId, list: &mut WaitList, due_bytes: u64) {
-        let previous = list.last;
-        match previous {
-            NONE => list.first = id.slot,
-            _ => self.set_next(previous, id.slot),
-        }
-        list.last = id.slot;
+        let links = self.append(id.slot, list);
         let heap = u32::try_from(self.heap.len()).expect("waits are bounded");
         self.heap.push(id.slot);
-        self.slots[id.slot as usize].state = State::Data { due_bytes, previous, next: NONE, heap };
+        self.slots[id.slot as usize].state = State::Data { due_bytes, links, heap };
         self.sift_up(heap as usize);
+    }
+
+    /// The subscription waits until its connection, whose list this is, has taken what was pushed.
+    pub(crate) fn await_client(&mut self, id: WaitId, list: &mut WaitList) {
+        let links = self.append(id.slot, list);
+        self.slots[id.slot as usize].state = State::Client { links };
+        self.at_client += 1;
+    }
+
+    /// The subscription waits until it is given credit.
+    pub(crate) fn await_credit(&mut self, id: WaitId) {
+        self.slots[id.slot as usize].state = State::Credit;
+        self.without_credit += 1;
     }
 
     /// The fetch waits for the read that was started under its token.
@@ -177,13 +227,13 @@ impl Waits {
     pub(crate) fn due(&self, list: WaitList, visible_bytes: u64) -> Option<WaitId> {
         let mut at = list.first;
         while let Some(slot) = self.slots.get(at as usize) {
-            let State::Data { due_bytes, next, .. } = slot.state else {
+            let State::Data { due_bytes, links, .. } = slot.state else {
                 unreachable!("a listed fetch waits for data")
             };
             if due_bytes <= visible_bytes {
                 return Some(WaitId { slot: at, generation: slot.generation });
             }
-            at = next;
+            at = links.next;
         }
         None
     }
@@ -196,7 +246,7 @@ impl Waits {
 
     /// The earliest deadline, in monotonic microseconds.
     pub(crate) fn deadline_us(&self) -> Option<u64> {
-        self.heap.first().map(|&slot| self.deadline_of(slot))
+        self.heap.first().map(|&slot| self.deadline_of(slot)).filter(|&deadline_us| deadline_us < u64::MAX)
     }
 
     /// The fetch whose deadline has passed, the earliest first.
@@ -236,21 +286,69 @@ impl Waits {
         slot.fetch.expect("a named slot holds a fetch")
     }
 
+    /// The same, to be moved on.
+    pub(crate) fn fetch_mut(&mut self, id: WaitId) -> &mut Fetch {
+        let slot = &mut self.slots[id.slot as usize];
+        assert_eq!(slot.generation, id.generation, "a waiting fetch is named once");
+        slot.fetch.as_mut().expect("a named slot holds a fetch")
+    }
+
+    /// What a subscription may push and whether it goes on.
+    pub(crate) fn stream_mut(&mut self, id: WaitId) -> &mut Stream {
+        self.fetch_mut(id).stream.as_mut().expect("the fetch is a subscription")
+    }
+
     /// Stops waiting for data: the fetch is to be tried again, under the same name.
     pub(crate) fn wake(&mut self, id: WaitId, list: &mut WaitList) {
-        let State::Data { previous, next, heap, .. } = self.slots[id.slot as usize].state else {
+        let State::Data { links, heap, .. } = self.slots[id.slot as usize].state else {
             unreachable!("only a fetch that waits for data wakes");
         };
-        match previous {
-            NONE => list.first = next,
-            _ => self.set_next(previous, next),
-        }
-        match next {
-            NONE => list.last = previous,
-            _ => self.set_previous(next, previous),
-        }
+        self.unlink(links, list);
         self.leave_heap(heap as usize);
         self.slots[id.slot as usize].state = State::Free;
+    }
+
+    /// The connection whose list this is has taken what was pushed to it: the next of its subscriptions that waited for
+    /// that waits for nothing now.
+    pub(crate) fn taken(&mut self, list: &mut WaitList) -> Option<WaitId> {
+        let id = self.first(*list)?;
+        let State::Client { links } = self.slots[id.slot as usize].state else {
+            unreachable!("a subscription in a connection's list waits for it");
+        };
+        self.unlink(links, list);
+        self.at_client -= 1;
+        self.slots[id.slot as usize].state = State::Free;
+        Some(id)
+    }
+
+    /// A subscription that waits for credit waits for nothing now; `false` when it waits for something else.
+    pub(crate) fn is_given_credit(&mut self, id: WaitId) -> bool {
+        let slot = &mut self.slots[id.slot as usize];
+        let waited = slot.generation == id.generation && slot.state == State::Credit;
+        if waited {
+            slot.state = State::Free;
+            self.without_credit -= 1;
+        }
+        waited
+    }
+
+    /// Whether a subscription waits for data.
+    pub(crate) fn waits_for_data(&self, id: WaitId) -> bool {
+        matches!(self.slots[id.slot as usize].state, State::Data { .. })
+    }
+
+    /// All subscriptions of a connection are to end. Answers one that waits for credit, or did, while there is one.
+    pub(crate) fn end_streams(&mut self, conn: ConnId) -> Option<WaitId> {
+        let mut idle = None;
+        for (at, slot) in self.slots.iter_mut().enumerate() {
+            let fetch = slot.fetch.as_mut().filter(|fetch| fetch.conn == conn);
+            let Some(stream) = fetch.and_then(|fetch| fetch.stream.as_mut()) else { continue };
+            stream.ended = true;
+            if slot.state == State::Credit {
+                idle = Some(WaitId { slot: at as u32, generation: slot.generation });
+            }
+        }
+        idle
     }
 
     /// Ends the wait: the slot is free again.
@@ -259,6 +357,7 @@ impl Waits {
         let slot = &mut self.slots[id.slot as usize];
         assert_eq!(slot.state, State::Free, "an answered fetch waits for nothing");
         slot.fetch = None;
+        self.streams -= u32::from(fetch.stream.is_some());
         slot.generation = slot.generation.wrapping_add(1);
         self.free.push(id.slot);
         fetch
@@ -281,13 +380,25 @@ impl Waits {
         }
     }
 
-    /// The connection is gone: its queued fetches end, its reads end when the disk answers.
+    /// The connection is gone, and its list with it: its subscriptions and queued fetches end, its reads end when the
+    /// disk answers.
     pub(crate) fn abandon(&mut self, conn: ConnId) {
-        for slot in &mut self.slots {
-            if slot.fetch.is_some_and(|fetch| fetch.conn == conn)
-                && let State::Disk { abandoned } = &mut slot.state
-            {
-                *abandoned = true;
+        for at in 0..self.slots.len() {
+            let slot = &mut self.slots[at];
+            if slot.fetch.is_none_or(|fetch| fetch.conn != conn) {
+                continue;
+            }
+            match &mut slot.state {
+                State::Disk { abandoned } => *abandoned = true,
+                state @ (State::Client { .. } | State::Credit) => {
+                    let counted =
+                        if *state == State::Credit { &mut self.without_credit } else { &mut self.at_client };
+                    *counted -= 1;
+                    *state = State::Free;
+                    let id = WaitId { slot: at as u32, generation: slot.generation };
+                    self.take(id);
+                }
+                _ => {}
             }
         }
         let mut queued = self.queue.len();
@@ -306,15 +417,33 @@ impl Waits {
         self.slots[slot as usize].fetch.expect("a waiting slot holds a fetch").deadline_us
     }
 
-    fn set_next(&mut self, slot: u32, to: u32) {
-        if let State::Data { next, .. } = &mut self.slots[slot as usize].state {
-            *next = to;
+    /// Becomes the last of a list.
+    fn append(&mut self, slot: u32, list: &mut WaitList) -> Links {
+        let previous = list.last;
+        match previous {
+            NONE => list.first = slot,
+            _ => self.links(previous).next = slot,
+        }
+        list.last = slot;
+        Links { previous, next: NONE }
+    }
+
+    fn unlink(&mut self, links: Links, list: &mut WaitList) {
+        let Links { previous, next } = links;
+        match previous {
+            NONE => list.first = next,
+            _ => self.links(previous).next = next,
+        }
+        match next {
+            NONE => list.last = previous,
+            _ => self.links(next).previous = previous,
         }
     }
 
-    fn set_previous(&mut self, slot: u32, to: u32) {
-        if let State::Data { previous, .. } = &mut self.slots[slot as usize].state {
-            *previous = to;
+    fn links(&mut self, slot: u32) -> &mut Links {
+        match &mut self.slots[slot as usize].state {
+            State::Data { links, .. } | State::Client { links } => links,
+            other => unreachable!("a listed slot has neighbours: {other:?}"),
         }
     }
 
@@ -366,30 +495,49 @@ impl Waits {
         self.set_heap(b);
     }
 
-    /// Every slot is free, listed, on disk or queued; the heap is one and its slots know their places.
-    pub(crate) fn check<'a>(&self, lists: impl Iterator<Item = &'a WaitList>) {
+    /// Every slot is free, in one list, on disk, queued or without credit; the heap is one and its slots know their places.
+    /// `lists` are those of the partitions, `clients` those of the connections.
+    pub(crate) fn check<'a>(
+        &self,
+        lists: impl Iterator<Item = &'a WaitList>,
+        clients: impl Iterator<Item = &'a WaitList>,
+    ) {
         for (at, &slot) in self.heap.iter().enumerate() {
             assert!(
                 matches!(self.slots[slot as usize].state, State::Data { heap, .. } if heap as usize == at)
             );
             assert!(self.deadline_of(self.heap[at.saturating_sub(1) / 2]) <= self.deadline_of(slot));
         }
-        let mut listed = 0;
-        for list in lists {
-            let (mut at, mut before) = (list.first, NONE);
-            while let Some(slot) = self.slots.get(at as usize) {
-                let State::Data { previous, next, .. } = slot.state else {
-                    panic!("a listed fetch waits for data")
-                };
-                assert_eq!(previous, before, "the list runs both ways");
-                (before, at) = (at, next);
-                listed += 1;
-            }
-            assert_eq!(list.last, before);
-        }
+        let listed: usize =
+            lists.map(|list| self.count(list, |state| matches!(state, State::Data { .. }))).sum();
         assert_eq!(listed, self.heap.len(), "a fetch that waits for data is in one list");
-        let used = listed + self.disk as usize + self.queue.len();
+        let at_client: usize =
+            clients.map(|list| self.count(list, |state| matches!(state, State::Client { .. }))).sum();
+        assert_eq!(
+            at_client, self.at_client as usize,
+            "a subscription that waits for its client is in one list"
+        );
+        let idle = at_client + self.without_credit as usize;
+        let used = listed + self.disk as usize + self.queue.len() + idle;
         assert_eq!(used + self.free.len(), self.slots.len(), "a slot is free or waits for something");
+        let streams = self.slots.iter().filter(|slot| slot.fetch.is_some_and(|fetch| fetch.stream.is_some()));
+        assert_eq!(streams.count(), self.streams as usize, "subscriptions are counted");
+    }
+
+    /// The length of a list of slots in such a state.
+    fn count(&self, list: &WaitList, fits: impl Fn(State) -> bool) -> usize {
+        let (mut at, mut before, mut length) = (list.first, NONE, 0);
+        while let Some(slot) = self.slots.get(at as usize) {
+            let (State::Data { links, .. } | State::Client { links }) = slot.state else {
+                panic!("a listed slot has neighbours")
+            };
+            assert!(fits(slot.state), "it waits for what the list is for");
+            assert_eq!(links.previous, before, "the list runs both ways");
+            (before, at) = (at, links.next);
+            length += 1;
+        }
+        assert_eq!(list.last, before);
+        length
     }
 }
 
@@ -411,6 +559,7 @@ mod tests {
             max_bytes: 1,
             min_bytes: 1,
             deadline_us,
+            stream: None,
         }
     }
 
@@ -442,7 +591,7 @@ mod tests {
         assert_eq!(waits.read_over(queued.token()), None);
         assert_eq!(waits.read_over(reading.token()), Some((reading, false)));
         waits.take(reading);
-        waits.check([WaitList::default()].iter());
+        waits.check([WaitList::default()].iter(), [].iter());
     }
 
     proptest! {
@@ -473,7 +622,7 @@ mod tests {
                         prop_assert!(waits.deadline_us().is_none_or(|deadline| deadline > value));
                     }
                 }
-                waits.check(lists.iter());
+                waits.check(lists.iter(), [].iter());
             }
         }
     }

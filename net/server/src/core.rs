@@ -393,7 +393,7 @@ impl Core {
                 connection.sending.is_some(),
                 "a lent head is in the ring"
             );
-            assert!(connection.pending.len() <= self.bounds.requests as usize, "requests are bounded");
+            assert!(connection.unanswered() <= self.bounds.requests as usize, "requests are bounded");
         }
     }
 

@@ -59,19 +59,24 @@ pub(crate) fn request<'a>(request: &corelog_wire::Request<'a>) -> Option<Request
         }
         Wire::ProducerId => Request::ProducerId,
         Wire::Status => Request::Status,
+        Wire::Subscribe { handle, offset, leader_epoch, max_bytes, credit } => {
+            Request::Subscribe { handle, offset, leader_epoch, max_bytes, credit }
+        }
+        Wire::Credit { handle, bytes, ends } => Request::Credit { handle, bytes, ends },
     })
 }
 
 /// The request with its answer held to what fits a frame of `limit` bytes.
-pub(crate) fn bounded(request: Request<'_>, limit: usize) -> Request<'_> {
-    match request {
-        Request::Fetch { handle, offset, leader_epoch, max_bytes, min_bytes, max_wait_us } => {
-            let room = limit.saturating_sub(FRAME_OVERHEAD_BYTES) as u32;
-            let (max_bytes, min_bytes) = (max_bytes.min(room), min_bytes.min(room));
-            Request::Fetch { handle, offset, leader_epoch, max_bytes, min_bytes, max_wait_us }
+pub(crate) fn bounded(mut request: Request<'_>, limit: usize) -> Request<'_> {
+    let room = limit.saturating_sub(FRAME_OVERHEAD_BYTES) as u32;
+    match &mut request {
+        Request::Fetch { max_bytes, min_bytes, .. } => {
+            (*max_bytes, *min_bytes) = ((*max_bytes).min(room), (*min_bytes).min(room));
         }
-        other => other,
+        Request::Subscribe { max_bytes, .. } => *max_bytes = (*max_bytes).min(room),
+        _ => {}
     }
+    request
 }
 
 /// Appends header and head of the shard's answer; `payload_bytes` of slices follow it.
@@ -93,6 +98,10 @@ pub(crate) fn response(
         Response::Fetched { log_start, high_watermark, leader_epoch, .. } => {
             Wire::Fetched { log_start, high_watermark, leader_epoch, batches: &[] }
         }
+        Response::Pushed { log_start, high_watermark, leader_epoch, is_last, .. } => {
+            Wire::Pushed { log_start, high_watermark, leader_epoch, is_last, batches: &[] }
+        }
+        Response::Credited => Wire::Credited,
         Response::OffsetFound { offset, timestamp_us } => Wire::OffsetFound { offset, timestamp_us },
         Response::TopicCreated { topic } => Wire::TopicCreated { topic },
         Response::TopicDeleted => Wire::TopicDeleted,

@@ -89,14 +89,14 @@ apis! {
     10 ProducerId 1..=1,
     /// Counters of the broker.
     11 Status 1..=1,
+    /// Has batches pushed as they become visible.
+    12 Subscribe 1..=1,
+    /// Gives a subscription room for more bytes, or ends it.
+    13 Credit 1..=1,
 }
 
 /// Numbers kept for apis to come; a broker that does not serve them answers UNSUPPORTED_VERSION.
 pub mod reserved {
-    /// The broker pushes batches as they become visible.
-    pub const SUBSCRIBE: u16 = 12;
-    /// Gives a subscription room for more bytes.
-    pub const CREDIT: u16 = 13;
     /// Stores how far a consumer has come.
     pub const COMMIT_POSITION: u16 = 14;
     /// Reads stored positions.
@@ -166,7 +166,7 @@ mod tests {
         for &api in Api::ALL {
             assert_eq!(Api::from_u16(api as u16), Some(api));
         }
-        for number in [0, reserved::SUBSCRIBE, reserved::AUTHENTICATE, reserved::FIRST_BETWEEN_BROKERS] {
+        for number in [0, reserved::AUTHENTICATE, reserved::FIRST_BETWEEN_BROKERS] {
             assert_eq!(Api::from_u16(number), None);
         }
     }

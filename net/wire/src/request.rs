@@ -11,11 +11,13 @@ use crate::writer::Writer;
 
 /// Largest handle: a connection names at most this many partitions.
 pub const MAX_HANDLE: u32 = 65_535;
-/// Header and head of a Produce or Fetch request take at most this many bytes.
+/// Header and head of a Produce, Fetch, Subscribe or Credit request take at most this many bytes.
 pub const HOT_REQUEST_BYTES: usize = 64;
 
 const PRODUCE_EXPECTS_OFFSET: u32 = 1 << 0;
 const FETCH_NAMES_EPOCH: u32 = 1 << 0;
+const SUBSCRIBE_NAMES_EPOCH: u32 = 1 << 0;
+const CREDIT_ENDS: u32 = 1 << 0;
 const METADATA_NAMES_TOPIC: u32 = 1 << 0;
 
 const AT_START: u32 = 0;
@@ -92,6 +94,29 @@ pub enum Request<'a> {
     ProducerId,
     /// Counters of the broker.
     Status,
+    /// Has batches of the handle's partition pushed, in place of the subscription that the handle has. Every push is a
+    /// response to this request.
+    Subscribe {
+        /// The partition.
+        handle: u32,
+        /// The first offset wanted; the first batch pushed contains it.
+        offset: u64,
+        /// The epoch of what was read before `offset`, where known.
+        leader_epoch: Option<Term>,
+        /// Upper bound of one push in bytes; one batch is pushed even if it is larger.
+        max_bytes: u32,
+        /// Bytes that may be pushed until more credit is given; while there is some, one batch may go beyond it.
+        credit: u32,
+    },
+    /// More credit for the handle's subscription, or its end.
+    Credit {
+        /// The partition.
+        handle: u32,
+        /// Bytes that may be pushed in addition.
+        bytes: u32,
+        /// The subscription is to end; its last push says so.
+        ends: bool,
+    },
 }
 
 /// A place in a partition.
@@ -129,6 +154,8 @@ impl<'a> Request<'a> {
             Self::OffsetForTime { .. } => Api::OffsetForTime,
             Self::ProducerId => Api::ProducerId,
             Self::Status => Api::Status,
+            Self::Subscribe { .. } => Api::Subscribe,
+            Self::Credit { .. } => Api::Credit,
         }
     }
 
@@ -138,7 +165,9 @@ impl<'a> Request<'a> {
             Self::Open { handle, .. }
             | Self::Produce { handle, .. }
             | Self::Fetch { handle, .. }
-            | Self::OffsetForTime { handle, .. } => handle,
+            | Self::OffsetForTime { handle, .. }
+            | Self::Subscribe { handle, .. }
+            | Self::Credit { handle, .. } => handle,
             _ => 0,
         }
     }
@@ -190,6 +219,17 @@ impl<'a> Request<'a> {
                 head.u32(kind);
                 head.u64(time);
             }
+            Self::Subscribe { offset, leader_epoch, max_bytes, credit, .. } => {
+                head.u32(if leader_epoch.is_some() { SUBSCRIBE_NAMES_EPOCH } else { 0 });
+                head.u32(leader_epoch.unwrap_or_default().0);
+                head.u64(offset);
+                head.u32(max_bytes);
+                head.u32(credit);
+            }
+            Self::Credit { bytes, ends, .. } => {
+                head.u32(if ends { CREDIT_ENDS } else { 0 });
+                head.u32(bytes);
+            }
         }
     }
 }
@@ -237,6 +277,11 @@ pub fn decode_request<'a>(header: &FrameHeader, body: &'a [u8]) -> Result<Reques
         Api::OffsetForTime => decode_offset_for_time(&mut head, handle)?,
         Api::ProducerId => Request::ProducerId,
         Api::Status => Request::Status,
+        Api::Subscribe => decode_subscribe(&mut head, handle)?,
+        Api::Credit => {
+            let ends = head.flags(CREDIT_ENDS, "credit flags")? != 0;
+            Request::Credit { handle, bytes: head.u32("bytes")?, ends }
+        }
     };
     head.end()?;
     Ok(request)
@@ -261,6 +306,15 @@ fn decode_fetch<'a>(head: &mut Reader<'a>, handle: u32) -> Result<Request<'a>, W
     let min_bytes = head.u32("min_bytes")?;
     let leader_epoch = named.then_some(epoch);
     Ok(Request::Fetch { handle, offset, leader_epoch, max_bytes, min_bytes, max_wait_us })
+}
+
+fn decode_subscribe<'a>(head: &mut Reader<'a>, handle: u32) -> Result<Request<'a>, WireError> {
+    let named = head.flags(SUBSCRIBE_NAMES_EPOCH, "subscribe flags")? != 0;
+    let epoch = Term(head.u32("leader_epoch")?);
+    let offset = head.u64("offset")?;
+    let max_bytes = head.u32("max_bytes")?;
+    let credit = head.u32("credit")?;
+    Ok(Request::Subscribe { handle, offset, leader_epoch: named.then_some(epoch), max_bytes, credit })
 }
 
 fn decode_offset_for_time<'a>(head: &mut Reader<'a>, handle: u32) -> Result<Request<'a>, WireError> {

@@ -16,6 +16,7 @@ use crate::writer::Writer;
 pub const HOT_RESPONSE_BYTES: usize = 80;
 
 const OFFSET_HAS_TIMESTAMP: u32 = 1 << 0;
+const PUSH_IS_LAST: u32 = 1 << 0;
 
 /// A response of version 1 of its api.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +87,21 @@ pub enum Response<'a> {
     },
     /// To `Status`.
     Status(Box<Status>),
+    /// To `Subscribe`: the first at once, more as batches become visible and credit allows, one last when it has ended.
+    Pushed {
+        /// The oldest offset kept.
+        log_start: u64,
+        /// The offset after the last visible record.
+        high_watermark: u64,
+        /// The term the partition is served in; goes into the next `Subscribe`.
+        leader_epoch: Term,
+        /// No more pushes come.
+        is_last: bool,
+        /// Whole padded batches, back to back; the first push may have none, the last has none.
+        batches: &'a [u8],
+    },
+    /// To `Credit`.
+    Credited,
     /// To anything: it was not done, and why.
     Error(ErrorBody<'a>),
 }
@@ -125,6 +141,8 @@ impl<'a> Response<'a> {
             Self::OffsetFound { .. } => Api::OffsetForTime,
             Self::ProducerId { .. } => Api::ProducerId,
             Self::Status(_) => Api::Status,
+            Self::Pushed { .. } => Api::Subscribe,
+            Self::Credited => Api::Credit,
             Self::Error(_) => return None,
         })
     }
@@ -132,7 +150,7 @@ impl<'a> Response<'a> {
     /// The bytes that follow the head.
     pub const fn payload(&self) -> &'a [u8] {
         match self {
-            Self::Fetched { batches, .. } => batches,
+            Self::Fetched { batches, .. } | Self::Pushed { batches, .. } => batches,
             _ => &[],
         }
     }
@@ -143,7 +161,7 @@ impl<'a> Response<'a> {
             Self::Metadata(ref metadata) => metadata.encode(head),
             Self::Status(ref status) => status.encode(head),
             Self::Error(ref error) => error.encode(head),
-            Self::Pong | Self::TopicDeleted => {}
+            Self::Pong | Self::TopicDeleted | Self::Credited => {}
             Self::TopicCreated { topic } => head.u128(topic.0),
             Self::Opened { topic, partition, log_start, high_watermark, leader_epoch, durability } => {
                 head.u128(topic.0);
@@ -163,6 +181,12 @@ impl<'a> Response<'a> {
                 head.u64(log_start);
                 head.u64(high_watermark);
                 head.u32(leader_epoch.0);
+            }
+            Self::Pushed { log_start, high_watermark, leader_epoch, is_last, .. } => {
+                head.u64(log_start);
+                head.u64(high_watermark);
+                head.u32(leader_epoch.0);
+                head.u32(if is_last { PUSH_IS_LAST } else { 0 });
             }
             Self::OffsetFound { offset, timestamp_us } => {
                 head.u32(if timestamp_us.is_some() { OFFSET_HAS_TIMESTAMP } else { 0 });
@@ -192,7 +216,7 @@ pub fn decode_response<'a>(header: &FrameHeader, body: &'a [u8]) -> Result<Respo
     if !api.versions().contains(header.version) {
         return Err(unsupported);
     }
-    if api != Api::Fetch && !payload.is_empty() {
+    if !matches!(api, Api::Fetch | Api::Subscribe) && !payload.is_empty() {
         return Err(WireError::UnexpectedPayload);
     }
     let mut head = Reader::new(head);
@@ -211,6 +235,8 @@ pub fn decode_response<'a>(header: &FrameHeader, body: &'a [u8]) -> Result<Respo
             let id = ProducerId(head.u64("producer id")?);
             Response::ProducerId { id, epoch: head.u16("producer epoch")? }
         }
+        Api::Subscribe => decode_pushed(&mut head, payload)?,
+        Api::Credit => Response::Credited,
     };
     head.end()?;
     Ok(response)
@@ -241,6 +267,14 @@ fn decode_fetched<'a>(head: &mut Reader<'a>, batches: &'a [u8]) -> Result<Respon
     Ok(Response::Fetched { log_start, high_watermark, leader_epoch, batches })
 }
 
+fn decode_pushed<'a>(head: &mut Reader<'a>, batches: &'a [u8]) -> Result<Response<'a>, WireError> {
+    let log_start = head.u64("log_start")?;
+    let high_watermark = head.u64("high_watermark")?;
+    let leader_epoch = Term(head.u32("leader_epoch")?);
+    let is_last = head.flags(PUSH_IS_LAST, "push flags")? != 0;
+    Ok(Response::Pushed { log_start, high_watermark, leader_epoch, is_last, batches })
+}
+
 fn decode_offset_found<'a>(head: &mut Reader<'a>) -> Result<Response<'a>, WireError> {
     let timed = head.flags(OFFSET_HAS_TIMESTAMP, "offset flags")? != 0;
     let offset = head.u64("offset")?;
@@ -249,8 +283,8 @@ fn decode_offset_found<'a>(head: &mut Reader<'a>) -> Result<Response<'a>, WireEr
 }
 
 /// Writes header and head to the start of `out` and returns how many bytes that are, a multiple of 16. The caller
-/// sends `payload_bytes` of batches after them (for `Fetched`: slices of the log, its own `batches` is not looked
-/// at; 0 for all others) and their [`crate::frame::padding`]. Allocates nothing; an `out` of
+/// sends `payload_bytes` of batches after them (for `Fetched` and `Pushed`: slices of the log, their own
+/// `batches` are not looked at; 0 for all others) and their [`crate::frame::padding`]. Allocates nothing; an `out` of
 /// [`HOT_RESPONSE_BYTES`] is enough for the hot responses.
 pub fn encode_response_head(
     response: &Response<'_>,

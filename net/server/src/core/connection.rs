@@ -1,7 +1,7 @@
 //! One connection: its socket, what it received, what it will send, which requests it waits for.
 //!
 //! **Invariants:** at most one receive and one send in flight; the socket is closed after both have completed;
-//! every request taken has one entry in the pending table until its reply is queued. Decides nothing about others.
+//! every request taken has one entry in the pending table until its (last) reply is queued. Decides nothing about others.
 
 use corelog_shard::{ConnId, Principal};
 use corelog_uring::{Key, SocketId};
@@ -62,6 +62,10 @@ pub(crate) struct Connection {
     pub(crate) known_to: Vec<usize>,
     /// Requests that other cores have not answered.
     pub(crate) abroad: usize,
+    /// Subscriptions among its pending requests.
+    pub(crate) subscriptions: usize,
+    /// Something was pushed since the shards were told that the connection has taken what was.
+    pub(crate) pushed: bool,
     pub(crate) frames: Vec<Visitor>,
     pub(crate) receiving: Option<Key>,
     pub(crate) sending: Option<Key>,
@@ -121,6 +125,8 @@ impl Connection {
             is_away: false,
             known_to: Vec::new(),
             abroad: 0,
+            subscriptions: 0,
+            pushed: false,
             frames: Vec::new(),
             receiving: None,
             sending: None,
@@ -149,6 +155,11 @@ impl Connection {
         if begins || self.received_bytes >= enough {
             (self.received_us, self.received_bytes) = (now_us, 0);
         }
+    }
+
+    /// Requests of it that are to be answered once, and are not answered yet.
+    pub(crate) fn unanswered(&self) -> usize {
+        self.pending.len() - self.subscriptions
     }
 
     /// When the request that is half received last made progress.
@@ -210,7 +221,16 @@ impl Pending {
         u64::from(index)
     }
 
-    /// The request is answered, or was not taken.
+    /// What the replies to a request repeat that is answered more than once.
+    ///
+    /// # Panics
+    /// When the shard answers what was not asked.
+    pub(crate) fn get(&self, correlation: u64) -> ReplyTo {
+        let entry = usize::try_from(correlation).ok().and_then(|index| self.entries.get(index).copied());
+        entry.flatten().expect("the shard answers what was asked")
+    }
+
+    /// The request is answered for the last time, or was not taken.
     ///
     /// # Panics
     /// When the shard answers what was not asked.

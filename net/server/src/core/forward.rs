@@ -15,6 +15,7 @@ use super::connection::{Connection, Pause};
 use super::inbox::Inbox;
 use super::logs::Served;
 use super::parcel::{Parcel, Visit, Visitor};
+use super::reply::goes_on;
 use super::{Core, Output};
 use crate::status::Machine;
 use crate::translate;
@@ -47,10 +48,13 @@ impl Core {
             Parcel::Known { conn, principal } => self.logs.connected(now, conn, principal),
             Parcel::Gone(conn) => self.forget_guest(now, from, conn),
             Parcel::Hurry(conn) => self.logs.hurry(now, conn),
+            Parcel::Drained(conn) => self.logs.drained(now, conn),
             Parcel::Visit(visit) => self.guests.push((from, visit)),
             Parcel::Back(visit) => self.on_back(*visit, out),
             Parcel::Reply { conn, correlation, response, slices } => {
-                self.answered_abroad(conn);
+                if !goes_on(&response) {
+                    self.answered_abroad(conn);
+                }
                 self.reply(now, conn, correlation, &response, &slices, machine);
             }
             Parcel::StatusWanted { question } => {

@@ -131,6 +131,13 @@ impl Logs {
         }
     }
 
+    /// This connection has taken what was pushed to it.
+    pub(crate) fn drained(&mut self, now: Now, conn: ConnId) {
+        for Served { shard, actions, .. } in &mut self.served {
+            shard.drained(now, conn, actions);
+        }
+    }
+
     /// Hands a letter to the shard of a log, if this core serves it.
     pub(crate) fn deliver(&mut self, now: Now, from: LogId, to: LogId, mail: Mail) -> Result<(), Mail> {
         match self.place_of(to) {

@@ -35,6 +35,8 @@ pub enum Parcel {
     Gone(ConnId),
     /// Its fetches wait no longer.
     Hurry(ConnId),
+    /// It has taken what was pushed to it.
+    Drained(ConnId),
     /// Requests of one of the sender's connections.
     Visit(Box<Visit>),
     /// They were taken, or their connection is gone: here is the block.

@@ -10,7 +10,7 @@ use corelog_model::time::Now;
 use corelog_model::{BlockId, Slice};
 use corelog_shard::{ConnId, Event, Letter, Reply, Response};
 use corelog_uring::{Completion, Submission};
-use corelog_wire::{ErrorBody, ErrorCode, ReplyTo};
+use corelog_wire::{Api, ErrorBody, ErrorCode, ReplyTo};
 
 use super::connection::{Pause, Phase};
 use super::logs::Served;
@@ -89,7 +89,13 @@ impl Core {
             }
             return;
         };
-        let to = connection.pending.remove(correlation);
+        connection.pushed |= matches!(response, Response::Pushed { .. });
+        let goes_on = goes_on(response);
+        let to = match goes_on {
+            true => connection.pending.get(correlation),
+            false => connection.pending.remove(correlation),
+        };
+        connection.subscriptions -= usize::from(to.api == Api::Subscribe as u16 && !goes_on);
         connection.long.take_if(|long| *long == correlation);
         let payload_bytes = slices.iter().map(|slice| slice.length as usize).sum();
         let around = Surroundings { homes: &self.homes, places: &self.places };
@@ -147,6 +153,21 @@ impl Core {
             head_length: send.head_length,
             slices: first..out.slices.len() as u32,
         });
+        if connection.pushed && connection.outbox.queued_bytes() == 0 {
+            connection.pushed = false;
+            self.drained(now, slot);
+        }
+    }
+
+    /// All that was pushed to the connection in `slot` is being sent: its subscriptions may push again. What they push
+    /// waits for the send in flight, so a slow peer is pushed what has gathered meanwhile.
+    fn drained(&mut self, now: Now, slot: u32) {
+        let connection = self.connections[slot as usize].as_ref().expect("the slot is in use");
+        let conn = connection.id;
+        let abroad = connection.known_to.iter().map(|&core| (core, Parcel::Drained(conn)));
+        self.logs.parcels.extend(abroad);
+        self.logs.drained(now, conn);
+        self.again = true;
     }
 
     /// The send of the connection in `slot` is over.
@@ -238,10 +259,17 @@ impl Core {
     }
 }
 
-/// The bytes of a fetch: its part of all slices of a turn.
+/// Whether more answers to the same request come.
+pub(super) const fn goes_on(response: &Response) -> bool {
+    matches!(response, Response::Pushed { is_last: false, .. })
+}
+
+/// The bytes of a fetch or push: its part of all slices of a turn.
 fn slices_of<'a>(response: &Response, slices: &'a [Slice]) -> &'a [Slice] {
     match response {
-        Response::Fetched { slices: range, .. } => &slices[range.clone()],
+        Response::Fetched { slices: range, .. } | Response::Pushed { slices: range, .. } => {
+            &slices[range.clone()]
+        }
         _ => &[],
     }
 }

@@ -60,6 +60,8 @@ impl Core {
             }
             Request::Produce { handle, .. }
             | Request::Fetch { handle, .. }
+            | Request::Subscribe { handle, .. }
+            | Request::Credit { handle, .. }
             | Request::OffsetForTime { handle, .. } => connection.routes.get(handle).unwrap_or(here),
             Request::CreateTopic { .. } | Request::DeleteTopic { .. } | Request::ProducerId => LogId(0),
             Request::Metadata { .. } | Request::Status => here,

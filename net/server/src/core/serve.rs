@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use corelog_model::LogId;
 use corelog_model::time::Now;
-use corelog_shard::{Refusal, Taken};
+use corelog_shard::{Bounded, MAX_HANDLE, Refusal, Taken};
 use corelog_uring::{Completion, Submission};
 use corelog_wire::{
     ErrorBody, ErrorCode, Frame, Hello, ReplyTo, Request, Response, Split, WireError, decode_request, split,
@@ -22,6 +22,8 @@ use super::parcel::Visitor;
 use super::{Core, Op, Output};
 use crate::{session, translate};
 
+/// Subscriptions of one connection: one for each handle, and as many that were replaced and wait for their end.
+const MAX_SUBSCRIPTIONS: usize = 2 * MAX_HANDLE as usize;
 /// Queued reply bytes of one connection beyond which its further requests wait.
 const QUEUED_BYTES: usize = 8 << 20;
 /// The same for requests whose answers no field of theirs bounds, and of which one is answered at a time.
@@ -173,7 +175,7 @@ impl Core {
     fn serve_frame(&mut self, now: Now, slot: u32, frame: Frame<'_>, start: usize, run: &mut Run) -> Outcome {
         let requests = self.bounds.requests as usize;
         let connection = self.connection(slot);
-        if connection.pending.len() >= requests || connection.outbox.queued_bytes() >= QUEUED_BYTES {
+        if connection.unanswered() >= requests || connection.outbox.queued_bytes() >= QUEUED_BYTES {
             return Outcome::Paused(Pause::Replies);
         }
         let to = frame.header.reply_to();
@@ -233,7 +235,14 @@ impl Core {
             return Outcome::Paused(Pause::Away);
         }
         let connection = self.connections[slot as usize].as_mut().expect("the slot is in use");
+        let subscribes = matches!(request, corelog_shard::Request::Subscribe { .. });
+        if subscribes && connection.subscriptions >= MAX_SUBSCRIPTIONS {
+            let what = Bounded::Waits;
+            let refusal = Refusal::TooMany { what, max: MAX_SUBSCRIPTIONS as u32 };
+            return self.refuse_request(slot, to, &refusal);
+        }
         let correlation = connection.pending.insert(to);
+        connection.subscriptions += usize::from(subscribes);
         let Some(here) = self.logs.place_of(log) else {
             run.core = Some(core);
             run.frames.push(Visitor { log, correlation, start: place.start as u32, end: place.end as u32 });
@@ -251,6 +260,7 @@ impl Core {
                 Outcome::Done
             }
             Taken::Blocked => {
+                // A Subscribe is never blocked.
                 connection.pending.remove(correlation);
                 Outcome::Paused(Pause::Blocked)
             }

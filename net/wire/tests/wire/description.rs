@@ -85,8 +85,6 @@ fn the_apis() {
     assert_eq!(table("| api | name | versions |"), expected.collect::<Vec<_>>());
 
     let later = [
-        (reserved::SUBSCRIBE, "Subscribe"),
-        (reserved::CREDIT, "Credit"),
         (reserved::COMMIT_POSITION, "CommitPosition"),
         (reserved::READ_POSITIONS, "ReadPositions"),
         (reserved::AUTHENTICATE, "Authenticate"),

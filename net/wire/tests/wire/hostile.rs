@@ -217,7 +217,8 @@ fn what_is_not_served_is_answered_with_what_is() {
     let (_, fetch) = requests().swap_remove(9);
     let bytes = request_frame(&fetch);
     let frame = only_frame(&bytes);
-    for (api, version) in [(8, 0), (8, 2), (8, 255), (1, 2), (0, 1), (reserved::SUBSCRIBE, 1), (u16::MAX, 1)]
+    for (api, version) in
+        [(8, 0), (8, 2), (8, 255), (1, 2), (0, 1), (reserved::AUTHENTICATE, 1), (u16::MAX, 1)]
     {
         let header = FrameHeader { api, version, ..frame.header };
         let fault = decode_request(&header, frame.body).expect_err("not served");

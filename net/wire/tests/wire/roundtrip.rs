@@ -111,6 +111,14 @@ proptest! {
     }
 
     #[test]
+    fn subscribe(handle: u32, offset: u64, epoch: Option<u32>, bytes: (u32, u32), ends: bool) {
+        let leader_epoch = epoch.map(Term);
+        let (max_bytes, credit) = bytes;
+        arrives(Request::Subscribe { handle, offset, leader_epoch, max_bytes, credit })?;
+        arrives(Request::Credit { handle, bytes: credit, ends })?;
+    }
+
+    #[test]
     fn offset_for_time(handle: u32, at in at()) {
         arrives(Request::OffsetForTime { handle, at })?;
     }
@@ -163,6 +171,15 @@ proptest! {
     #[test]
     fn fetched(log_start: u64, high_watermark: u64, epoch: u32, batches in vec(any::<u8>(), 0..200)) {
         comes_back(Response::Fetched { log_start, high_watermark, leader_epoch: Term(epoch), batches: &batches })?;
+    }
+
+    #[test]
+    fn pushed(
+        log_start: u64, high_watermark: u64, epoch: u32, is_last: bool, batches in vec(any::<u8>(), 0..200),
+    ) {
+        let leader_epoch = Term(epoch);
+        comes_back(Response::Pushed { log_start, high_watermark, leader_epoch, is_last, batches: &batches })?;
+        comes_back(Response::Credited)?;
     }
 
     #[test]

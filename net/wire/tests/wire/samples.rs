@@ -59,6 +59,10 @@ pub(crate) fn requests() -> Vec<(&'static str, Request<'static>)> {
         ("offset-time", Request::OffsetForTime { handle: 258, at: At::Time(1_795_000_000_000_000) }),
         ("producer-id", Request::ProducerId),
         ("status", Request::Status),
+        ("subscribe", subscribe(Some(Term(3)))),
+        ("subscribe-no-epoch", subscribe(None)),
+        ("credit", Request::Credit { handle: 258, bytes: 1 << 21, ends: false }),
+        ("credit-end", Request::Credit { handle: 258, bytes: 0, ends: true }),
     ]
 }
 
@@ -71,6 +75,10 @@ const fn fetch(leader_epoch: Option<Term>) -> Request<'static> {
         min_bytes: 17,
         max_wait_us: 500_000,
     }
+}
+
+const fn subscribe(leader_epoch: Option<Term>) -> Request<'static> {
+    Request::Subscribe { handle: 258, offset: 1_000_001, leader_epoch, max_bytes: 1 << 20, credit: 3 << 20 }
 }
 
 /// Every response, by the name of its golden file.
@@ -91,6 +99,10 @@ pub(crate) fn responses() -> Vec<(&'static str, Response<'static>)> {
         ("offset-untimed", Response::OffsetFound { offset, timestamp_us: None }),
         ("producer-id", Response::ProducerId { id: ProducerId(0x0102_0304_0506_0708), epoch: 9 }),
         ("status", Response::Status(Box::new(status()))),
+        ("subscribe", pushed(&BATCH, false)),
+        ("subscribe-begun", pushed(&[], false)),
+        ("subscribe-last", pushed(&[], true)),
+        ("credit", Response::Credited),
         ("error", Response::Error(refusal())),
         ("error-unsupported", Response::Error(unsupported())),
     ]
@@ -154,6 +166,10 @@ const fn produced() -> Response<'static> {
 
 const fn fetched(batches: &'static [u8]) -> Response<'static> {
     Response::Fetched { log_start: 100, high_watermark: 2_000, leader_epoch: Term(7), batches }
+}
+
+const fn pushed(batches: &'static [u8], is_last: bool) -> Response<'static> {
+    Response::Pushed { log_start: 100, high_watermark: 2_000, leader_epoch: Term(7), is_last, batches }
 }
 
 fn status() -> Status {
