@@ -113,13 +113,15 @@ pub struct ConsumerConfig {
     pub partitions: Partitions,
     /// Where each partition starts.
     pub from: Position,
-    /// Bytes asked for per fetch; at least one batch comes, whatever its size.
+    /// Bytes pushed or fetched at once; at least one batch comes, whatever its size.
     pub max_bytes: u32,
-    /// The broker answers when it has this many bytes or `max_wait` is over.
+    /// Up to 1: the broker pushes batches as they become visible. More: it is asked for this many bytes at a time, and
+    /// answers when it has them or `max_wait` is over.
     pub min_bytes: u32,
     /// How long the broker may wait for `min_bytes`.
     pub max_wait: Duration,
-    /// Bytes per partition that may wait for [`Consumer::next`](crate::Consumer::next) while another fetch is on its way.
+    /// Bytes per partition that may wait for [`Consumer::next`](crate::Consumer::next) while `max_bytes` more are on their
+    /// way.
     pub prefetch_bytes: usize,
     /// What to do when the offset asked for is not kept.
     pub reset: Reset,

@@ -1,6 +1,6 @@
 //! One connection: which request is whose, frames out, frames in.
 //!
-//! **Invariant:** every request has exactly one entry in `pending` until its answer; an answer that nobody waits for, or
+//! **Invariant:** every request has exactly one entry in `pending` until its (last) answer; an answer that nobody waits for, or
 //! of another api than was asked, ends the connection. `T` says what to do with the answer.
 
 use std::ops::Range;
@@ -21,7 +21,14 @@ use crate::error::{LinkError, Refused};
 
 struct Slot<T> {
     generation: u32,
-    asked: Option<(Api, T)>,
+    asked: Option<Asked<T>>,
+}
+
+struct Asked<T> {
+    api: Api,
+    token: T,
+    /// The token again, for each answer but the last of a request that has many.
+    again: Option<fn(&T) -> T>,
 }
 
 pub(crate) struct Connection<T> {
@@ -29,7 +36,7 @@ pub(crate) struct Connection<T> {
     pub(crate) outbox: Outbox,
     pending: Vec<Slot<T>>,
     free: Vec<u32>,
-    /// Version to use per api, by the api's place in `Api::ALL`.
+    /// Version to use per api, by the api's place in `Api::ALL`; 0: the broker does not serve it.
     versions: Vec<u8>,
 }
 
@@ -68,8 +75,25 @@ impl<T> Connection<T> {
         self.versions = versions;
     }
 
+    /// Whether the broker serves an api: one that is older than this client has fewer.
+    pub(crate) fn serves(&self, api: Api) -> bool {
+        self.version(api) > 0
+    }
+
     pub(crate) fn ask(&mut self, request: &Request<'_>, token: T) {
-        let call = self.call(request.api(), token);
+        self.send(request, token, None);
+    }
+
+    /// The same for a request that is answered again and again.
+    pub(crate) fn subscribe(&mut self, request: &Request<'_>, token: T)
+    where
+        T: Copy,
+    {
+        self.send(request, token, Some(|token| *token));
+    }
+
+    fn send(&mut self, request: &Request<'_>, token: T, again: Option<fn(&T) -> T>) {
+        let call = self.call(request.api(), token, again);
         let mut head = [0; HOT_REQUEST_BYTES];
         match encode_request_head(request, call, &mut head) {
             Ok(length) => self.outbox.head(head, length),
@@ -83,7 +107,7 @@ impl<T> Connection<T> {
 
     /// Produce with one sealed batch, which is sent from where it is.
     pub(crate) fn produce(&mut self, handle: u32, expected_offset: Option<u64>, batch: Arc<Chunk>, token: T) {
-        let call = self.call(Api::Produce, token);
+        let call = self.call(Api::Produce, token, None);
         let request = Request::Produce { handle, expected_offset, batches: &batch };
         let mut head = [0; HOT_REQUEST_BYTES];
         let length = encode_request_head(&request, call, &mut head).expect("a hot request fits");
@@ -92,17 +116,22 @@ impl<T> Connection<T> {
         self.outbox.batch(batch);
     }
 
-    fn call(&mut self, api: Api, token: T) -> Call {
+    fn version(&self, api: Api) -> u8 {
+        self.versions[Api::ALL.iter().position(|&known| known == api).expect("all are listed")]
+    }
+
+    fn call(&mut self, api: Api, token: T, again: Option<fn(&T) -> T>) -> Call {
+        let version = self.version(api);
+        assert!(version > 0, "{api:?} is asked of a broker that serves it");
         let slot = self.free.pop().unwrap_or_else(|| {
             self.pending.push(Slot { generation: 0, asked: None });
             u32::try_from(self.pending.len() - 1).expect("requests are bounded")
         });
         let entry = &mut self.pending[slot as usize];
         entry.generation = entry.generation.wrapping_add(1);
-        entry.asked = Some((api, token));
-        let at = Api::ALL.iter().position(|&known| known == api).expect("all are listed");
+        entry.asked = Some(Asked { api, token, again });
         let correlation = u64::from(entry.generation) << 32 | u64::from(slot);
-        Call { correlation, version: self.versions[at] }
+        Call { correlation, version }
     }
 
     /// The next answer among the bytes received.
@@ -117,15 +146,25 @@ impl<T> Connection<T> {
         if entry.generation != (header.correlation >> 32) as u32 {
             return Err(LinkError::Unexpected);
         }
-        let (api, token) = entry.asked.take().ok_or(LinkError::Unexpected)?;
-        self.free.push(slot);
+        let asked = entry.asked.take().ok_or(LinkError::Unexpected)?;
         let start = received.body.start + round_up(header.head_bytes as usize, FRAME_ALIGN);
         let payload = start..start + header.payload_bytes as usize;
         let chunk = self.inbox.chunk();
         let response = decode_response(&header, &chunk[received.body]).map_err(LinkError::Protocol)?;
-        if response.api().is_some_and(|answered| answered != api) {
+        if response.api().is_some_and(|answered| answered != asked.api) {
             return Err(LinkError::Unexpected);
         }
+        let token = match (&response, asked.again) {
+            (Response::Pushed { is_last: false, .. }, Some(again)) => {
+                let token = again(&asked.token);
+                entry.asked = Some(asked);
+                token
+            }
+            _ => {
+                self.free.push(slot);
+                asked.token
+            }
+        };
         Ok(Some(Reply { token, response, chunk, payload }))
     }
 
@@ -144,9 +183,16 @@ impl<T> Connection<T> {
     }
 }
 
-/// The version to use per api, or `Version` if an api has none in common.
+/// The last api of the first release: all brokers serve these.
+const LAST_OF_FIRST: u16 = Api::Status as u16;
+
+/// The version to use per api, 0 for one that came later and that the broker does not serve; or `Version` if one that all
+/// brokers serve has none in common.
 pub(crate) fn negotiate(reply: &HelloReply<'_>) -> Result<Vec<u8>, LinkError> {
-    let version = |&api: &Api| corelog_wire::api::negotiate(api, reply.served).ok_or(LinkError::Version);
+    let version = |&api: &Api| match corelog_wire::api::negotiate(api, reply.served) {
+        None if api as u16 > LAST_OF_FIRST => Ok(0),
+        version => version.ok_or(LinkError::Version),
+    };
     Api::ALL.iter().map(version).collect()
 }
 
@@ -158,6 +204,8 @@ impl From<&ErrorBody<'_>> for Refused {
 
 #[cfg(test)]
 mod tests {
+    use corelog_model::Term;
+    use corelog_wire::api::SERVED;
     use corelog_wire::{ErrorCode, ReplyTo, encode_response};
 
     use super::*;
@@ -211,6 +259,53 @@ mod tests {
         }
         assert_eq!(next(&mut connection), Ok(None));
         assert_eq!(connection.outstanding(), 0);
+    }
+
+    #[test]
+    fn a_subscription_has_answers_until_the_last() {
+        let pushed = |is_last| Response::Pushed {
+            log_start: 0,
+            high_watermark: 0,
+            leader_epoch: Term(1),
+            is_last,
+            batches: &[],
+        };
+        let request =
+            Request::Subscribe { handle: 1, offset: 0, leader_epoch: None, max_bytes: 1, credit: 1 };
+        let error = Response::Error(ErrorBody::new(ErrorCode::Damaged, ""));
+        for last in [pushed(true), error] {
+            let mut connection = connection();
+            connection.subscribe(&request, 7);
+            for _ in 0..3 {
+                answer(&mut connection, &pushed(false), Api::Subscribe, 1 << 32);
+                assert_eq!(next(&mut connection), Ok(Some(7)));
+                assert_eq!(connection.outstanding(), 1);
+            }
+            answer(&mut connection, &last, Api::Subscribe, 1 << 32);
+            assert_eq!(next(&mut connection), Ok(Some(7)));
+            assert_eq!(connection.outstanding(), 0);
+            answer(&mut connection, &pushed(false), Api::Subscribe, 1 << 32);
+            assert_eq!(next(&mut connection), Err(LinkError::Unexpected), "one more");
+        }
+    }
+
+    #[test]
+    fn an_older_broker_lacks_what_came_later_and_nothing_else() {
+        let reply = |served| HelloReply {
+            server: "",
+            store: 1,
+            term: Term(1),
+            max_frame_bytes: 1 << 20,
+            max_batch_bytes: 1 << 20,
+            served,
+        };
+        let first = &SERVED[..LAST_OF_FIRST as usize];
+        let mut connection = connection();
+        connection.greeted(1 << 20, negotiate(&reply(first)).unwrap());
+        assert!(connection.serves(Api::Fetch) && !connection.serves(Api::Subscribe));
+        connection.greeted(1 << 20, negotiate(&reply(SERVED)).unwrap());
+        assert!(connection.serves(Api::Subscribe));
+        assert_eq!(negotiate(&reply(&first[1..])), Err(LinkError::Version));
     }
 
     #[test]

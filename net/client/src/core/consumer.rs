@@ -1,7 +1,8 @@
 //! The consumer: a cursor per partition, and the batches that wait to be taken.
 //!
-//! Per partition one fetch is on its way while what the one before brought waits in the queue, as long as that is less
-//! than `prefetch_bytes`. **Invariants:** a cursor's `next` is the offset after the last batch queued; answers to what was
+//! Each partition is subscribed to: what the broker may still push and what waits in the queue are together at most
+//! `prefetch_bytes` and one push. A broker that does not serve subscriptions is asked for one fetch after another, as long
+//! as less than `prefetch_bytes` waits; and so is any when answers are to have `min_bytes`. **Invariants:** a cursor's `next` is the offset after the last batch queued; answers to what was
 //! asked before a seek carry an earlier generation and are dropped; what is queued before a seek is dropped with it; after
 //! a seek to a time no record comes before the first that is at or after it.
 
@@ -43,6 +44,8 @@ pub(crate) struct RawBatch {
 pub(crate) enum Ask {
     /// For a cursor.
     Partition { token: Token, request: Request<'static> },
+    /// For the subscription of a cursor, or for the connection: what is answered tells nothing.
+    Aside(Request<'static>),
     /// Where the partitions of the topic are served now.
     Locate,
 }
@@ -77,6 +80,10 @@ struct Cursor {
     /// Epoch of what was read before `next`.
     epoch: Option<Term>,
     queued_bytes: usize,
+    /// It is subscribed to, or asked to be: bytes that the broker may still push, below 0 when a batch went beyond.
+    credit: Option<i64>,
+    /// Its subscription is of no interest any more, and the broker is to be told so.
+    unsubscribes: bool,
     /// The offset after the last batch taken.
     position: Option<u64>,
     not_before_us: u64,
@@ -98,6 +105,8 @@ struct Link {
     kick: bool,
     /// When the last answer came or the last request went.
     alive_us: u64,
+    /// It is asked whether it is still there.
+    pinged: bool,
     /// No answers come any more.
     stuck: bool,
     /// The broker at the other end does not serve a partition that was thought to be there.
@@ -146,6 +155,8 @@ impl Consumer {
                 since_us: time(config.from),
                 epoch: None,
                 queued_bytes: 0,
+                credit: None,
+                unsubscribes: false,
                 position: known(config.from),
                 not_before_us: 0,
                 failures: 0,
@@ -170,29 +181,50 @@ impl Consumer {
         }
     }
 
-    /// Everything the link is to ask now.
-    pub(crate) fn poll(&mut self, link: usize, now_us: u64, out: &mut Vec<Ask>) {
+    /// Everything the link is to ask now, of a broker that serves subscriptions or not.
+    pub(crate) fn poll(&mut self, link: usize, subscribes: bool, now_us: u64, out: &mut Vec<Ask>) {
+        let silent = self.silent(link);
         let state = &mut self.links[link];
         state.kick = false;
         if !state.connected {
             return;
         }
-        let waiting = self.cursors.iter().any(|cursor| cursor.link == link && cursor.asked);
-        state.stuck |= waiting && state.alive_us.saturating_add(self.patience_us) <= now_us;
         if std::mem::take(&mut state.astray) {
             out.push(Ask::Locate);
         }
-        let topic = self.topic;
-        for (at, cursor) in self.cursors.iter_mut().enumerate() {
+        match silent {
+            Some(Silent::Stuck { at_us }) => state.stuck |= at_us <= now_us,
+            Some(Silent::Doubted { at_us }) if at_us <= now_us => {
+                (state.pinged, state.alive_us) = (true, now_us);
+                out.push(Ask::Aside(Request::Ping));
+            }
+            _ => {}
+        }
+        let (topic, window) = (self.topic, self.window());
+        let subscribes = subscribes && self.config.min_bytes <= 1;
+        for (at, cursor) in self.cursors.iter_mut().enumerate().filter(|(_, cursor)| cursor.link == link) {
+            let handle = cursor.handle;
+            if std::mem::take(&mut cursor.unsubscribes) {
+                out.push(Ask::Aside(Request::Credit { handle, bytes: 0, ends: true }));
+            }
+            if let Some(bytes) = cursor.owed(window) {
+                cursor.credit = cursor.credit.map(|credit| credit + i64::from(bytes));
+                out.push(Ask::Aside(Request::Credit { handle, bytes, ends: false }));
+            }
             let full = cursor.queued_bytes >= self.config.prefetch_bytes;
-            if cursor.link != link || cursor.asked || full || cursor.not_before_us > now_us {
+            if cursor.asked || cursor.credit.is_some() || full || cursor.not_before_us > now_us {
                 continue;
             }
-            let handle = cursor.handle;
             let request = match cursor.next {
                 Place::Stopped => continue,
                 _ if !cursor.opened => Request::Open { handle, topic, partition: cursor.partition },
                 Place::Find(at) => Request::OffsetForTime { handle, at },
+                Place::At(offset) if subscribes => {
+                    let credit = window - cursor.queued_bytes as u32;
+                    cursor.credit = Some(credit.into());
+                    let (leader_epoch, max_bytes) = (cursor.epoch, self.config.max_bytes);
+                    Request::Subscribe { handle, offset, leader_epoch, max_bytes, credit }
+                }
                 Place::At(offset) => Request::Fetch {
                     handle,
                     offset,
@@ -207,6 +239,23 @@ impl Consumer {
             let token = Token { cursor: at, generation: cursor.generation };
             out.push(Ask::Partition { token, request });
         }
+    }
+
+    /// Bytes of one partition that may be pushed and queued together.
+    fn window(&self) -> u32 {
+        let most = self.config.prefetch_bytes.saturating_add(self.config.max_bytes as usize);
+        u32::try_from(most).unwrap_or(u32::MAX)
+    }
+
+    /// What is to be thought of a link when nothing is heard from it, and when.
+    fn silent(&self, link: usize) -> Option<Silent> {
+        let Link { alive_us, pinged, .. } = self.links[link];
+        let mut cursors = self.cursors.iter().filter(|cursor| cursor.link == link);
+        if pinged || cursors.clone().any(|cursor| cursor.asked) {
+            return Some(Silent::Stuck { at_us: alive_us.saturating_add(self.patience_us) });
+        }
+        let doubted = Silent::Doubted { at_us: alive_us.saturating_add(self.patience_us / 2) };
+        cursors.any(|cursor| cursor.credit.is_some()).then_some(doubted)
     }
 
     /// A connection to another address; its number.
@@ -237,12 +286,18 @@ impl Consumer {
     pub(crate) fn on_lost(&mut self, link: usize) {
         self.links[link] = Link::default();
         for cursor in self.cursors.iter_mut().filter(|cursor| cursor.link == link) {
-            cursor.opened = false;
-            cursor.asked = false;
+            (cursor.opened, cursor.asked, cursor.unsubscribes) = (false, false, false);
+            cursor.credit = None;
         }
     }
 
-    /// Takes an answer; the batches of a fetch lie in `chunk` at `payload`.
+    /// The broker at the other end of a link has answered what tells nothing else.
+    pub(crate) fn on_alive(&mut self, link: usize, now_us: u64) {
+        let link = &mut self.links[link];
+        (link.alive_us, link.pinged) = (now_us, false);
+    }
+
+    /// Takes an answer; the batches of a fetch or push lie in `chunk` at `payload`.
     pub(crate) fn on_answer(
         &mut self,
         token: Token,
@@ -252,8 +307,8 @@ impl Consumer {
         now_us: u64,
         effects: &mut Effects,
     ) {
+        self.on_alive(self.cursors[token.cursor].link, now_us);
         let cursor = &mut self.cursors[token.cursor];
-        self.links[cursor.link].alive_us = now_us;
         let current = cursor.generation == token.generation;
         if let Response::Opened { leader_epoch, .. } = response {
             cursor.opened = true;
@@ -281,7 +336,16 @@ impl Consumer {
                 cursor.failures = 0;
                 self.on_batches(token.cursor, high_watermark, chunk, payload, effects);
             }
+            Response::Pushed { high_watermark, is_last, .. } => {
+                cursor.failures = 0;
+                cursor.credit = cursor.credit.map(|credit| credit - payload.len() as i64);
+                self.on_batches(token.cursor, high_watermark, chunk, payload, effects);
+                if is_last {
+                    self.cursors[token.cursor].credit = None;
+                }
+            }
             Response::Error(ref body) => {
+                cursor.credit = None;
                 let refused = Refused::from(body);
                 self.on_refused(token.cursor, refused, u64::from(body.retry_after_us), now_us, effects);
             }
@@ -410,7 +474,10 @@ impl Consumer {
     }
 
     fn stop(&mut self, at: usize, error: ConsumeError, effects: &mut Effects) {
-        self.cursors[at].next = Place::Stopped;
+        let cursor = &mut self.cursors[at];
+        cursor.next = Place::Stopped;
+        cursor.unsubscribe();
+        self.links[cursor.link].kick |= cursor.unsubscribes;
         effects.wake.extend(self.cursors[at].seeking.take());
         self.queue(at, 0, Err(error), effects);
     }
@@ -436,10 +503,12 @@ impl Consumer {
             self.waker = waker.cloned();
             return None;
         };
+        let (prefetch_bytes, window) = (self.config.prefetch_bytes, self.window());
         let cursor = &mut self.cursors[queued.cursor];
-        let was_full = cursor.queued_bytes >= self.config.prefetch_bytes;
+        let room = |cursor: &Cursor| (cursor.queued_bytes < prefetch_bytes, cursor.owed(window).is_some());
+        let before = room(cursor);
         cursor.queued_bytes -= queued.bytes;
-        self.links[cursor.link].kick |= was_full && cursor.queued_bytes < self.config.prefetch_bytes;
+        self.links[cursor.link].kick |= before != room(cursor);
         match &queued.item {
             Ok(batch) => cursor.position = Some(batch.header.next_offset()),
             Err(ConsumeError::LogTruncated { offset, .. }) => cursor.position = Some(*offset),
@@ -452,7 +521,9 @@ impl Consumer {
     pub(crate) fn on_damaged(&mut self, partition: u32) {
         if let Some(&at) = self.by_partition.get(&partition) {
             self.drop_queued(at);
-            self.cursors[at].restart(Place::Stopped);
+            let cursor = &mut self.cursors[at];
+            cursor.restart(Place::Stopped);
+            self.links[cursor.link].kick |= cursor.unsubscribes;
         }
     }
 
@@ -510,8 +581,7 @@ impl Consumer {
     pub(crate) fn next_deadline(&self, link: usize, now_us: u64) -> Option<u64> {
         let paused = |cursor: &&Cursor| cursor.link == link && !cursor.asked && cursor.not_before_us > now_us;
         let paused = self.cursors.iter().filter(paused).map(|cursor| cursor.not_before_us).min();
-        let waiting = self.cursors.iter().any(|cursor| cursor.link == link && cursor.asked);
-        let silent = waiting.then(|| self.links[link].alive_us.saturating_add(self.patience_us));
+        let silent = self.silent(link).map(|(Silent::Doubted { at_us } | Silent::Stuck { at_us })| at_us);
         paused.into_iter().chain(silent).min()
     }
 
@@ -521,9 +591,33 @@ impl Consumer {
     }
 }
 
+/// What silence of a link means from some time on, in microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Silent {
+    /// It has nothing to say, or is gone: it is to be asked.
+    Doubted { at_us: u64 },
+    /// It does not answer what it was asked.
+    Stuck { at_us: u64 },
+}
+
 impl Cursor {
+    /// Credit that is to be given to the broker now, in bytes: what was taken from the queue, when it is worth a request.
+    fn owed(&self, window: u32) -> Option<u32> {
+        let free = i64::from(window) - self.credit? - self.queued_bytes as i64;
+        u32::try_from(free).ok().filter(|&bytes| bytes >= window.div_ceil(2))
+    }
+
+    /// Pushes that are still to come are of no interest any more.
+    fn unsubscribe(&mut self) {
+        if self.credit.take().is_some() {
+            self.unsubscribes = true;
+            self.generation = self.generation.wrapping_add(1);
+        }
+    }
+
     /// Everything asked or fetched so far is of no interest any more.
     fn restart(&mut self, next: Place) {
+        self.unsubscribe();
         self.generation = self.generation.wrapping_add(1);
         // An open that is under way is still good; anything else on its way is not waited for.
         self.asked &= !self.opened;

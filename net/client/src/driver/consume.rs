@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use corelog_wire::{Request, Response};
+use corelog_wire::{Api, Request, Response};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
@@ -152,10 +152,12 @@ struct ConsumeRole {
 }
 
 /// What an answer belongs to.
+#[derive(Clone, Copy)]
 pub(crate) enum Asked {
     Hello,
     Cursor(Token),
     Located,
+    Aside,
 }
 
 impl Role for ConsumeRole {
@@ -176,10 +178,15 @@ impl Role for ConsumeRole {
     fn tick(&mut self, _now_us: u64) {}
 
     fn fill(&mut self, connection: &mut Connection<Asked>, now_us: u64) {
-        self.shared.with(|core, _| core.poll(self.link, now_us, &mut self.asks));
+        let subscribes = connection.serves(Api::Subscribe);
+        self.shared.with(|core, _| core.poll(self.link, subscribes, now_us, &mut self.asks));
         for ask in self.asks.drain(..) {
             match ask {
+                Ask::Partition { token, request: request @ Request::Subscribe { .. } } => {
+                    connection.subscribe(&request, Asked::Cursor(token));
+                }
                 Ask::Partition { token, request } => connection.ask(&request, Asked::Cursor(token)),
+                Ask::Aside(request) => connection.ask(&request, Asked::Aside),
                 Ask::Locate => {
                     let request = Request::Metadata { topic: Some(self.shared.topic.name()) };
                     connection.ask(&request, Asked::Located);
@@ -197,6 +204,7 @@ impl Role for ConsumeRole {
                 found.iter().for_each(|topic| self.shared.located(topic));
                 return;
             }
+            (Asked::Aside, _) => return self.shared.with(|core, _| core.on_alive(self.link, now_us)),
             // A topic that nobody knows any more: the cursor is told so when it opens its partition again.
             (Asked::Hello | Asked::Located, _) => return,
         };

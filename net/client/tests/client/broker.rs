@@ -12,8 +12,8 @@ use corelog_model::{LogId, Term};
 use corelog_wire::api::SERVED;
 use corelog_wire::frame::HEADER_BYTES;
 use corelog_wire::{
-    At, Endpoint, ErrorBody, FrameHeader, HelloReply, MetadataReply, PartitionPlace, ReplyTo, Request,
-    Response, Split, Status, TopicView, decode_request, encode_response, split,
+    Api, ApiVersions, At, Endpoint, ErrorBody, FrameHeader, HelloReply, MetadataReply, PartitionPlace,
+    ReplyTo, Request, Response, Split, Status, TopicView, decode_request, encode_response, split,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -73,6 +73,16 @@ pub(crate) struct Store {
     pub(crate) astray: usize,
     /// No produce request is answered while this is set.
     pub(crate) silent: bool,
+    /// It serves what the first release did, and nothing else.
+    pub(crate) is_first_release: bool,
+    /// Nothing is answered while this is set; requests that were not.
+    pub(crate) deaf: bool,
+    pub(crate) ignored: usize,
+    pub(crate) pings: usize,
+    /// Subscriptions begun, and those that were asked to end; bytes pushed to all of them.
+    pub(crate) subscribed: usize,
+    pub(crate) unsubscribed: usize,
+    pub(crate) pushed_bytes: usize,
     pub(crate) requests: usize,
     pub(crate) appended: usize,
     pub(crate) duplicates: usize,
@@ -101,7 +111,15 @@ enum Verdict {
 
 impl Broker {
     pub(crate) async fn start(faults: Faults, seed: u64) -> Self {
-        let store = Store { term: 1, faults, seed, ..Store::default() };
+        Self::of_store(Store { term: 1, faults, seed, ..Store::default() }).await
+    }
+
+    /// One of the first release.
+    pub(crate) async fn first_release() -> Self {
+        Self::of_store(Store { term: 1, seed: 1, is_first_release: true, ..Store::default() }).await
+    }
+
+    async fn of_store(store: Store) -> Self {
         Self::serving(Arc::new(Mutex::new(store)), Arc::default()).await
     }
 
@@ -151,6 +169,16 @@ impl Broker {
         self.accepting = tokio::spawn(accept(Arc::clone(&self.shared), listener));
     }
 
+    /// Waits until this is so.
+    pub(crate) async fn until(&self, is_so: impl Fn(&Store) -> bool) {
+        let wait = async {
+            while !is_so(&self.store()) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), wait).await.expect("it comes to that");
+    }
+
     /// The offsets and values of a partition, in order.
     pub(crate) fn values(&self, topic: &str, partition: usize) -> Vec<Vec<u8>> {
         let store = self.store();
@@ -192,6 +220,14 @@ impl Broker {
     }
 }
 
+impl Shared {
+    fn ignores(&self) -> bool {
+        let mut store = self.store.lock().unwrap();
+        store.ignored += usize::from(store.deaf);
+        store.deaf
+    }
+}
+
 impl Drop for Broker {
     fn drop(&mut self) {
         self.accepting.abort();
@@ -230,6 +266,7 @@ async fn serve(shared: Arc<Shared>, stream: TcpStream) {
         }
     });
     let mut handles = HashMap::new();
+    let mut subscriptions = Subscriptions::default();
     let mut stream = Vec::new();
     loop {
         let taken = match split(&stream, 64 << 20) {
@@ -238,9 +275,24 @@ async fn serve(shared: Arc<Shared>, stream: TcpStream) {
                 let request = decode_request(&header, frame.body).expect("the client speaks the protocol");
                 let reply = |response: &Response<'_>| answer(&answers, &header, response);
                 match request {
+                    _ if shared.ignores() => {}
                     Request::Fetch { .. } => {
                         let fetch = Fetching::new(&request, &handles);
                         tasks.spawn(fetch.run(Arc::clone(&shared), answers.clone(), header));
+                    }
+                    Request::Subscribe { handle, credit, .. } => {
+                        shared.store.lock().unwrap().subscribed += 1;
+                        let pushing = Fetching::new(&request, &handles);
+                        let subscription = subscriptions.begin(handle, credit);
+                        let (shared, answers) = (Arc::clone(&shared), answers.clone());
+                        shared.news.notify_waiters();
+                        tasks.spawn(pushing.push(shared, answers, header, subscription));
+                    }
+                    Request::Credit { handle, bytes, ends } => {
+                        reply(&Response::Credited);
+                        shared.store.lock().unwrap().unsubscribed += usize::from(ends);
+                        subscriptions.give(handle, bytes, ends);
+                        shared.news.notify_waiters();
                     }
                     Request::Produce { handle, batches, .. } => {
                         match produce(&shared, handles.get(&handle).copied(), batches) {
@@ -294,9 +346,12 @@ fn cold(shared: &Shared, request: Request<'_>, handles: &mut Handles, reply: imp
             term: Term(store.term),
             max_frame_bytes: hello.max_frame_bytes,
             max_batch_bytes: 2 << 20,
-            served: SERVED,
+            served: store.served(),
         })),
-        Request::Ping => reply(&Response::Pong),
+        Request::Ping => {
+            store.pings += 1;
+            reply(&Response::Pong);
+        }
         Request::Status => reply(&Response::Status(Box::new(Status { requests: 7, ..Status::default() }))),
         Request::ProducerId => {
             store.last_id += 1;
@@ -351,7 +406,10 @@ fn cold(shared: &Shared, request: Request<'_>, handles: &mut Handles, reply: imp
             };
             reply(&Response::OffsetFound { offset, timestamp_us: None });
         }
-        Request::Produce { .. } | Request::Fetch { .. } => unreachable!("served elsewhere"),
+        Request::Produce { .. }
+        | Request::Fetch { .. }
+        | Request::Subscribe { .. }
+        | Request::Credit { .. } => unreachable!("served elsewhere"),
     }
 }
 
@@ -375,6 +433,17 @@ fn metadata(store: &Store, port: u16, wanted: Option<&str>, reply: impl Fn(&Resp
 }
 
 impl Store {
+    /// Of the first batch.
+    pub(crate) fn batch_bytes(&self) -> usize {
+        self.topics[0].logs[0].batches[0].1.len()
+    }
+
+    /// What this broker speaks.
+    fn served(&self) -> &'static [ApiVersions] {
+        let later = SERVED.iter().position(|api| api.api() > Api::Status as u16);
+        &SERVED[..later.filter(|_| self.is_first_release).unwrap_or(SERVED.len())]
+    }
+
     /// Why the core at `port` does not open a partition now, if it does not.
     fn open_refusal(&mut self, port: u16) -> Option<(ErrorCode, [u64; 2])> {
         if self.home.is_some_and(|home| home != port) {
@@ -495,11 +564,28 @@ struct Fetching {
     max_wait: Duration,
 }
 
+/// What a reader may see at its offset.
+struct Seen {
+    log_start: u64,
+    high_watermark: u64,
+    leader_epoch: Term,
+    batches: Vec<u8>,
+    next_offset: u64,
+}
+
 impl Fetching {
     fn new(request: &Request<'_>, handles: &Handles) -> Self {
-        let &Request::Fetch { handle, offset, max_bytes, max_wait_us, .. } = request else { unreachable!() };
-        let (place, max_bytes) = (handles.get(&handle).copied(), max_bytes as usize);
-        Self { place, offset, max_bytes, max_wait: Duration::from_micros(max_wait_us) }
+        match *request {
+            Request::Fetch { handle, offset, max_bytes, max_wait_us, .. } => {
+                let (place, max_bytes) = (handles.get(&handle).copied(), max_bytes as usize);
+                Self { place, offset, max_bytes, max_wait: Duration::from_micros(max_wait_us) }
+            }
+            Request::Subscribe { handle, offset, max_bytes, .. } => {
+                let (place, max_bytes) = (handles.get(&handle).copied(), max_bytes as usize);
+                Self { place, offset, max_bytes, max_wait: Duration::MAX }
+            }
+            _ => unreachable!(),
+        }
     }
 
     async fn run(self, shared: Arc<Shared>, answers: mpsc::UnboundedSender<Vec<u8>>, header: FrameHeader) {
@@ -507,54 +593,103 @@ impl Fetching {
         loop {
             let news = shared.news.notified();
             let over = tokio::time::Instant::now() >= deadline;
-            if self.attempt(&shared, over, &answers, &header) {
-                return;
+            match self.look(&shared, self.max_bytes) {
+                Err(refusal) => return answer(&answers, &header, &refusal),
+                Ok(Seen { batches, .. }) if batches.is_empty() && !over => {}
+                Ok(Seen { log_start, high_watermark, leader_epoch, batches, .. }) => {
+                    let fetched =
+                        Response::Fetched { log_start, high_watermark, leader_epoch, batches: &batches };
+                    return answer(&answers, &header, &fetched);
+                }
             }
             let _ = tokio::time::timeout_at(deadline, news).await;
         }
     }
 
-    fn attempt(
-        &self,
-        shared: &Shared,
-        over: bool,
-        answers: &mpsc::UnboundedSender<Vec<u8>>,
-        header: &FrameHeader,
-    ) -> bool {
-        let mut store = shared.store.lock().unwrap();
-        let reply = |response: &Response<'_>| answer(answers, header, response);
-        if let Some((code, details)) = store.fetch_refusals.pop_front() {
-            reply(&refusal(code, details));
-            return true;
-        }
-        let Some((topic, partition)) = self.place else {
-            reply(&refusal(ErrorCode::UnknownHandle, [0, 0]));
-            return true;
-        };
-        let leader_epoch = Term(store.term);
-        let log = match store.log(topic, partition) {
-            Ok((log, _)) => log,
-            Err(code) => {
-                reply(&refusal(code, [0, 0]));
-                return true;
+    /// Pushes as credit allows until the subscription is ended or refused.
+    async fn push(
+        mut self,
+        shared: Arc<Shared>,
+        answers: mpsc::UnboundedSender<Vec<u8>>,
+        header: FrameHeader,
+        subscription: Arc<Mutex<Subscription>>,
+    ) {
+        let mut begun = false;
+        loop {
+            let news = shared.news.notified();
+            let Subscription { credit, ended } = *subscription.lock().unwrap();
+            let seen = match self.look(&shared, self.max_bytes.min(credit.max(1) as usize)) {
+                Err(refusal) => return answer(&answers, &header, &refusal),
+                Ok(seen) => seen,
+            };
+            let Seen { log_start, high_watermark, leader_epoch, batches, next_offset } = seen;
+            let bytes = if ended || credit <= 0 { &[][..] } else { &batches };
+            let pushed =
+                Response::Pushed { log_start, high_watermark, leader_epoch, is_last: ended, batches: bytes };
+            if ended {
+                return answer(&answers, &header, &pushed);
             }
-        };
+            if !bytes.is_empty() || !begun {
+                begun = true;
+                if !bytes.is_empty() {
+                    self.offset = next_offset;
+                    subscription.lock().unwrap().credit -= bytes.len() as i64;
+                    shared.store.lock().unwrap().pushed_bytes += bytes.len();
+                }
+                answer(&answers, &header, &pushed);
+                continue;
+            }
+            news.await;
+        }
+    }
+
+    fn look(&self, shared: &Shared, max_bytes: usize) -> Result<Seen, Response<'static>> {
+        let mut store = shared.store.lock().unwrap();
+        if let Some((code, details)) = store.fetch_refusals.pop_front() {
+            return Err(refusal(code, details));
+        }
+        let (topic, partition) = self.place.ok_or_else(|| refusal(ErrorCode::UnknownHandle, [0, 0]))?;
+        let leader_epoch = Term(store.term);
+        let (log, _) = store.log(topic, partition).map_err(|code| refusal(code, [0, 0]))?;
         let (log_start, high_watermark) = (log.start, log.end);
         if self.offset < log_start || self.offset > high_watermark {
-            reply(&refusal(ErrorCode::OffsetOutOfRange, [log_start, high_watermark]));
-            return true;
+            return Err(refusal(ErrorCode::OffsetOutOfRange, [log_start, high_watermark]));
         }
-        let mut batches = Vec::new();
+        let (mut batches, mut next_offset) = (Vec::new(), self.offset);
         for (known, bytes) in log.batches.iter().filter(|(known, _)| known.next_offset() > self.offset) {
-            if !batches.is_empty() && batches.len() + known.padded_bytes() > self.max_bytes {
+            if !batches.is_empty() && batches.len() + known.padded_bytes() > max_bytes {
                 break;
             }
             batches.extend_from_slice(bytes);
+            next_offset = known.next_offset();
         }
-        if batches.is_empty() && !over {
-            return false;
+        Ok(Seen { log_start, high_watermark, leader_epoch, batches, next_offset })
+    }
+}
+
+/// What the client said of a subscription.
+struct Subscription {
+    credit: i64,
+    ended: bool,
+}
+
+/// The subscriptions of a connection, by handle.
+#[derive(Default)]
+struct Subscriptions(HashMap<u32, Arc<Mutex<Subscription>>>);
+
+impl Subscriptions {
+    fn begin(&mut self, handle: u32, credit: u32) -> Arc<Mutex<Subscription>> {
+        self.give(handle, 0, true);
+        let begun = Arc::new(Mutex::new(Subscription { credit: credit.into(), ended: false }));
+        self.0.insert(handle, Arc::clone(&begun));
+        begun
+    }
+
+    fn give(&mut self, handle: u32, bytes: u32, ends: bool) {
+        if let Some(subscription) = self.0.get(&handle) {
+            let mut subscription = subscription.lock().unwrap();
+            subscription.credit += i64::from(bytes);
+            subscription.ended |= ends;
         }
-        reply(&Response::Fetched { log_start, high_watermark, leader_epoch, batches: &batches });
-        true
     }
 }

@@ -2,11 +2,12 @@
 
 mod broker;
 mod cancel;
-mod consume;
+mod fetched;
 mod places;
 mod poll_points;
 mod polls;
 mod produce;
+mod pushed;
 
 use std::time::Duration;
 

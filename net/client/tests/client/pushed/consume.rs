@@ -1,4 +1,5 @@
 //! The consumer: every record once and in order, through lost connections, seeks, retention, fall-backs and damage.
+//! Each story twice: with a broker that pushes and with one of the first release, which has to be asked.
 
 use std::time::Duration;
 
@@ -11,15 +12,15 @@ use crate::broker::{Broker, Faults};
 use crate::client;
 
 /// A topic with `count` records in batches of ten; record n has timestamp n and value n.
-async fn filled(partitions: u32, count: u64, codec: Codec) -> (Broker, Client, Topic) {
-    let broker = Broker::start(Faults::default(), 1).await;
+pub(super) async fn filled(partitions: u32, count: u64, codec: Codec) -> (Broker, Client, Topic) {
+    let broker = super::broker().await;
     let client = client(&broker).await;
     let topic = client.create_topic("t", partitions, Durability::Written).await.unwrap();
     append(&client, &topic, 0..count, codec).await;
     (broker, client, topic)
 }
 
-async fn append(client: &Client, topic: &Topic, numbers: std::ops::Range<u64>, codec: Codec) {
+pub(super) async fn append(client: &Client, topic: &Topic, numbers: std::ops::Range<u64>, codec: Codec) {
     let producer = client.producer(ProducerConfig { codec, ..ProducerConfig::default() });
     for n in numbers {
         let value = n.to_le_bytes();
@@ -33,7 +34,7 @@ async fn append(client: &Client, topic: &Topic, numbers: std::ops::Range<u64>, c
     producer.flush().await.unwrap();
 }
 
-async fn take(consumer: &mut Consumer, count: usize) -> Vec<u64> {
+pub(super) async fn take(consumer: &mut Consumer, count: usize) -> Vec<u64> {
     let mut numbers = Vec::new();
     while numbers.len() < count {
         let mut batch = consumer.next().await.unwrap();
@@ -83,7 +84,7 @@ async fn a_live_consumer_sees_what_is_appended_after_it_came() {
 
 #[tokio::test]
 async fn a_large_batch_is_read_where_it_was_received() {
-    let broker = Broker::start(Faults::default(), 1).await;
+    let broker = super::broker().await;
     let client = client(&broker).await;
     let topic = client.create_topic("t", 1, Durability::Durable).await.unwrap();
     let producer = client.producer(ProducerConfig { batch_bytes: 1 << 20, ..ProducerConfig::default() });
@@ -169,7 +170,7 @@ async fn records_that_a_crash_took_back_are_reported_once() {
     assert_eq!(take(&mut consumer, 100).await.len(), 100);
     broker.store().fetch_refusals.push_back((ErrorCode::LogTruncated, [60, 0]));
     broker.fall_back("t", 0, 60);
-    // Ends the wait of the fetch that is under way.
+    // What is asked is looked at again when something is appended.
     append(&client, &topic, 1000..1100, Codec::None).await;
     let mut truncated = 0;
     let mut numbers = Vec::new();

@@ -1,0 +1,8 @@
+//! The same stories with a broker of the first release, which has to be asked for each answer.
+
+#[path = "../pushed/consume.rs"]
+mod consume;
+
+async fn broker() -> crate::broker::Broker {
+    crate::broker::Broker::first_release().await
+}

@@ -1,0 +1,82 @@
+//! What a consumer gives the broker leave to push, and what it takes back.
+
+use std::time::Duration;
+
+use corelog_client::{Client, ClientConfig, Codec, ConsumerConfig, Durability, Position, ProducerConfig};
+
+use super::consume::{append, filled, take};
+
+#[tokio::test]
+async fn a_consumer_that_takes_nothing_is_pushed_no_more_than_it_has_room_for() {
+    let (broker, client, topic) = filled(1, 1000, Codec::None).await;
+    let (max_bytes, prefetch_bytes) = (1_000, 3_000);
+    let config = ConsumerConfig { max_bytes, prefetch_bytes, ..ConsumerConfig::new(&topic, Position::Start) };
+    let mut consumer = client.consumer(config).await.unwrap();
+    assert_eq!(take(&mut consumer, 10).await.len(), 10);
+    // Everything that was pushed before this is answered has been pushed.
+    client.ping().await.unwrap();
+    let most = prefetch_bytes + max_bytes as usize;
+    broker.until(|store| store.pushed_bytes > most / 2).await;
+    let batch_bytes = broker.store().batch_bytes();
+    assert!(
+        broker.store().pushed_bytes <= most + 2 * batch_bytes,
+        "the credit, a batch beyond, a batch taken"
+    );
+    assert_eq!(take(&mut consumer, 990).await.len(), 990);
+    assert_eq!(broker.store().subscribed, 1, "it went on under the same subscription");
+}
+
+#[tokio::test]
+async fn a_seek_takes_back_what_was_subscribed_to() {
+    let (broker, client, topic) = filled(1, 1000, Codec::None).await;
+    let mut consumer = client.consumer(ConsumerConfig::new(&topic, Position::Start)).await.unwrap();
+    assert_eq!(take(&mut consumer, 1).await[0], 0);
+    for to in [700, 20, 400, 999] {
+        assert_eq!(consumer.seek(0, Position::Offset(to)).await, Ok(to));
+        assert_eq!(take(&mut consumer, 1).await[0], to);
+    }
+    consumer.seek(0, Position::End).await.unwrap();
+    append(&client, &topic, 1000..1010, Codec::None).await;
+    assert_eq!(take(&mut consumer, 10).await, (1000..1010).collect::<Vec<_>>());
+    assert_eq!(broker.store().subscribed, 6);
+    broker.until(|store| store.unsubscribed == 5).await;
+}
+
+#[tokio::test]
+async fn who_wants_much_at_a_time_is_not_pushed_anything() {
+    let (broker, client, topic) = filled(1, 100, Codec::None).await;
+    let config = ConsumerConfig { min_bytes: 2_000, ..ConsumerConfig::new(&topic, Position::Start) };
+    let mut consumer = client.consumer(config).await.unwrap();
+    assert_eq!(take(&mut consumer, 100).await.len(), 100);
+    assert_eq!(broker.store().subscribed, 0);
+}
+
+/// A broker that is gone without a word is noticed although nothing is asked of it.
+#[tokio::test]
+async fn a_silent_broker_is_asked_whether_it_is_there_and_given_up_if_not() {
+    let broker = super::broker().await;
+    let mut config = ClientConfig::new([broker.address()]);
+    config.request_timeout = Duration::from_millis(200);
+    config.connect_timeout = Duration::from_millis(200);
+    config.backoff.first = Duration::from_millis(1);
+    let client = Client::connect(config).await.unwrap();
+    let topic = client.create_topic("t", 1, Durability::Durable).await.unwrap();
+    let max_wait = Duration::ZERO;
+    let config = ConsumerConfig { max_wait, ..ConsumerConfig::new(&topic, Position::Start) };
+    let mut consumer = client.consumer(config).await.unwrap();
+    // While it answers, it is asked again and again and stays.
+    broker.until(|store| store.pings >= 3).await;
+    assert_eq!(broker.store().subscribed, 1);
+    // The first is not answered, and so another connection says Hello.
+    broker.store().deaf = true;
+    broker.until(|store| store.ignored >= 2).await;
+    broker.store().deaf = false;
+    let other = crate::client(&broker).await;
+    let producer = other.producer(ProducerConfig::default());
+    producer
+        .send(&topic, corelog_client::Partition::Index(0), crate::record(&0_u64.to_le_bytes()))
+        .await
+        .unwrap();
+    assert_eq!(take(&mut consumer, 1).await, [0]);
+    assert_eq!(broker.store().subscribed, 2);
+}
