@@ -94,7 +94,7 @@ impl Shard {
     }
 
     /// The handle's subscription ends: at once, or when the disk or the connection have done what it waits for.
-    pub(crate) fn end_subscription(&mut self, now: Now, conn: ConnId, handle: u32, out: &mut Actions) {
+    pub fn end_subscription(&mut self, now: Now, conn: ConnId, handle: u32, out: &mut Actions) {
         let Some(id) = self.sessions.unsubscribe(conn, handle) else { return };
         self.waits.stream_mut(id).ended = true;
         if self.waits.waits_for_data(id) {

@@ -49,6 +49,9 @@ impl Core {
             Parcel::Gone(conn) => self.forget_guest(now, from, conn),
             Parcel::Hurry(conn) => self.logs.hurry(now, conn),
             Parcel::Drained(conn) => self.logs.drained(now, conn),
+            Parcel::Unsubscribe { conn, log, handle } => {
+                assert!(self.logs.unsubscribe(now, log, conn, handle), "it goes to the core of the log");
+            }
             Parcel::Visit(visit) => self.guests.push((from, visit)),
             Parcel::Back(visit) => self.on_back(*visit, out),
             Parcel::Reply { conn, correlation, response, slices } => {
@@ -174,6 +177,14 @@ impl Core {
     pub(super) fn is_busy_abroad(&self) -> bool {
         let waits = |connection: &Connection| connection.is_away || connection.abroad > 0;
         !self.guests.is_empty() || self.connections.iter().flatten().any(waits)
+    }
+
+    /// A handle of the connection in `slot` does not lead to this log any more.
+    pub(super) fn leave(&mut self, now: Now, slot: u32, log: LogId, handle: u32) {
+        let conn = self.connection(slot).id;
+        if !self.logs.unsubscribe(now, log, conn, handle) {
+            self.logs.parcels.push((self.core_of(log), Parcel::Unsubscribe { conn, log, handle }));
+        }
     }
 
     /// Fetches of the connection in `slot` that wait at other cores wait no longer.

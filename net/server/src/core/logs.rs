@@ -138,6 +138,15 @@ impl Logs {
         }
     }
 
+    /// A handle of this connection leads elsewhere: if the log has a subscription of it, that ends. `false` if another core
+    /// serves the log.
+    pub(crate) fn unsubscribe(&mut self, now: Now, log: LogId, conn: ConnId, handle: u32) -> bool {
+        let Some(place) = self.place_of(log) else { return false };
+        let Served { shard, actions, .. } = self.at(place);
+        shard.end_subscription(now, conn, handle, actions);
+        true
+    }
+
     /// Hands a letter to the shard of a log, if this core serves it.
     pub(crate) fn deliver(&mut self, now: Now, from: LogId, to: LogId, mail: Mail) -> Result<(), Mail> {
         match self.place_of(to) {

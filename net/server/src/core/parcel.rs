@@ -37,6 +37,15 @@ pub enum Parcel {
     Hurry(ConnId),
     /// It has taken what was pushed to it.
     Drained(ConnId),
+    /// A handle of it leads elsewhere: a subscription of it ends.
+    Unsubscribe {
+        /// The connection.
+        conn: ConnId,
+        /// Where the handle led.
+        log: LogId,
+        /// The handle.
+        handle: u32,
+    },
     /// Requests of one of the sender's connections.
     Visit(Box<Visit>),
     /// They were taken, or their connection is gone: here is the block.

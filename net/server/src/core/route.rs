@@ -15,7 +15,8 @@ const MAX_ROUTES: u32 = 1 << 20;
 pub(crate) struct Routes(Vec<Option<LogId>>);
 
 impl Routes {
-    fn get(&self, handle: u32) -> Option<LogId> {
+    /// Where a handle leads.
+    pub(super) fn get(&self, handle: u32) -> Option<LogId> {
         let at = (handle as usize).checked_sub(1)?;
         self.0.get(at).copied().flatten()
     }

@@ -226,10 +226,14 @@ impl Core {
             return Outcome::Paused(Pause::Replies);
         }
         let limit = connection.frame_limit;
+        let led = connection.routes.get(to.handle);
         let log = match self.route(slot, &request) {
             Ok(log) => log,
             Err(refusal) => return self.refuse_request(slot, to, &refusal),
         };
+        if let Some(led) = led.filter(|&led| self.connection(slot).routes.get(to.handle) != Some(led)) {
+            self.leave(now, slot, led, to.handle);
+        }
         let core = self.core_of(log);
         if run.core.is_some_and(|run| run != core) {
             return Outcome::Paused(Pause::Away);

@@ -2,6 +2,7 @@
 
 mod abroad;
 mod fake;
+mod pushes;
 mod trouble;
 
 use corelog_model::batch::{BatchBuilder, Codec, RecordRef, Seal};
@@ -243,6 +244,8 @@ enum Answer {
     Opened,
     Produced(u64),
     Fetched(Vec<u8>),
+    Pushed(Vec<u8>),
+    LastPush,
     Error(ErrorCode),
     Other,
 }
@@ -256,6 +259,8 @@ impl From<Response<'_>> for Answer {
             Response::Opened { .. } => Self::Opened,
             Response::Produced { base_offset, .. } => Self::Produced(base_offset),
             Response::Fetched { batches, .. } => Self::Fetched(batches.to_vec()),
+            Response::Pushed { is_last: true, .. } => Self::LastPush,
+            Response::Pushed { batches, .. } => Self::Pushed(batches.to_vec()),
             Response::Error(body) => Self::Error(body.code),
             _ => Self::Other,
         }

@@ -7,19 +7,19 @@ use corelog_uring::arena::place_of;
 use super::*;
 
 /// Two cores and the mail between them.
-struct Two {
-    beds: [Bed; 2],
+pub(super) struct Two {
+    pub(super) beds: [Bed; 2],
     /// To each core, in order.
     mail: [VecDeque<Parcel>; 2],
     random: u64,
 }
 
 /// The handles of the two partitions.
-const HERE: u32 = 1;
-const ABROAD: u32 = 2;
+pub(super) const HERE: u32 = 1;
+pub(super) const ABROAD: u32 = 2;
 
 impl Two {
-    fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         Self::with(seed, bounds())
     }
 
@@ -42,7 +42,7 @@ impl Two {
     }
 
     /// One turn of a core, with some of its mail before and some of what can happen after it.
-    fn step(&mut self, at: usize) -> bool {
+    pub(super) fn step(&mut self, at: usize) -> bool {
         let mut happened = false;
         while self.chance()
             && let Some(parcel) = self.mail[at].pop_front()
@@ -78,7 +78,7 @@ impl Two {
         happened || turn == Turn::Again || this.is_due()
     }
 
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         for _ in 0..100_000 {
             let more = [self.step(0), self.step(1)];
             if more == [false; 2] && self.mail.iter().all(VecDeque::is_empty) {
@@ -88,7 +88,7 @@ impl Two {
         panic!("it turns and turns");
     }
 
-    fn peer(&mut self, at: usize) -> usize {
+    pub(super) fn peer(&mut self, at: usize) -> usize {
         let peer = self.beds[at].fake.connect();
         let hello = Hello { client: "t", client_version: "1", max_frame_bytes: MAX_FRAME as u32 };
         self.beds[at].send(peer, 0, &Request::Hello(hello));
@@ -98,7 +98,7 @@ impl Two {
     }
 
     /// A topic of two partitions, made through `at`: partition 0 is kept by log 0, partition 1 by log 1.
-    fn topic(&mut self, at: usize, peer: usize, durability: Durability) -> TopicId {
+    pub(super) fn topic(&mut self, at: usize, peer: usize, durability: Durability) -> TopicId {
         let create = Request::CreateTopic { name: "t", partitions: 2, durability };
         self.beds[at].send(peer, 1, &create);
         self.settle();
@@ -109,7 +109,7 @@ impl Two {
     }
 
     /// Opens both partitions on a peer of core 0.
-    fn open(&mut self, peer: usize, topic: TopicId) {
+    pub(super) fn open(&mut self, peer: usize, topic: TopicId) {
         for (handle, partition) in [(HERE, 0), (ABROAD, 1)] {
             self.beds[0].send(peer, handle.into(), &Request::Open { handle, topic, partition });
         }
@@ -119,7 +119,14 @@ impl Two {
         assert_eq!(answers, [(1, Answer::Opened), (2, Answer::Opened)]);
     }
 
-    fn produce(&mut self, peer: usize, correlation: u64, handle: u32, topic: TopicId, value: &[u8]) {
+    pub(super) fn produce(
+        &mut self,
+        peer: usize,
+        correlation: u64,
+        handle: u32,
+        topic: TopicId,
+        value: &[u8],
+    ) {
         let batches = batch_for(topic, handle - 1, value);
         let request = Request::Produce { handle, expected_offset: None, batches: &batches };
         self.beds[0].send(peer, correlation, &request);
@@ -133,7 +140,7 @@ impl Two {
     }
 
     /// Nothing of anybody's is left anywhere.
-    fn is_clean(&mut self) {
+    pub(super) fn is_clean(&mut self) {
         self.settle();
         for bed in &self.beds {
             assert_eq!(bed.core.counters().connections, 0);
