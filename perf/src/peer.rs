@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use corelog_model::batch::{AlignedVec, BatchBuilder, Codec, RecordRef, Seal};
 use corelog_model::{Durability, ProducerId, TopicId};
-use corelog_wire::frame::MAX_FRAME_BYTES;
+use corelog_wire::frame::{HELLO_FRAME_BYTES, MAX_FRAME_BYTES};
 use corelog_wire::{
     Call, FrameHeader, Hello, Request, Response, Split, Status, decode_response, encode_request, split,
 };
@@ -32,7 +32,7 @@ pub struct Peer {
 impl Peer {
     /// Connects and greets.
     pub fn connect(address: SocketAddr) -> io::Result<Self> {
-        Self::greet(TcpStream::connect(address)?)
+        Self::greet(TcpStream::connect(address)?, 2 * MAX_FRAME_BYTES)
     }
 
     /// Connects and greets, with a receive buffer of about `bytes` in the kernel: a peer that does not read is soon
@@ -43,13 +43,14 @@ impl Peer {
         // Before connecting, because the window is agreed upon there.
         sockopt::set_socket_recv_buffer_size(&socket, bytes)?;
         rustix::net::connect(&socket, &address)?;
-        Self::greet(TcpStream::from(socket))
+        Self::greet(TcpStream::from(socket), HELLO_FRAME_BYTES)
     }
 
-    fn greet(stream: TcpStream) -> io::Result<Self> {
+    /// Answers take up to `bytes`.
+    fn greet(stream: TcpStream, bytes: usize) -> io::Result<Self> {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
-        let input = vec![0; 2 * MAX_FRAME_BYTES];
+        let input = vec![0; bytes];
         let mut peer = Self { stream, correlation: 0, out: Vec::new(), input, start: 0, end: 0 };
         let hello = Hello { client: "perf", client_version: "1", max_frame_bytes: MAX_FRAME_BYTES as u32 };
         peer.ask(&Request::Hello(hello), |_, response| match response {

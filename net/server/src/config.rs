@@ -132,6 +132,10 @@ pub struct MemorySection {
     pub cold_bytes: u64,
     /// What may be copied aside for one slow connection.
     pub slow_bytes: u64,
+    /// Replies that wait to be sent, beyond what every connection has for them, and what is copied aside.
+    pub reply_bytes: u64,
+    /// The whole process; 0: what the other bounds add up to.
+    pub max_bytes: u64,
 }
 
 /// `[limits]`: what a peer may take.
@@ -536,6 +540,8 @@ impl MemorySection {
         match key {
             "ingest_bytes" => self.ingest_bytes = at_least(bytes(text)?, 1 << 20, "1 MiB or more")?,
             "cold_bytes" => self.cold_bytes = at_least(bytes(text)?, 1 << 20, "1 MiB or more")?,
+            "reply_bytes" => self.reply_bytes = within(bytes(text)?, 1 << 20, 1 << 40, "at least 1 MiB")?,
+            "max_bytes" => self.max_bytes = within(bytes(text)?, 0, 1 << 50, "a number of bytes")?,
             "slow_bytes" => self.slow_bytes = within(bytes(text)?, 0, 64 << 20, "up to 64 MiB")?,
             _ => return Err(Bad::Key),
         }

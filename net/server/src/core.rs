@@ -30,6 +30,7 @@ mod opening;
 mod ops;
 mod outbox;
 mod parcel;
+mod replies;
 mod reply;
 mod route;
 mod serve;
@@ -55,6 +56,7 @@ use inquiry::Inquiry;
 use logs::{Logs, Served};
 use ops::OpSlab;
 use parcel::Visit;
+use replies::Replies;
 
 pub(crate) use disk::disk_error;
 pub use opening::{Opening, Start};
@@ -150,6 +152,9 @@ pub struct Bounds {
     pub handshake_us: u64,
     /// Time between requests, in microseconds; 0: any.
     pub idle_us: u64,
+    /// Memory for replies that are not slices of the log and for what is copied aside, of all connections together, in
+    /// bytes.
+    pub reply_bytes: usize,
     /// Time without progress of a frame received or a send, in microseconds; 0: any.
     pub stalled_us: u64,
 }
@@ -201,6 +206,9 @@ pub struct Core {
     joined: bool,
     /// When to try again after an accept failed.
     accept_at_us: Option<u64>,
+    /// When a peer has kept memory that others wait for long enough.
+    reclaim_at_us: Option<u64>,
+    replies: Replies,
     stopping: bool,
     /// The shard was told something after its turn.
     again: bool,
@@ -241,6 +249,7 @@ impl Core {
         let Parts { store, me, homes, places, bounds, memory, listener } = parts;
         let connections = bounds.connections as usize;
         assert!(memory.connections.len() >= 2 * connections, "every connection has its own two blocks");
+        let replies = Replies::new(bounds.reply_bytes);
         let identity = Identity {
             store,
             max_frame_bytes: bounds.max_frame_bytes,
@@ -272,6 +281,8 @@ impl Core {
             accepting: None,
             joined: false,
             accept_at_us: None,
+            reclaim_at_us: None,
+            replies,
             stopping: false,
             again: false,
             counters: Reactor::default(),
@@ -347,7 +358,8 @@ impl Core {
 
     /// The monotonic time, in microseconds, at which a turn is due even if nothing completes.
     pub fn next_deadline(&self) -> Option<u64> {
-        [self.logs.next_deadline(), self.deadlines.next(), self.accept_at_us].into_iter().flatten().min()
+        let own = [self.deadlines.next(), self.accept_at_us, self.reclaim_at_us];
+        own.into_iter().chain([self.logs.next_deadline()]).flatten().min()
     }
 
     /// What has been counted.
@@ -382,6 +394,8 @@ impl Core {
         assert!(self.blocks.len() >= least, "every free slot has its two blocks");
         let routes = self.connections.iter().flatten().map(|connection| connection.routes.len()).sum::<u32>();
         assert_eq!(routes, self.routes, "routes are counted");
+        let extra = self.connections.iter().flatten().map(|connection| connection.outbox.extra_bytes());
+        assert_eq!(extra.sum::<usize>(), self.replies.used(), "memory for replies is counted");
         for connection in self.connections.iter().flatten() {
             assert_eq!(
                 connection.inbox.is_receiving(),

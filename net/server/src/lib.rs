@@ -5,7 +5,7 @@
 //! | `config`, `default.toml` | every key an operator can set |
 //! | `data_dir` | the store's directory, its id and its lock |
 //! | `tuning` | how the log is written on this machine |
-//! | `memory` | how the arena is divided into pools |
+//! | `memory`, `budget` | how the arena is divided into pools; what the process may come to |
 //! | `core` | the reactor's decisions, as a pure type |
 //! | `reactor`, `files` | the shell around it: ring, host, files, waiting |
 //! | `placement` | which cores the shards run on |
@@ -17,6 +17,7 @@
 //! connection at most; what is acknowledged at any level survives a stop.
 #![forbid(unsafe_code)]
 
+mod budget;
 pub mod config;
 pub mod core;
 pub mod data_dir;
@@ -33,6 +34,7 @@ mod stop;
 mod translate;
 mod tuning;
 
+pub use budget::OverBudget;
 pub use config::{Config, ConfigError};
 pub use server::{Ready, Running, Server, ServerError};
 pub use stop::Stop;

@@ -36,6 +36,12 @@ pub(crate) struct Pool {
     pub(crate) block_bytes: usize,
 }
 
+impl Pool {
+    const fn bytes(self) -> u64 {
+        (self.blocks * self.block_bytes) as u64
+    }
+}
+
 /// What a core has of all that there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Share {
@@ -123,6 +129,13 @@ impl Plan {
             medium: pool(half, MEDIUM_BLOCK_BYTES.min(request / 2 / FRAME_ALIGN * FRAME_ALIGN), 2),
             large: pool(half, request, 2),
         }
+    }
+
+    /// All of it, once the windows have grown, in bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        let of_log = [self.window, self.cold, self.page].map(Pool::bytes).iter().sum::<u64>();
+        let of_core = [self.connections, self.medium, self.large].map(Pool::bytes).iter().sum::<u64>();
+        self.logs as u64 * of_log + of_core
     }
 
     /// Maps and touches what is needed to be ready.

@@ -47,6 +47,7 @@ pub(crate) struct Manners {
     pub(crate) mode: Mode,
     pub(crate) spin_us: u64,
     pub(crate) buffered: bool,
+    pub(crate) memory_limit_bytes: u64,
 }
 
 /// The running loop.
@@ -245,6 +246,7 @@ impl Reactor {
             mode: manners.mode,
             registration_refused: matches!(ring.registration(), Registration::Refused(_)),
             buffered: manners.buffered,
+            memory_limit_bytes: manners.memory_limit_bytes,
             uptime_us: now.mono_us - *ready_us,
             cpu_us: status::process_cpu().as_micros() as u64,
             busy_us: metrics.busy_us(),

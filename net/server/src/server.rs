@@ -9,7 +9,9 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 
 use corelog_model::LogId;
-use corelog_shard::{Access as Anonymous, Limits as ShardLimits, ShardConfig, StartError, Starting};
+use corelog_shard::{
+    Access as Anonymous, Limits as ShardLimits, ProducerLimits, ShardConfig, StartError, Starting,
+};
 use corelog_storage::{DurableMethod, Listing, LogConfig, Preparation};
 use corelog_uring::arena::ArenaError;
 use corelog_uring::file::{self, Access, FileError};
@@ -19,6 +21,7 @@ use corelog_uring::socket::{self, SocketError, SocketOptions};
 use corelog_uring::topology::Topology;
 use corelog_uring::{affinity, clock};
 
+use crate::budget::{Budget, OverBudget};
 use crate::config::{Config, Mode, Ports};
 use crate::core::{self, Bounds, Opening, Parts, Start};
 use crate::data_dir::{DataDir, DataDirError};
@@ -58,6 +61,8 @@ pub struct Ready {
     pub store: u64,
     /// The term it serves in.
     pub term: u32,
+    /// What the process may come to, resident, in bytes.
+    pub memory_limit_bytes: u64,
     /// From the call to the first durable frame, in microseconds.
     pub start_us: u64,
 }
@@ -131,6 +136,8 @@ pub enum ServerError {
     Placement(PlacementError),
     /// The ports after that of the first shard end before each shard has one.
     NoPort,
+    /// `memory.max_bytes` is less than what is configured needs.
+    Memory(OverBudget),
     /// `server.advertise` is a list of another length than there are shards.
     Advertised {
         /// Its length.
@@ -157,6 +164,7 @@ impl fmt::Display for ServerError {
             Self::Socket(error) => error.fmt(f),
             Self::Shard(error) => error.fmt(f),
             Self::Placement(error) => error.fmt(f),
+            Self::Memory(error) => error.fmt(f),
             Self::Advertised { said, shards } => {
                 write!(f, "`server.advertise` names {said} places, one for each of {shards} shards is needed")
             }
@@ -218,7 +226,8 @@ impl Server {
         directory.have_logs(count)?;
         let access = tuning::access(&directory.log_path(LogId(0)), config.log.buffered)?;
         let tuning = tuning::tune(config, &directory, access)?;
-        let broker = Broker { config, directory: &directory, access, tuning, stop };
+        let budget = budget(config, &directory, tuning, cores.len())?;
+        let broker = Broker { config, directory: &directory, access, tuning, budget, stop };
         let shards = broker.prepare(cores)?;
         let say = |up: &[Up]| {
             ready(&Ready {
@@ -234,6 +243,7 @@ impl Server {
                 buffered: access == Access::Buffered,
                 store: directory.store(),
                 term: up[0].term,
+                memory_limit_bytes: budget.total_bytes,
                 start_us: clock::now().mono_us - started_us,
             });
         };
@@ -376,6 +386,7 @@ struct Broker<'a> {
     directory: &'a DataDir,
     access: Access,
     tuning: Tuning,
+    budget: Budget,
     stop: &'a Stop,
 }
 
@@ -427,11 +438,10 @@ impl Broker<'_> {
         host: Host,
         events: mpsc::Sender<Event>,
     ) -> Result<Reactor, ServerError> {
-        let Self { config, directory, access, tuning, stop } = *self;
+        let Self { config, directory, access, tuning, budget, stop } = *self;
         let Shard { number, core, logs, listener, address, mut post, places } = shard;
         let configs: Vec<_> = logs.iter().map(|&log| log_config(config, directory, tuning, log)).collect();
-        let share =
-            Share { core: number, cores: places.len(), logs: directory.logs().into(), logs_here: logs.len() };
+        let share = share(number, places.len(), directory.logs());
         let Mapped { logs: log_memory, core: memory, regions, later } =
             Plan::new(config, &configs[0], share).map()?;
         configs.iter().zip(&log_memory).try_for_each(|(log, memory)| log.check(memory))?;
@@ -449,7 +459,7 @@ impl Broker<'_> {
         let names: Vec<Vec<_>> = listings.iter().map(|listing| listing.names().collect()).collect();
         let starts = configs.into_iter().zip(log_memory).zip(listings).map(|((log, memory), listing)| {
             let (id, blocks) = (log.log, memory.blocks().collect());
-            let config = shard_config(config, directory, log, places.len());
+            let config = shard_config(config, directory, budget, log, places.len());
             let starting = Starting::new(config, memory, listing, clock::now());
             Start { log: id, starting, blocks }
         });
@@ -466,7 +476,7 @@ impl Broker<'_> {
             return Err(ServerError::Stopped);
         }
         let listener = shell.ring.register_listener(listener)?;
-        let (store, bounds) = (directory.store(), bounds(config));
+        let (store, bounds) = (directory.store(), bounds(config, places.len()));
         let homes = (0..directory.logs()).map(|log| home(LogId(log), places.len())).collect();
         let served = opening.into_core(Parts { store, me: number, homes, places, bounds, memory, listener });
         let growth = later.start(&shell.ring.waker()).map_err(|_| ServerError::Thread)?;
@@ -480,6 +490,7 @@ impl Broker<'_> {
             mode: config.server.mode,
             spin_us: config.server.spin_us,
             buffered: access == Access::Buffered,
+            memory_limit_bytes: budget.total_bytes,
         };
         Ok(Reactor::new(shell, served, growth, manners, stop.clone(), joined))
     }
@@ -526,14 +537,41 @@ fn log_config(config: &Config, directory: &DataDir, tuning: Tuning, log: LogId) 
     }
 }
 
-fn shard_config(config: &Config, directory: &DataDir, log: LogConfig, shards: usize) -> ShardConfig {
+/// What a core has of all that there is.
+fn share(core: usize, cores: usize, logs: u16) -> Share {
+    let logs_here = (0..logs).filter(|&log| home(LogId(log), cores) == core).count();
+    Share { core, cores, logs: logs.into(), logs_here }
+}
+
+/// What so many shards may come to together.
+fn budget(
+    config: &Config,
+    directory: &DataDir,
+    tuning: Tuning,
+    shards: usize,
+) -> Result<Budget, ServerError> {
+    let log = log_config(config, directory, tuning, LogId(0));
+    let plan = |core| Plan::new(config, &log, share(core, shards, directory.logs()));
+    let plans: Vec<Plan> = (0..shards).map(plan).collect();
+    Budget::new(config, &plans, directory.logs().into()).map_err(ServerError::Memory)
+}
+
+fn shard_config(
+    config: &Config,
+    directory: &DataDir,
+    budget: Budget,
+    log: LogConfig,
+    shards: usize,
+) -> ShardConfig {
     // Those of all cores: any of them may ask.
     let connections = config.limits.connections * shards as u32;
-    let limits = ShardLimits { connections, ..ShardLimits::default() };
+    let defaults = ShardLimits::default();
+    let producers = ProducerLimits { pairs: budget.producers, ..defaults.producers };
+    let limits = ShardLimits { connections, partitions: budget.partitions, producers, ..defaults };
     ShardConfig { log, logs: directory.logs(), anonymous: Anonymous::default(), limits }
 }
 
-fn bounds(config: &Config) -> Bounds {
+fn bounds(config: &Config, shards: usize) -> Bounds {
     let limits = &config.limits;
     Bounds {
         connections: limits.connections,
@@ -541,6 +579,7 @@ fn bounds(config: &Config) -> Bounds {
         max_frame_bytes: limits.max_frame_bytes as u32,
         max_batch_bytes: limits.max_batch_bytes as u32,
         slow_bytes: config.memory.slow_bytes as usize,
+        reply_bytes: config.memory.reply_bytes as usize / shards,
         handshake_us: limits.handshake_ms * 1000,
         idle_us: limits.idle_ms * 1000,
         stalled_us: limits.stalled_ms * 1000,

@@ -56,6 +56,8 @@ pub struct Machine {
     pub idle_turns: u64,
     /// Resident memory of the process, in bytes.
     pub resident_bytes: u64,
+    /// What it may come to.
+    pub memory_limit_bytes: u64,
     /// How long turns took.
     pub hiccups: Hiccups,
     /// Time in gaps between turns, sleep left out, in microseconds.
@@ -101,6 +103,8 @@ pub(crate) fn wire_status(shard: &ShardStatus, logs: usize, reactor: &Reactor, m
         system_calls: machine.enters + machine.other_calls,
         enters: machine.enters,
         resident_bytes: machine.resident_bytes,
+        memory_limit_bytes: machine.memory_limit_bytes,
+        subscriptions: shard.subscriptions.into(),
         bytes_accepted: counters.produced_bytes,
         batches: counters.batches,
         records: counters.records,
@@ -110,7 +114,7 @@ pub(crate) fn wire_status(shard: &ShardStatus, logs: usize, reactor: &Reactor, m
         frames: log.frames,
         bytes_written: log.bytes_written + log.zeroed_bytes,
         window_bytes: log.window_bytes,
-        window_reads: counters.fetches.saturating_sub(log.cold_reads),
+        window_reads: (counters.fetches + counters.pushes).saturating_sub(log.cold_reads),
         cold_reads: log.cold_reads,
         cold_bytes: log.cold_bytes,
         slow_consumers: reactor.slow_consumers,

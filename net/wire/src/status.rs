@@ -166,6 +166,10 @@ status! {
     52 late_over_131072us sum,
     /// The most ring enters that one turn took, parks apart.
     53 most_enters most,
+    /// Subscriptions now.
+    54 subscriptions sum,
+    /// What the process may come to, resident, in bytes.
+    55 memory_limit_bytes one,
 }
 
 /// The tag of the first of [`Status::late_us`]; tags count from 1 without a gap.

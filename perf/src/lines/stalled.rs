@@ -1,4 +1,4 @@
-//! What consumers that do not read cost the producers: the same load with a hundred of them and with none, in turns.
+//! What consumers that do not read cost the producers: the same load with a thousand of them and with none, in turns.
 //!
 //! They ask for the newest frames before the load begins and never read the answers; the load then pushes the live
 //! window over what they hold, so that they are evicted while it is measured. The disk of a shared machine changes by more
@@ -21,7 +21,7 @@ use crate::verdict::median;
 
 /// Of a side without and a side with stalled consumers each.
 const PAIRS: usize = 3;
-const CONSUMERS: usize = 100;
+const CONSUMERS: usize = 1_000;
 /// Batches that are there before: 64 MiB.
 const BATCHES: usize = 512;
 const RECORDS: u32 = 128;

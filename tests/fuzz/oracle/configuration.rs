@@ -73,6 +73,7 @@ fn within_bounds(config: &Config) {
     assert!((4 << 10..=16 << 20).contains(&limits.max_batch_bytes));
     assert!(limits.max_frame_bytes > limits.max_batch_bytes && limits.max_frame_bytes <= 33 << 20);
     assert!(memory.slow_bytes * u64::from(limits.connections) <= 1 << 40);
+    assert!((1 << 20..=1 << 40).contains(&memory.reply_bytes) && memory.max_bytes <= 1 << 50);
     assert!(memory.ingest_bytes >= limits.max_frame_bytes && memory.cold_bytes >= limits.max_batch_bytes);
     assert!(log.extent_bytes.is_multiple_of(1 << 20) && log.extent_bytes >= 4 * log.frame_bytes);
     assert!(log.extent_bytes <= 1 << 32, "positions in an extent are 32 bits wide");
@@ -170,6 +171,8 @@ fn values(config: &Config) -> Vec<(&'static str, String)> {
         ("memory.ingest_bytes", memory.ingest_bytes.to_string()),
         ("memory.cold_bytes", memory.cold_bytes.to_string()),
         ("memory.slow_bytes", memory.slow_bytes.to_string()),
+        ("memory.reply_bytes", memory.reply_bytes.to_string()),
+        ("memory.max_bytes", memory.max_bytes.to_string()),
         ("limits.connections", limits.connections.to_string()),
         ("limits.requests", limits.requests.to_string()),
         ("limits.max_batch_bytes", limits.max_batch_bytes.to_string()),

@@ -137,6 +137,9 @@ fn failed(error: &ServerError) -> Failure {
         ServerError::Shard(_) => {
             "put the store back from a copy; `corelog log dump` shows what is left of this one, which was not changed"
         }
+        ServerError::Memory(_) => {
+            "give it more, or lower `log.window_bytes`, `limits.connections` or `limits.requests`"
+        }
         ServerError::Placement(_) => {
             "--shards takes fewer, --cpus others; `taskset` says what the process may use"
         }
@@ -189,6 +192,10 @@ mod tests {
         assert_eq!(flags(&arguments), expected);
     }
 
+    const fn over_budget() -> corelog_server::OverBudget {
+        corelog_server::OverBudget { pool_bytes: 3, reply_bytes: 2, table_bytes: 1, max_bytes: 5 }
+    }
+
     #[test]
     fn whatever_keeps_a_broker_from_running_it_says_once_what_to_do() {
         let path = || std::path::PathBuf::from("/srv/x");
@@ -222,6 +229,7 @@ mod tests {
             (log(OpenError::NoSuperblock), "corelog log dump"),
             (ServerError::Shard(StartError::Checkpoint), "corelog log dump"),
             (ServerError::Placement(PlacementError::NoSuchCpu { cpu: 99 }), "taskset"),
+            (ServerError::Memory(over_budget()), "log.window_bytes"),
             (ServerError::NoPort, "--listen"),
             (ServerError::Advertised { said: 2, shards: 3 }, "as many places"),
             (ServerError::Stopped, "start it again"),

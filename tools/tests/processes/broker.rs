@@ -166,6 +166,14 @@ impl Drop for Place {
 }
 
 impl Broker {
+    /// The most memory it ever had resident, in bytes.
+    pub(crate) fn peak_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a figure");
+        let kib = peak.trim().trim_end_matches(" kB").parse::<u64>().expect("a number");
+        kib * 1024
+    }
+
     /// `kill -9`.
     pub(crate) fn kill(mut self) {
         self.child.kill().expect("it runs");
@@ -181,7 +189,8 @@ impl Broker {
     /// Stops it as an operator would.
     #[track_caller]
     pub(crate) fn stop(self) {
-        assert!(self.end(Signal::TERM).success(), "it ends well");
+        let status = self.end(Signal::TERM);
+        assert!(status.success(), "it ends well: {status}");
     }
 }
 

@@ -5,6 +5,7 @@ mod damage;
 mod flights;
 mod full_disk;
 mod kill_topics;
+mod memory;
 #[path = "../../../net/testing/tests/over_tcp/peer.rs"]
 #[expect(dead_code, reason = "shared with tests that use all of it")]
 mod peer;

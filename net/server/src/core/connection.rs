@@ -55,6 +55,8 @@ pub(crate) struct Connection {
     pub(crate) frame_limit: usize,
     pub(crate) inbox: Inbox,
     pub(crate) outbox: Outbox,
+    /// What its outbox holds of the memory for replies, as it is accounted for.
+    pub(crate) extra_bytes: usize,
     pub(crate) pending: Pending,
     pub(crate) routes: Routes,
     /// Its block is at another core; the cores that know it; memory for the next list of frames.
@@ -120,6 +122,7 @@ impl Connection {
             frame_limit: HELLO_FRAME_BYTES,
             inbox,
             outbox,
+            extra_bytes: 0,
             pending,
             routes: Routes::default(),
             is_away: false,

@@ -20,8 +20,12 @@ const LARGE_FRAME_BYTES: usize = 32 << 10;
 pub(crate) struct Inbox {
     /// `None` while the ring has it.
     block: Option<Block>,
+    /// Its length.
+    block_bytes: usize,
     /// The small block, while a larger one is in use.
     spare: Option<Block>,
+    /// A frame was served from the block in use.
+    served: bool,
     start: usize,
     end: usize,
     /// Bytes from `start` that the frame there takes, as far as known.
@@ -47,7 +51,8 @@ pub(crate) enum Want {
 impl Inbox {
     /// An inbox that owns the connection's small block.
     pub(crate) fn new(small: Block) -> Self {
-        Self { block: Some(small), needed: HEADER_BYTES, ..Self::default() }
+        let block_bytes = small.len();
+        Self { block: Some(small), block_bytes, needed: HEADER_BYTES, ..Self::default() }
     }
 
     /// The bytes not served yet; none while the ring receives.
@@ -75,10 +80,16 @@ impl Inbox {
         self.spare.is_some()
     }
 
+    /// Length of the block in use, wherever it is.
+    pub(crate) const fn block_bytes(&self) -> usize {
+        self.block_bytes
+    }
+
     /// The frame at the start has been served.
     pub(crate) fn consume(&mut self, frame_bytes: usize) {
         assert!(frame_bytes <= self.end - self.start, "only received bytes are served");
         self.start += frame_bytes;
+        self.served = true;
         self.last_frame = frame_bytes;
         self.needed = HEADER_BYTES;
         if self.start == self.end {
@@ -141,6 +152,8 @@ impl Inbox {
         larger.bytes_mut()[..unread].copy_from_slice(&old.bytes()[self.start..self.end]);
         self.start = 0;
         self.end = unread;
+        self.block_bytes = larger.len();
+        self.served = false;
         self.block = Some(larger);
         if self.spare.is_none() {
             self.spare = Some(old);
@@ -149,14 +162,17 @@ impl Inbox {
         Some(old)
     }
 
-    /// Gives the block of the pool back when the small one takes what is in it.
+    /// Gives the block of the pool back when the small one takes what is in it; not before it has served for a frame, since
+    /// who was given it in turn would stand in line again.
     pub(crate) fn shrink(&mut self) -> Option<Block> {
         let unread = self.start..self.end;
-        let large =
-            self.block.take_if(|_| self.spare.as_ref().is_some_and(|small| unread.len() <= small.len()))?;
+        let has_served = self.served || unread.is_empty();
+        let fits = |small: &Block| has_served && unread.len() <= small.len();
+        let large = self.block.take_if(|_| self.spare.as_ref().is_some_and(fits))?;
         let mut small = self.spare.take().expect("it takes what is there");
         small.bytes_mut()[..unread.len()].copy_from_slice(&large.bytes()[unread.clone()]);
         (self.start, self.end) = (0, unread.len());
+        self.block_bytes = small.len();
         self.block = Some(small);
         Some(large)
     }
@@ -214,6 +230,21 @@ mod tests {
         inbox.consume(128 << 10);
         assert_eq!(inbox.shrink().map(|block| block.id()), Some(BlockId(1)));
         assert_eq!(inbox.into_blocks().0.map(|block| block.id()), Some(BlockId(0)));
+    }
+
+    #[test]
+    fn a_block_is_kept_until_it_has_served_for_a_frame() {
+        let mut inbox = Inbox::new(Block::heap(BlockId(0), 16 << 10));
+        receive(&mut inbox, 100);
+        inbox.need(32 << 10);
+        assert_eq!(inbox.want(), Want::Block(32 << 10));
+        inbox.grow(Block::heap(BlockId(1), 64 << 10));
+        receive(&mut inbox, 100);
+        assert!(inbox.shrink().is_none(), "what it was given for is not there yet");
+        receive(&mut inbox, (32 << 10) - 100);
+        inbox.consume(32 << 10);
+        inbox.need(32 << 10);
+        assert!(inbox.is_partial() && inbox.shrink().is_some(), "another one may have it now");
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! Its memory is its own: sends, reads and replies cannot take it (each of those has memory of its own, which is
 //! how the floors hold). A frame takes the smallest size that holds it; without a free block the connection waits
-//! in line and its socket is not read.
+//! in line and its socket is not read. A peer that holds a block and does not send the rest of its frame keeps it as long
+//! as nobody waits, and less long the more do: see [`Core::reclaim_stalled_blocks`](super::Core).
 
 use std::collections::VecDeque;
 
@@ -80,6 +81,12 @@ impl Ingest {
     /// Whether somebody waits at all, or was told and has not come.
     pub(crate) fn has_waiting(&self) -> bool {
         self.shelves.iter().any(|shelf| !shelf.waiting.is_empty() || !shelf.told.is_empty())
+    }
+
+    /// How many wait for a block of this size, or were told and have not come.
+    pub(crate) fn waiting_for(&self, bytes: usize) -> usize {
+        let shelf = self.shelves.iter().find(|shelf| shelf.bytes == bytes);
+        shelf.map_or(0, |shelf| shelf.waiting.len() + shelf.told.len())
     }
 
     /// Free blocks of all sizes.

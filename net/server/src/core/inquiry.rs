@@ -63,7 +63,7 @@ impl Core {
         let Some(connection) = open else { return };
         let to = connection.pending.remove(correlation);
         let response = Response::Status(status);
-        connection.outbox.push_bytes(|out| translate::append(&response, to, 0, out));
+        self.push_reply(slot, |out| translate::append(&response, to, 0, out));
         self.mark_flush(slot);
         self.unpause(slot, Pause::Replies);
     }

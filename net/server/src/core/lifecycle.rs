@@ -166,6 +166,7 @@ impl Core {
         }
         let logs = &mut self.logs;
         connection.outbox.discard(|block| logs.release(now, block));
+        self.replies.forget(mem::take(&mut connection.extra_bytes));
         if was == Phase::Open || connection.was_open {
             logs.disconnected(now, connection.id);
             let conn = connection.id;
@@ -196,6 +197,7 @@ impl Core {
         let mut connection = self.connections[slot as usize].take().expect("closed once");
         let logs = &mut self.logs;
         connection.outbox.discard(|block: BlockId| logs.release(now, block));
+        self.replies.forget(connection.extra_bytes);
         self.routes -= connection.routes.len();
         let (small, large) = connection.inbox.into_blocks();
         self.blocks.push(small.expect("nothing is received any more"));

@@ -3,7 +3,8 @@
 //! Replies of a turn gather here, so many replies are one send. Their heads are bytes of this outbox; batches are
 //! slices of the log's memory, pinned until the send is over. **Invariants:** the connection's own head block is
 //! the only memory a send needs, so a consumer that reads slowly takes nothing from others; bytes copied away
-//! from memory that is wanted back stay below a bound.
+//! from memory that is wanted back stay below a bound; memory beyond that for the heads of hot replies is given back when
+//! what was in it is gone.
 
 use std::collections::VecDeque;
 
@@ -36,6 +37,8 @@ pub(crate) struct Outbox {
     /// Behind `taken` bytes that are already handed to the ring: those go when they are the larger part.
     bytes: Vec<u8>,
     taken: usize,
+    /// Memory of `bytes` that is kept for good.
+    floor_bytes: usize,
     pieces: VecDeque<Piece>,
     queued_bytes: usize,
     /// Bytes ever pushed, and where in them the frames start that are not sent yet.
@@ -67,8 +70,10 @@ pub(crate) struct TooSlow {
 impl Outbox {
     /// An outbox that owns the connection's head block and has room for the heads of `replies` hot replies.
     pub(crate) fn new(head: Block, replies: usize) -> Self {
+        let floor_bytes = replies * HOT_RESPONSE_BYTES;
         Self {
-            bytes: Vec::with_capacity(replies * HOT_RESPONSE_BYTES),
+            bytes: Vec::with_capacity(floor_bytes),
+            floor_bytes,
             pieces: VecDeque::with_capacity(2 * replies),
             starts: VecDeque::with_capacity(replies),
             flight: Vec::with_capacity(2 * SEND_SLICES),
@@ -80,6 +85,16 @@ impl Outbox {
     /// Bytes that are not handed to the ring yet.
     pub(crate) const fn queued_bytes(&self) -> usize {
         self.queued_bytes
+    }
+
+    /// The part of them that is not slices.
+    pub(crate) fn own_bytes(&self) -> usize {
+        self.queued().len()
+    }
+
+    /// Memory beyond that for the heads of hot replies, in bytes.
+    pub(crate) fn extra_bytes(&self) -> usize {
+        self.bytes.capacity().saturating_sub(self.floor_bytes)
     }
 
     /// Whether a send is in flight.
@@ -158,6 +173,9 @@ impl Outbox {
         if 2 * self.taken > self.bytes.len() {
             self.bytes.drain(..self.taken);
             self.taken = 0;
+            if self.extra_bytes() > self.bytes.len() {
+                self.bytes.shrink_to(self.floor_bytes);
+            }
         }
         self.queued_bytes -= self.flight_bytes;
         Some(Send { head, head_length })
@@ -255,7 +273,7 @@ impl Outbox {
         if bytes > bound {
             return Err(TooSlow { bytes });
         }
-        let mut bytes = Vec::with_capacity(moved + self.queued().len());
+        let mut bytes = Vec::with_capacity(bytes.max(self.floor_bytes));
         let mut used = 0;
         for piece in &mut self.pieces {
             match *piece {
@@ -283,6 +301,7 @@ impl Outbox {
             }
         }
         self.bytes.clear();
+        self.bytes.shrink_to(self.floor_bytes);
         self.taken = 0;
         self.pushed -= self.queued_bytes as u64;
         self.queued_bytes = 0;

@@ -103,6 +103,7 @@ impl Core {
         for &slice in slices {
             connection.outbox.push_slice(slice);
         }
+        self.recount(slot);
         self.mark_flush(slot);
         self.unpause(slot, Pause::Replies);
     }
@@ -145,6 +146,8 @@ impl Core {
         connection.sending = Some(key);
         connection.sent_us = now.mono_us;
         self.counters.sends += 1;
+        self.recount(slot);
+        let connection = self.connections[slot as usize].as_mut().expect("the slot is in use");
         out.submissions.push(Submission::Send {
             key,
             socket: connection.socket,
@@ -183,11 +186,13 @@ impl Core {
         let logs = &mut self.logs;
         connection.outbox.sent(head, sent, |block| logs.release(now, block));
         let wanted = mem::take(&mut connection.evict);
+        let phase = connection.phase;
+        self.recount(slot);
         if !whole && (!cancelled || stalled && sent == 0) {
             // The peer is gone, or has taken nothing for too long.
             self.counters.timed_out += u64::from(cancelled);
             self.close(now, slot, out);
-        } else if connection.phase != Phase::Closing {
+        } else if phase != Phase::Closing {
             for &block in &wanted {
                 self.move_away(now, slot, block, out);
             }
@@ -221,8 +226,10 @@ impl Core {
         let mut released = 0;
         let logs = &self.logs;
         // Memory of another core cannot be read here, only sent from.
-        let bound = if logs.abroad(block).is_some() { 0 } else { self.bounds.slow_bytes };
+        let here = self.bounds.slow_bytes.min(connection.outbox.own_bytes() + self.replies.left());
+        let bound = if logs.abroad(block).is_some() { 0 } else { here };
         let moved = connection.outbox.move_away(block, bound, |slice| logs.bytes(slice), |_| released += 1);
+        self.recount(slot);
         // Who waits for the block is to be asked again at once.
         self.again |= released > 0;
         for _ in 0..released {
@@ -239,11 +246,12 @@ impl Core {
         let connection = self.connections[slot as usize].as_mut().expect("the slot is in use");
         // It may be found too slow once for what it had queued and once for what was in flight.
         self.counters.slow_consumers += u64::from(connection.is_answered());
-        let told = !connection.outbox.is_cut();
+        let (told, is_answered) = (!connection.outbox.is_cut(), connection.is_answered());
         connection.outbox.discard(|block| logs.release(now, block));
+        self.recount(slot);
         // Who waits for those blocks is to be asked again at once.
         self.again = true;
-        if told && connection.is_answered() {
+        if told && is_answered {
             let details = [slow.bytes as u64, self.bounds.slow_bytes as u64];
             let message = format!(
                 "{} bytes of answers are not read and their memory is needed, {} may be kept aside",

@@ -26,8 +26,14 @@ use crate::{session, translate};
 const MAX_SUBSCRIPTIONS: usize = 2 * MAX_HANDLE as usize;
 /// Queued reply bytes of one connection beyond which its further requests wait.
 const QUEUED_BYTES: usize = 8 << 20;
-/// The same for requests whose answers no field of theirs bounds, and of which one is answered at a time.
-pub(super) const LONG_QUEUED_BYTES: usize = 64 << 10;
+/// The same for those that are not slices of the log. Of requests whose answers no field of theirs bounds one is answered
+/// at a time besides.
+pub(super) const OWN_QUEUED_BYTES: usize = 64 << 10;
+/// How long a peer that stops in the middle of a request keeps its memory from one that waits for it, where
+/// `limits.stalled_ms` does not say ...
+const STALLED_US: u64 = 30_000_000;
+/// ... and the least, however many wait.
+const LEAST_PATIENCE_US: u64 = 100_000;
 /// The kind of a receive's key, for whoever reads traces.
 const KIND_RECV: u8 = 3;
 const KIND_CANCEL: u8 = 6;
@@ -105,11 +111,17 @@ impl Core {
         if self.ingest.has_waiting() {
             self.serving.extend(self.ingest.owed());
             for at in 0..self.serving.len() {
-                self.unpause(self.serving[at], Pause::Memory);
+                let slot = self.serving[at];
+                if let Some(connection) = &mut self.connections[slot as usize] {
+                    // It was not the peer who was waited for.
+                    connection.received_us = now.mono_us;
+                }
+                self.unpause(slot, Pause::Memory);
             }
             self.serving.clear();
             self.reclaim_idle_blocks(out);
         }
+        self.reclaim_stalled_blocks(now, out);
     }
 
     fn serve_one(&mut self, now: Now, slot: u32, out: &mut Output) {
@@ -119,10 +131,7 @@ impl Core {
         }
         // Taken out, so that requests can borrow its bytes while the rest of the core works on them.
         let mut inbox = mem::take(&mut connection.inbox);
-        if mem::replace(&mut connection.pause, Pause::No) == Pause::Memory {
-            // It was not the peer who was waited for.
-            connection.received_us = now.mono_us;
-        }
+        connection.pause = Pause::No;
         self.serve_frames(now, slot, &mut inbox);
         let connection = self.connection(slot);
         connection.inbox = inbox;
@@ -174,8 +183,13 @@ impl Core {
 
     fn serve_frame(&mut self, now: Now, slot: u32, frame: Frame<'_>, start: usize, run: &mut Run) -> Outcome {
         let requests = self.bounds.requests as usize;
-        let connection = self.connection(slot);
-        if connection.unanswered() >= requests || connection.outbox.queued_bytes() >= QUEUED_BYTES {
+        let connection = self.connections[slot as usize].as_mut().expect("the slot is in use");
+        let outbox = &connection.outbox;
+        let is_full = connection.unanswered() >= requests
+            || outbox.queued_bytes() >= QUEUED_BYTES
+            || outbox.own_bytes() >= OWN_QUEUED_BYTES
+            || self.replies.is_full() && !outbox.is_idle();
+        if is_full {
             return Outcome::Paused(Pause::Replies);
         }
         let to = frame.header.reply_to();
@@ -222,7 +236,7 @@ impl Core {
         let Some(request) = translate::request(request) else { return Outcome::Done };
         let connection = self.connections[slot as usize].as_mut().expect("the slot is in use");
         let is_long = matches!(request, corelog_shard::Request::Metadata { .. });
-        if is_long && (connection.long.is_some() || connection.outbox.queued_bytes() > LONG_QUEUED_BYTES) {
+        if is_long && connection.long.is_some() {
             return Outcome::Paused(Pause::Replies);
         }
         let limit = connection.frame_limit;
@@ -292,7 +306,7 @@ impl Core {
     /// Queues an answer of the reactor's own.
     pub(super) fn answer(&mut self, slot: u32, to: ReplyTo, response: &Response<'_>) {
         let is_error = matches!(response, Response::Error(_));
-        self.connection(slot).outbox.push_bytes(|out| translate::append(response, to, 0, out));
+        self.push_reply(slot, |out| translate::append(response, to, 0, out));
         self.counters.requests += u64::from(!is_error);
         self.counters.refused += u64::from(is_error);
         self.mark_flush(slot);
@@ -357,6 +371,34 @@ impl Core {
     fn shrink_inbox(&mut self, slot: u32) {
         if let Some(block) = self.connection(slot).inbox.shrink() {
             self.ingest.give(block);
+        }
+    }
+
+    /// Ends connections that hold an ingest block which others wait for, and whose peer has not sent more of its request
+    /// for long. How long that is, `limits.stalled_ms` for one, is shared by those who wait: with a thousand peers that stop
+    /// in the middle of a request, who comes after them waits for seconds and not for hours.
+    fn reclaim_stalled_blocks(&mut self, now: Now, out: &mut Output) {
+        self.reclaim_at_us = None;
+        if !self.ingest.has_waiting() {
+            return;
+        }
+        let all_us = if self.bounds.stalled_us > 0 { self.bounds.stalled_us } else { STALLED_US };
+        for slot in 0..self.connections.len() as u32 {
+            let Some(connection) = &self.connections[slot as usize] else { continue };
+            let inbox = &connection.inbox;
+            let waiting = self.ingest.waiting_for(inbox.block_bytes());
+            let holds = inbox.has_large() && inbox.is_partial() && connection.receiving.is_some();
+            if !holds || waiting == 0 || !connection.is_served() {
+                continue;
+            }
+            let patience_us = (all_us / (1 + waiting as u64)).max(LEAST_PATIENCE_US);
+            let until_us = connection.progress_us() + patience_us;
+            if until_us > now.mono_us {
+                self.reclaim_at_us = Some(self.reclaim_at_us.map_or(until_us, |at_us| at_us.min(until_us)));
+                continue;
+            }
+            self.counters.timed_out += 1;
+            self.close(now, slot, out);
         }
     }
 

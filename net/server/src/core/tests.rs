@@ -15,7 +15,7 @@ use corelog_wire::{
 };
 use rkyv::util::AlignedVec;
 
-use super::serve::LONG_QUEUED_BYTES;
+use super::serve::OWN_QUEUED_BYTES;
 use super::*;
 use fake::{Fake, Happened};
 
@@ -23,6 +23,7 @@ const MAX_BATCH: usize = 32 << 10;
 const MAX_FRAME: usize = 64 << 10;
 const CONNECTIONS: u32 = 4;
 const SLOW_BYTES: usize = 20_000;
+const REPLY_BYTES: usize = 100_000;
 
 /// A core, its fake surroundings, and the time.
 struct Bed {
@@ -51,6 +52,7 @@ fn bounds() -> Bounds {
         max_frame_bytes: MAX_FRAME as u32,
         max_batch_bytes: MAX_BATCH as u32,
         slow_bytes: SLOW_BYTES,
+        reply_bytes: REPLY_BYTES,
         handshake_us: 5_000_000,
         idle_us: 60_000_000,
         stalled_us: 30_000_000,
@@ -560,7 +562,79 @@ fn a_connection_that_asks_for_metadata_again_and_again_is_answered_as_it_reads()
     let one = bed.fake.sockets[peer].outgoing.len() / 50;
     let expected: Vec<_> = (10..60).map(|correlation| (correlation, Answer::Other)).collect();
     assert_eq!(bed.answers(peer), expected, "each of them is answered in the end");
-    assert!(one > 5_000 && most <= LONG_QUEUED_BYTES + one, "{most} bytes, {one} each");
+    assert!(one > 5_000 && most <= OWN_QUEUED_BYTES + one, "{most} bytes, {one} each");
+}
+
+/// The same with many connections: together they hold what the memory for replies is, and one reply each beyond it.
+#[test]
+fn connections_that_read_nothing_share_the_memory_for_replies() {
+    let mut bed = Bed::new(8);
+    let maker = bed.peer();
+    for name in ["a", "b", "c", "d", "e"] {
+        bed.send(maker, 1, &Request::CreateTopic { name, partitions: 2_000, durability: Durability::Memory });
+        bed.settle();
+        assert!(matches!(bed.answers(maker)[..], [(1, Answer::TopicCreated(_))]));
+    }
+    bed.send(maker, 2, &Request::Metadata { topic: None });
+    bed.settle();
+    let one = bed.fake.sockets[maker].outgoing.len();
+    assert!(one > OWN_QUEUED_BYTES, "{one}");
+    bed.answers(maker);
+    let peers: Vec<usize> = (1..CONNECTIONS).map(|_| bed.peer()).collect();
+    for &peer in &peers {
+        bed.fake.sockets[peer].window = 0;
+        for correlation in 0..20 {
+            bed.send(peer, correlation, &Request::Metadata { topic: None });
+            bed.send(peer, 100 + correlation, &Request::Ping);
+        }
+    }
+    bed.settle();
+    let held = bed.core.replies.used();
+    assert!(held >= REPLY_BYTES && held <= REPLY_BYTES + 2 * one * peers.len(), "{held} bytes, {one} each");
+    for &peer in &peers {
+        bed.fake.sockets[peer].window = usize::MAX;
+    }
+    bed.settle();
+    for peer in peers {
+        assert_eq!(bed.answers(peer).len(), 40, "each of them is answered in the end");
+    }
+    assert_eq!(bed.core.replies.used(), 0, "and the memory is given back");
+}
+
+/// Three peers stop in the middle of a request for which memory is scarce, and a fourth comes after them: it waits for
+/// seconds, where each of them has half a minute while nobody waits.
+#[test]
+fn peers_that_stop_in_the_middle_of_a_request_do_not_keep_the_memory_from_those_behind() {
+    let mut bed = Bed::new(9);
+    let (live, topic) = bed.producer(Durability::Memory);
+    let batches = batch(topic, &[7; 30_000]).repeat(2);
+    let produce = Request::Produce { handle: 1, expected_offset: None, batches: &batches };
+    let half = encoded(5, &produce)[..25_000].to_vec();
+    let stopped: Vec<usize> = (1..CONNECTIONS).map(|_| bed.peer()).collect();
+    bed.open(stopped[0], topic);
+    bed.fake.sockets[stopped[0]].incoming.extend(&half);
+    bed.settle();
+    bed.pass(29_000_000);
+    assert!(!bed.fake.sockets[stopped[0]].closed, "nobody waits");
+    bed.fake.sockets[stopped[0]].incoming.extend(&encoded(5, &produce)[25_000..]);
+    bed.settle();
+    assert_eq!(bed.answers(stopped[0]), [(5, Answer::Produced(0))]);
+    for &peer in &stopped {
+        bed.fake.sockets[peer].incoming.extend(&half);
+        bed.settle();
+    }
+    bed.send(live, 9, &produce);
+    bed.settle();
+    assert_eq!(bed.answers(live), []);
+    let mut seconds = 0;
+    while bed.fake.sockets[live].outgoing.is_empty() {
+        bed.pass(1_000_000);
+        seconds += 1;
+        assert!(seconds < 40, "one after the other they would take 90");
+    }
+    assert_eq!(bed.answers(live), [(9, Answer::Produced(2))]);
+    let closed: Vec<bool> = stopped.iter().map(|&peer| bed.fake.sockets[peer].closed).collect();
+    assert_eq!((closed, bed.core.counters().timed_out), (vec![true; 3], 3), "after {seconds} s");
 }
 
 #[test]

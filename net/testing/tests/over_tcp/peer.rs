@@ -42,7 +42,10 @@ impl Answer {
 impl Peer {
     /// Connects without a Hello.
     pub(crate) fn silent(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).expect("the broker listens");
+        Self::of(TcpStream::connect(address).expect("the broker listens"))
+    }
+
+    fn of(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
         stream.set_nodelay(true).expect("a socket");
         Self { stream, correlation: 0 }
@@ -50,7 +53,15 @@ impl Peer {
 
     /// Connects and says Hello.
     pub(crate) fn connect(address: SocketAddr) -> Self {
-        let mut peer = Self::silent(address);
+        Self::greet(Self::silent(address))
+    }
+
+    /// Says Hello over a connection that is there.
+    pub(crate) fn over(stream: TcpStream) -> Self {
+        Self::greet(Self::of(stream))
+    }
+
+    fn greet(mut peer: Self) -> Self {
         let hello = Hello { client: "peer", client_version: "1", max_frame_bytes: MAX_FRAME_BYTES as u32 };
         let answer = peer.ask(&Request::Hello(hello));
         assert!(matches!(answer.response(), Response::Hello(_)), "{:?}", answer.response());

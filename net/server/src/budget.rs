@@ -1,0 +1,149 @@
+//! What the whole process may come to, in bytes: the sum of the parts that have bounds of their own.
+//!
+//! Decided once, at the start, before anything is mapped. With `memory.max_bytes` the parts that serve as they are
+//! configured come first, and what is left bounds what clients make: partitions, and the state of their producers.
+//! **Not part of it** is level 1 of the index: 40 bytes for each partition and extent that are on disk together.
+
+use std::fmt;
+
+use corelog_shard::Limits;
+use corelog_wire::response::HOT_RESPONSE_BYTES;
+
+use crate::config::Config;
+use crate::memory::Plan;
+
+/// Code, stacks, rings, the allocator's slack.
+const BASE_BYTES: u64 = 48 << 20;
+/// Tables of a log that are as large as they get: places of waiting fetches and produce requests, batches of the window,
+/// footers, a checkpoint being written; and the handles that clients open.
+const LOG_BYTES: u64 = 40 << 20;
+/// The same of a core: operations, places of connections, lanes to other cores, where handles lead.
+const CORE_BYTES: u64 = 16 << 20;
+/// Of a connection, beside its two blocks, for each request that it may have unanswered: the head of the reply, its place
+/// in the queue, and what it repeats of the request.
+const REQUEST_BYTES: u64 = HOT_RESPONSE_BYTES as u64 + 80;
+/// The same for everything else of it.
+const CONNECTION_BYTES: u64 = 4 << 10;
+/// A partition, when it is used: measured as 740 bytes idle.
+const PARTITION_BYTES: u64 = 2 << 10;
+/// What a log remembers of a producer and partition.
+const PRODUCER_BYTES: u64 = 512;
+/// With fewer of these a broker is of no use.
+const LEAST: u32 = 1_000;
+
+/// The bounds that follow from a configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Budget {
+    /// Everything.
+    pub(crate) total_bytes: u64,
+    /// Partitions of all topics.
+    pub(crate) partitions: u32,
+    /// (producer, partition) pairs of one log.
+    pub(crate) producers: u32,
+}
+
+/// The configured parts are more than the process may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OverBudget {
+    /// Blocks of the arenas: live windows, cold reads, receive and send blocks.
+    pub pool_bytes: u64,
+    /// Replies that wait, at all connections.
+    pub reply_bytes: u64,
+    /// Tables, code, and the fewest partitions and producers that make sense.
+    pub table_bytes: u64,
+    /// `memory.max_bytes`.
+    pub max_bytes: u64,
+}
+
+impl fmt::Display for OverBudget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+        let Self { pool_bytes, reply_bytes, table_bytes, max_bytes } = *self;
+        write!(
+            f,
+            "`memory.max_bytes` is {} MiB, and pools of {} MiB, replies of {} MiB and tables of {} MiB are configured",
+            mib(max_bytes),
+            mib(pool_bytes),
+            mib(reply_bytes),
+            mib(table_bytes)
+        )
+    }
+}
+
+impl Budget {
+    /// For so many cores, each with its plan, and logs.
+    pub(crate) fn new(config: &Config, plans: &[Plan], logs: usize) -> Result<Self, OverBudget> {
+        let (cores, logs) = (plans.len() as u64, logs as u64);
+        let limits = Limits::default();
+        let pool_bytes: u64 = plans.iter().map(Plan::bytes).sum();
+        let connection = CONNECTION_BYTES + u64::from(config.limits.requests) * REQUEST_BYTES;
+        let reply_bytes =
+            config.memory.reply_bytes + cores * u64::from(config.limits.connections) * connection;
+        let table_bytes = BASE_BYTES + logs * LOG_BYTES + cores * CORE_BYTES;
+        let made = |partitions: u32, producers: u32| {
+            u64::from(partitions) * PARTITION_BYTES + logs * u64::from(producers) * PRODUCER_BYTES
+        };
+        let configured = pool_bytes + reply_bytes + table_bytes;
+        let max_bytes = config.memory.max_bytes;
+        let (most, least) = (made(limits.partitions, limits.producers.pairs), made(LEAST, LEAST));
+        if max_bytes == 0 || configured + most <= max_bytes {
+            let (partitions, producers) = (limits.partitions, limits.producers.pairs);
+            return Ok(Self { total_bytes: configured + most, partitions, producers });
+        }
+        let Some(left) = max_bytes.checked_sub(configured).filter(|&left| left >= least) else {
+            let table_bytes = table_bytes + least;
+            return Err(OverBudget { pool_bytes, reply_bytes, table_bytes, max_bytes });
+        };
+        // All that clients make shrinks alike.
+        let share = |count: u32| LEAST + (u64::from(count - LEAST) * (left - least) / (most - least)) as u32;
+        let (partitions, producers) = (share(limits.partitions), share(limits.producers.pairs));
+        Ok(Self { total_bytes: max_bytes, partitions, producers })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use corelog_model::LogId;
+    use corelog_storage::LogConfig;
+
+    use super::*;
+    use crate::memory::Share;
+
+    fn budget(flags: &[&str], cores: usize, logs: usize) -> Result<Budget, OverBudget> {
+        let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        let config = Config::load(None, [], &flags).expect("good");
+        let log = LogConfig::new(LogId(0), 1);
+        let share = |core| Share { core, cores, logs, logs_here: logs / cores };
+        let plans: Vec<_> = (0..cores).map(|core| Plan::new(&config, &log, share(core))).collect();
+        Budget::new(&config, &plans, logs)
+    }
+
+    #[test]
+    fn without_a_bound_of_its_own_the_process_has_that_of_its_parts() {
+        let one = budget(&[], 1, 1).expect("no bound");
+        let limits = Limits::default();
+        assert_eq!((one.partitions, one.producers), (limits.partitions, limits.producers.pairs));
+        let larger = budget(&["log.window_bytes=1 GiB"], 1, 1).expect("no bound");
+        assert_eq!(larger.total_bytes - one.total_bytes, 768 << 20);
+        let two = budget(&[], 2, 2).expect("no bound");
+        assert!(two.total_bytes > one.total_bytes && two.total_bytes < 2 * one.total_bytes);
+    }
+
+    #[test]
+    fn what_clients_make_has_what_is_left_and_no_less_than_is_of_use() {
+        let free = budget(&[], 2, 2).expect("no bound");
+        let mib = |bytes: u64| format!("memory.max_bytes={} MiB", bytes >> 20);
+        let all = budget(&[&mib(free.total_bytes + (1 << 20))], 2, 2).expect("enough");
+        assert_eq!(all, free);
+        let most = budget(&[&mib(free.total_bytes - (100 << 20))], 2, 2).expect("enough for most");
+        assert!(most.total_bytes <= free.total_bytes - (100 << 20));
+        assert!(most.partitions > 50_000 && most.partitions < 100_000 && most.producers > 50_000, "{most:?}");
+        let refused = budget(&["memory.max_bytes=100 MiB"], 2, 2).expect_err("far too little");
+        let OverBudget { pool_bytes, reply_bytes, table_bytes, .. } = refused;
+        let least = mib(pool_bytes + reply_bytes + table_bytes + (1 << 20));
+        let least = budget(&[&least], 2, 2).expect("as much as it says");
+        assert!((LEAST..2 * LEAST).contains(&least.partitions), "{least:?}");
+        let words = refused.to_string();
+        assert!(words.starts_with("`memory.max_bytes` is 100 MiB, and pools of 368 MiB"), "{words}");
+    }
+}

@@ -1,0 +1,112 @@
+//! The bound of the whole process, against peers that take and do not give back.
+
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use corelog_client::{Durability, ProducerConfig};
+use corelog_model::TopicId;
+use corelog_wire::{Call, Request, encode_request};
+use rustix::net::{AddressFamily, SocketType, sockopt};
+
+use crate::broker::Place;
+use crate::peer::Peer;
+use crate::story;
+
+/// Of each kind.
+const PEERS: usize = 1_000;
+/// What the kernel keeps for a peer that does not read: little, there are many.
+const NARROW_BYTES: usize = 32 << 10;
+const PARTITIONS: u32 = 2;
+
+const SETTINGS: [&str; 6] = [
+    "server.shards=2",
+    "limits.connections=2100",
+    "limits.requests=64",
+    "memory.slow_bytes=128 KiB",
+    "memory.reply_bytes=16 MiB",
+    "memory.max_bytes=448 MiB",
+];
+
+fn narrow(address: SocketAddr) -> Peer {
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+    // Before connecting, because the window is agreed upon there.
+    sockopt::set_socket_recv_buffer_size(&socket, NARROW_BYTES).expect("a socket");
+    rustix::net::connect(&socket, &address).expect("the broker listens");
+    Peer::over(TcpStream::from(socket))
+}
+
+/// A consumer that wants everything and reads nothing; every other one asks the core that does not have it.
+fn stalled(addresses: &[SocketAddr], topic: TopicId, number: usize) -> Peer {
+    let mut peer = narrow(addresses[number % 2]);
+    peer.open(1, topic, (number / 2) as u32 % PARTITIONS);
+    let subscribe =
+        Request::Subscribe { handle: 1, offset: 0, leader_epoch: None, max_bytes: 1 << 20, credit: 1 << 30 };
+    peer.send(&subscribe);
+    peer
+}
+
+/// A producer that begins a batch of 48 KiB, for which it needs memory, and stops in the middle.
+fn stopped(addresses: &[SocketAddr], topic: TopicId, number: usize) -> Peer {
+    let mut peer = narrow(addresses[number % 2]);
+    peer.open(1, topic, (number / 2) as u32 % PARTITIONS);
+    let batches = vec![0; 48 << 10];
+    let produce = Request::Produce { handle: 1, expected_offset: None, batches: &batches };
+    let mut bytes = Vec::new();
+    encode_request(&produce, Call { correlation: 7, version: 1 }, &mut bytes);
+    peer.send_bytes(&bytes[..20 << 10]);
+    peer
+}
+
+#[test]
+fn a_thousand_consumers_and_a_thousand_producers_that_stop_take_no_more_than_there_is() {
+    let place = Place::new(&SETTINGS);
+    let broker = place.start();
+    let addresses: Vec<SocketAddr> =
+        broker.addresses.iter().map(|address| address.parse().expect("an address")).collect();
+    story::run(async {
+        let client = story::connect(&broker.address).await;
+        let topic = client.create_topic("t", PARTITIONS, Durability::Durable).await.expect("it serves");
+        let producer = client.producer(ProducerConfig { batch_bytes: 1 << 20, ..ProducerConfig::default() });
+        // Three times the live window: consumers who begin at the start read the disk.
+        for number in 0..36 {
+            let appended = story::append(&producer, &topic, number % PARTITIONS, &[7; 1_000_000]).await;
+            assert_eq!(appended, Ok(u64::from(number / PARTITIONS)));
+        }
+        let consumers: Vec<Peer> = (0..PEERS).map(|n| stalled(&addresses, topic.id(), n)).collect();
+        let mut observer = Peer::connect(addresses[0]);
+        assert_eq!(observer.status().subscriptions, PEERS as u64, "they are all there");
+        let producers: Vec<Peer> = (0..PEERS).map(|n| stopped(&addresses, topic.id(), n)).collect();
+
+        // Small records need nothing that the others hold.
+        let begun = Instant::now();
+        for number in 0..500 {
+            let offset = story::append(&producer, &topic, number % PARTITIONS, &[8; 1_000]).await;
+            assert_eq!(offset, Ok(u64::from(18 + number / PARTITIONS)), "no reply is lost");
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+        // Large ones wait for those who stopped, one after the other, but not for ever; the live window moves on.
+        for number in 0..24 {
+            let offset = story::append(&producer, &topic, number % PARTITIONS, &[9; 1_000_000]).await;
+            assert_eq!(offset, Ok(u64::from(268 + number / PARTITIONS)), "no reply is lost");
+        }
+        let status = observer.status();
+        let (limit, peak) = (status.memory_limit_bytes, broker.peak_bytes());
+        assert_eq!(limit, 448 << 20);
+        assert!(peak <= limit + limit / 10, "{peak} bytes, {limit} allowed");
+        assert!(status.slow_consumers > 0, "who does not read what must go is closed");
+        drop((consumers, producers));
+        // The records are there for who reads them.
+        for partition in 0..PARTITIONS {
+            assert_eq!(story::read(&client, &topic, partition).await.len(), 280);
+        }
+    });
+    broker.stop();
+}
+
+#[test]
+fn a_bound_that_the_pools_alone_exceed_is_refused_with_the_figures() {
+    let refused = Place::new(&["memory.max_bytes=64 MiB"]).refused();
+    for part in ["`memory.max_bytes` is 64 MiB", "tables of", "log.window_bytes"] {
+        assert!(refused.message.contains(part), "{part} in {}", refused.message);
+    }
+}
