@@ -59,6 +59,9 @@ pub struct Serve {
     /// A TOML file; see `corelog config default`.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Give the store of an older version all that this one can do, as `log.finalise`: there is no way back.
+    #[arg(long)]
+    pub finalise: bool,
     /// Where the store is, as `log.data_dir`.
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,

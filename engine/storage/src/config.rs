@@ -60,6 +60,8 @@ pub struct LogConfig {
     pub checkpoint_bytes: u64,
     /// Batches the live window can name at once.
     pub entries_in_window: u32,
+    /// Features ([`crate::feature`]) that the log is to have from this start on, in addition to those it has.
+    pub features: u64,
 }
 
 impl LogConfig {
@@ -80,6 +82,7 @@ impl LogConfig {
             zero_ahead_bytes: 8 << 20,
             checkpoint_bytes: 256 << 20,
             entries_in_window: 1 << 16,
+            features: crate::feature::ALL,
         }
     }
 

@@ -21,6 +21,7 @@ mod damage;
 mod derive;
 mod error;
 mod extent;
+pub mod feature;
 mod footer;
 mod frame;
 #[cfg(any(test, fuzzing))]

@@ -51,6 +51,11 @@ pub struct Log {
 }
 
 impl Log {
+    /// Whether all these [features](crate::feature) are durable in the superblock: what they stand for may be written.
+    pub const fn has(&self, features: u64) -> bool {
+        self.superblock.features() & features == features
+    }
+
     /// Of this start; rises by one at every start.
     pub const fn term(&self) -> Term {
         self.term

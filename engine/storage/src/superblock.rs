@@ -8,6 +8,7 @@
 use corelog_model::crc::crc32c;
 use corelog_model::{Block, BlockId, LogId, Now, Slice, Term};
 
+use crate::feature;
 use crate::frame::{RISING_LIMIT, field};
 use crate::op::{DiskOp, Purpose, RETRY_US};
 
@@ -28,8 +29,7 @@ pub const CHECKPOINT_BYTES: usize = 32;
 /// Where the bitmap of written extents starts; it goes to the end of the page.
 pub const WRITTEN_AT: usize = 1024;
 
-/// Features this version knows: none yet, of any class.
-const KNOWN_INCOMPATIBLE: u64 = 0;
+/// Read-only compatible features that this version knows: none yet.
 const KNOWN_READ_ONLY_COMPATIBLE: u64 = 0;
 
 /// Where a checkpoint starts: the frame that holds its first part.
@@ -91,7 +91,7 @@ impl Superblock {
 
     /// Bits of features that this version must not write to.
     pub(crate) const fn unknown_features(&self) -> u64 {
-        (self.incompatible & !KNOWN_INCOMPATIBLE) | (self.read_only_compatible & !KNOWN_READ_ONLY_COMPATIBLE)
+        (self.incompatible & !feature::ALL) | (self.read_only_compatible & !KNOWN_READ_ONLY_COMPATIBLE)
     }
 
     pub(crate) fn is_written(&self, extent: u32) -> bool {
@@ -208,6 +208,8 @@ pub(crate) struct SuperblockWriter {
     /// A copy that holds the newest version.
     newest: u8,
     failed_copies: u64,
+    /// Incompatible features of the version that went through all copies.
+    features: u64,
 }
 
 struct Writing {
@@ -220,10 +222,16 @@ struct Writing {
 }
 
 impl SuperblockWriter {
-    /// Of a log whose copy `newest` holds `current`.
-    pub(crate) fn new(current: Superblock, newest: u8, page: Block) -> Self {
-        let settled = current.version;
-        Self { current, page, dirty: false, retry_us: None, writing: None, settled, newest, failed_copies: 0 }
+    /// Of a log whose copy `newest` holds `current`, but with these features.
+    pub(crate) fn new(current: Superblock, newest: u8, features: u64, page: Block) -> Self {
+        let (settled, dirty) = (current.version, current.incompatible != features);
+        let (retry_us, writing, failed_copies) = (None, None, 0);
+        Self { current, page, dirty, retry_us, writing, settled, newest, failed_copies, features }
+    }
+
+    /// Incompatible features that no start can fail to see.
+    pub(crate) const fn features(&self) -> u64 {
+        self.features
     }
 
     /// Asks for a rewrite; gives back the version that will hold everything changed so far.
@@ -298,6 +306,8 @@ impl SuperblockWriter {
             // extents from being recycled: so it is tried until it succeeds.
             if writing.good >= 2 {
                 self.settled = writing.version;
+                // They do not change while the log runs.
+                self.features = self.current.incompatible;
             } else {
                 self.retry_us = Some(now.mono_us + RETRY_US);
             }
@@ -385,7 +395,7 @@ mod tests {
 
     #[test]
     fn a_version_is_settled_only_after_all_four_copies() {
-        let mut writer = SuperblockWriter::new(superblock(5), 3, page());
+        let mut writer = SuperblockWriter::new(superblock(5), 3, 0, page());
         let mut out = Vec::new();
         let version = writer.touch();
         for copy in 0..SUPERBLOCK_COPIES {
@@ -401,7 +411,7 @@ mod tests {
 
     #[test]
     fn a_version_on_one_copy_only_settles_nothing_and_is_written_again() {
-        let mut writer = SuperblockWriter::new(superblock(5), 3, page());
+        let mut writer = SuperblockWriter::new(superblock(5), 3, 0, page());
         let mut out = Vec::new();
         let version = writer.touch();
         for copy in 0..SUPERBLOCK_COPIES {
@@ -426,7 +436,7 @@ mod tests {
     #[test]
     fn the_copy_that_is_in_force_is_rewritten_last() {
         for newest in 0..SUPERBLOCK_COPIES {
-            let mut writer = SuperblockWriter::new(superblock(5), newest, page());
+            let mut writer = SuperblockWriter::new(superblock(5), newest, 0, page());
             let (mut out, mut order) = (Vec::new(), Vec::new());
             writer.touch();
             for _ in 0..SUPERBLOCK_COPIES {

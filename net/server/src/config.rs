@@ -115,6 +115,8 @@ pub struct LogSection {
     pub beacon_us: u64,
     /// Whether a file system without O_DIRECT is accepted.
     pub buffered: bool,
+    /// Whether the store gets what this version can do and older ones cannot read.
+    pub finalise: bool,
     /// `None`: as measured.
     pub durable_method: Option<DurableMethod>,
     /// 1 to 4; `None`: as measured.
@@ -508,6 +510,7 @@ impl LogSection {
             "beacon_us" => {
                 self.beacon_us = within(number(text)?, 100, 1_000_000, "100 to 1000000 microseconds")?
             }
+            "finalise" => self.finalise = flag(text)?,
             "buffered" => self.buffered = flag(text)?,
             "durable_method" => {
                 let words = [

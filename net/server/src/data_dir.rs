@@ -1,7 +1,7 @@
 //! The data directory: who the store is, that one broker has it, what its log holds.
 //!
 //! ```text
-//! DIR/store.toml    schema, id of the store, number of logs
+//! DIR/store.toml    schema, id of the store, number of logs, features that its logs have or are to have
 //! DIR/lock          locked while a broker runs
 //! DIR/limits.toml   what the probe found (engine/uring/src/limits.rs)
 //! DIR/log-0000/     the files of log 0 (engine/storage/FORMAT.md)
@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::{error, fmt};
 
 use corelog_model::LogId;
+use corelog_storage::feature;
 
 const STORE_FILE: &str = "store.toml";
 const LOCK_FILE: &str = "lock";
@@ -59,6 +60,13 @@ pub enum DataDirError {
         /// The key that is missing or wrong.
         key: &'static str,
     },
+    /// A later version gave the store a feature.
+    UnknownFeature {
+        /// The file.
+        path: PathBuf,
+        /// The feature.
+        name: Box<str>,
+    },
     /// Written by a later version.
     UnknownSchema {
         /// The file.
@@ -85,6 +93,9 @@ impl fmt::Display for DataDirError {
                 write!(f, "another broker uses this store: {} is locked", path.display())
             }
             Self::Malformed { path, key } => write!(f, "{}: `{key}` is missing or wrong", path.display()),
+            Self::UnknownFeature { path, name } => {
+                write!(f, "{}: this version does not know `{name}`, which the store has", path.display())
+            }
             Self::UnknownSchema { path, found } => {
                 write!(f, "{}: schema {found} is not known, this version reads {SCHEMA}", path.display())
             }
@@ -105,10 +116,18 @@ impl error::Error for DataDirError {
 #[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
-    store: u64,
-    logs: u16,
+    store: Store,
     first_start: bool,
     _lock: File,
+}
+
+/// What `store.toml` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Store {
+    id: u64,
+    logs: u16,
+    /// Of [`feature`]: a store of the first release has none, one that this version makes has all.
+    features: u64,
 }
 
 impl DataDir {
@@ -119,22 +138,41 @@ impl DataDir {
         let store_file = path.join(STORE_FILE);
         let first_start = !store_file.exists();
         if first_start {
-            write_store(path, random_id()?, 1)?;
+            write_store(path, Store { id: random_id()?, logs: 1, features: feature::ALL })?;
         }
-        let (store, logs) = read_store(&store_file)?;
-        let directory = Self { path: path.to_path_buf(), store, logs, first_start, _lock: lock };
-        directory.make_logs(0, logs)?;
+        let store = read_store(&store_file)?;
+        let directory = Self { path: path.to_path_buf(), store, first_start, _lock: lock };
+        directory.make_logs(0, store.logs)?;
         Ok(directory)
     }
 
     /// Gives the store so many logs, unless it has them; what is in those it has stays there.
     pub fn have_logs(&mut self, logs: u16) -> Result<(), DataDirError> {
-        if logs > self.logs {
-            self.make_logs(self.logs, logs)?;
-            write_store(&self.path, self.store, logs)?;
-            self.logs = logs;
+        if logs > self.store.logs {
+            self.make_logs(self.store.logs, logs)?;
+            self.store.logs = logs;
+            write_store(&self.path, self.store)?;
         }
         Ok(())
+    }
+
+    /// Gives the store all features of this version: older versions cannot serve it from the next start of its logs on.
+    pub fn finalise(&mut self) -> Result<(), DataDirError> {
+        if !self.is_final() {
+            self.store.features = feature::ALL;
+            write_store(&self.path, self.store)?;
+        }
+        Ok(())
+    }
+
+    /// Whether it has all features of this version.
+    pub const fn is_final(&self) -> bool {
+        self.store.features == feature::ALL
+    }
+
+    /// Features that its logs have or are to have.
+    pub const fn features(&self) -> u64 {
+        self.store.features
     }
 
     fn make_logs(&self, from: u16, to: u16) -> Result<(), DataDirError> {
@@ -152,12 +190,12 @@ impl DataDir {
 
     /// The store's random id: never 0.
     pub const fn store(&self) -> u64 {
-        self.store
+        self.store.id
     }
 
     /// Logs in the store.
     pub const fn logs(&self) -> u16 {
-        self.logs
+        self.store.logs
     }
 
     /// Whether the store was made by this start.
@@ -193,14 +231,18 @@ fn random_id() -> Result<u64, DataDirError> {
     Ok(u64::from_le_bytes(bytes).max(1))
 }
 
-fn write_store(path: &Path, store: u64, logs: u16) -> Result<(), DataDirError> {
+fn write_store(path: &Path, store: Store) -> Result<(), DataDirError> {
+    let Store { id, logs, features } = store;
+    let names = feature::NAMES.iter().filter(|(bit, _)| features & bit != 0);
+    let names = names.map(|(_, name)| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
     let text = format!(
-        "# The identity of this store. Do not edit.\nschema = {SCHEMA}\nid = \"{store:016x}\"\nlogs = {logs}\n"
+        "# The identity of this store. Do not edit.\nschema = {SCHEMA}\nid = \"{id:016x}\"\nlogs = {logs}\n\
+         features = [{names}]\n"
     );
     write_whole(path, STORE_FILE, text.as_bytes())
 }
 
-fn read_store(path: &Path) -> Result<(u64, u16), DataDirError> {
+fn read_store(path: &Path) -> Result<Store, DataDirError> {
     let text = fs::read_to_string(path).map_err(at(Step::Read, path))?;
     let malformed = |key| DataDirError::Malformed { path: path.to_path_buf(), key };
     let table: toml::Table = text.parse().map_err(|_| malformed("schema"))?;
@@ -211,7 +253,22 @@ fn read_store(path: &Path) -> Result<(u64, u16), DataDirError> {
     let id = table.get("id").and_then(toml::Value::as_str).and_then(|id| u64::from_str_radix(id, 16).ok());
     let id = id.filter(|&id| id != 0).ok_or(malformed("id"))?;
     let logs = table.get("logs").and_then(toml::Value::as_integer).and_then(|logs| u16::try_from(logs).ok());
-    Ok((id, logs.filter(|&logs| logs > 0).ok_or(malformed("logs"))?))
+    let logs = logs.filter(|&logs| logs > 0).ok_or(malformed("logs"))?;
+    Ok(Store { id, logs, features: read_features(path, &table)? })
+}
+
+/// The features by their names; a store of the first release has no such line.
+fn read_features(path: &Path, table: &toml::Table) -> Result<u64, DataDirError> {
+    let Some(names) = table.get("features") else { return Ok(0) };
+    let malformed = || DataDirError::Malformed { path: path.to_path_buf(), key: "features" };
+    let mut features = 0;
+    for name in names.as_array().ok_or_else(malformed)? {
+        let name = name.as_str().ok_or_else(malformed)?;
+        let known = feature::NAMES.iter().find(|(_, known)| *known == name);
+        let unknown = || DataDirError::UnknownFeature { path: path.to_path_buf(), name: name.into() };
+        features |= known.ok_or_else(unknown)?.0;
+    }
+    Ok(features)
 }
 
 /// Writes a file that is there whole after a crash, or not at all.
@@ -252,6 +309,24 @@ mod tests {
     }
 
     #[test]
+    fn a_store_of_an_older_version_gets_features_when_told_to_and_keeps_them() {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let text = "schema = 1\nid = \"000000000000002a\"\nlogs = 1\n";
+        fs::write(place.path().join(STORE_FILE), text).expect("written");
+        let mut directory = DataDir::open(place.path()).expect("an older store");
+        assert_eq!((directory.store(), directory.features(), directory.is_final()), (42, 0, false));
+        directory.have_logs(2).expect("written");
+        assert!(!fs::read_to_string(place.path().join(STORE_FILE)).expect("there").contains("positions"));
+        directory.finalise().expect("written");
+        drop(directory);
+        let directory = DataDir::open(place.path()).expect("of this version");
+        assert_eq!((directory.features(), directory.logs()), (feature::ALL, 2));
+        drop(directory);
+        let new = DataDir::open(&place.path().join("new")).expect("made");
+        assert!(new.is_final());
+    }
+
+    #[test]
     fn a_broken_or_later_store_file_is_refused_by_name() {
         let place = tempfile::tempdir().expect("a temporary directory");
         for (text, part) in [
@@ -260,6 +335,8 @@ mod tests {
             ("schema = 1\nid = \"0\"\nlogs = 1\n", "`id`"),
             ("schema = 1\nid = \"zz\"\nlogs = 1\n", "`id`"),
             ("schema = 1\nid = \"1\"\nlogs = 70000\n", "`logs`"),
+            ("schema = 1\nid = \"1\"\nlogs = 1\nfeatures = 7\n", "`features`"),
+            ("schema = 1\nid = \"1\"\nlogs = 1\nfeatures = [\"positions\", \"telepathy\"]\n", "`telepathy`"),
         ] {
             fs::write(place.path().join(STORE_FILE), text).expect("written");
             let message = DataDir::open(place.path()).expect_err(text).to_string();

@@ -63,6 +63,8 @@ pub struct Ready {
     pub term: u32,
     /// What the process may come to, resident, in bytes.
     pub memory_limit_bytes: u64,
+    /// The store has all that this version can do; if not, an older version can still serve it.
+    pub is_final: bool,
     /// From the call to the first durable frame, in microseconds.
     pub start_us: u64,
 }
@@ -90,6 +92,9 @@ impl fmt::Display for Ready {
             false => write!(f, " cores={}", List(self.cores.iter()))?,
         }
         write!(f, " durable={method} frames_in_flight={frames_in_flight}, {registration}")?;
+        if !self.is_final {
+            f.write_str(" NOT FINAL (an older version may still serve the store; --finalise)")?;
+        }
         if self.buffered {
             f.write_str(" BUFFERED (no O_DIRECT)")?;
         }
@@ -224,6 +229,9 @@ impl Server {
         let count = u16::try_from(cores.len()).expect("the number is bounded");
         let mut directory = DataDir::open(&config.log.data_dir)?;
         directory.have_logs(count)?;
+        if config.log.finalise {
+            directory.finalise()?;
+        }
         let access = tuning::access(&directory.log_path(LogId(0)), config.log.buffered)?;
         let tuning = tuning::tune(config, &directory, access)?;
         let budget = budget(config, &directory, tuning, cores.len())?;
@@ -244,6 +252,7 @@ impl Server {
                 store: directory.store(),
                 term: up[0].term,
                 memory_limit_bytes: budget.total_bytes,
+                is_final: directory.is_final(),
                 start_us: clock::now().mono_us - started_us,
             });
         };
@@ -533,6 +542,7 @@ fn log_config(config: &Config, directory: &DataDir, tuning: Tuning, log: LogId) 
         beacon_us: config.log.beacon_us,
         zero_ahead_bytes: config.log.zero_ahead_bytes,
         checkpoint_bytes: config.log.checkpoint_bytes,
+        features: directory.features(),
         ..LogConfig::new(log, directory.store())
     }
 }

@@ -165,6 +165,7 @@ fn values(config: &Config) -> Vec<(&'static str, String)> {
         ("log.checkpoint_bytes", log.checkpoint_bytes.to_string()),
         ("log.beacon_us", log.beacon_us.to_string()),
         ("log.buffered", log.buffered.to_string()),
+        ("log.finalise", log.finalise.to_string()),
         ("log.durable_method", word(log.durable_method, method)),
         ("log.frames_in_flight", word(log.frames_in_flight, |count| count.to_string())),
         ("log.preparation", word(log.preparation, preparation)),

@@ -55,7 +55,8 @@ fn flags(arguments: &Serve) -> Vec<String> {
     let mode = arguments.mode.map(|mode| format!("server.mode={}", mode.name()));
     let shards = arguments.shards.as_ref().map(|shards| format!("server.shards={shards}"));
     let cpus = arguments.cpus.as_ref().map(|cpus| format!("server.cpus={cpus}"));
-    [data_dir, listen, mode, shards, cpus]
+    let finalise = arguments.finalise.then(|| "log.finalise=true".to_owned());
+    [data_dir, listen, mode, shards, cpus, finalise]
         .into_iter()
         .flatten()
         .chain(arguments.set.iter().cloned())
@@ -72,6 +73,7 @@ fn say(ready: &Ready, format: Format) -> Result<(), Failure> {
                 "addresses": ready.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
                 "line": ready.to_string(),
                 "buffered": ready.buffered,
+                "final": ready.is_final,
             },
         }))?,
     }
@@ -182,13 +184,20 @@ mod tests {
             "2",
             "--cpus",
             "0-1",
+            "--finalise",
             "--set",
             "server.mode=park",
         ];
         let cli = crate::cli::Cli::try_parse_from(line).expect("a valid line");
         let crate::cli::Command::Serve(arguments) = cli.command else { panic!("it is serve") };
-        let expected =
-            ["log.data_dir=/d", "server.mode=poll", "server.shards=2", "server.cpus=0-1", "server.mode=park"];
+        let expected = [
+            "log.data_dir=/d",
+            "server.mode=poll",
+            "server.shards=2",
+            "server.cpus=0-1",
+            "log.finalise=true",
+            "server.mode=park",
+        ];
         assert_eq!(flags(&arguments), expected);
     }
 

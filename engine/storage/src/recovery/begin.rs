@@ -90,7 +90,7 @@ impl Opening {
             runs: applied.runs,
             footers: applied.footers,
             checkpoints: Checkpoints::new(config.checkpoint_bytes, term, listed, config.max_batch_bytes),
-            superblock: SuperblockWriter::new(self.superblock.clone(), self.newest_copy, page),
+            superblock: SuperblockWriter::new(self.superblock.clone(), self.newest_copy, self.features, page),
             cold: Cold::new(std::mem::take(&mut self.pool)),
             damage: applied.damage,
             possibly_lost: applied.possibly_lost,

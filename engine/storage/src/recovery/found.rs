@@ -8,6 +8,8 @@ use crate::superblock::{SUPERBLOCK_BYTES, SUPERBLOCK_COPIES, slice_of};
 impl Opening {
     pub(super) fn found(&mut self, out: &mut Vec<DiskOp>) {
         self.superblock.version = 1;
+        self.superblock.incompatible = self.config.features;
+        self.features = self.config.features;
         self.superblock.encode(self.page.as_mut().expect("the log does not have it yet").bytes_mut());
         self.stage = Stage::Found { copy: 0 };
         let (id, file) = (Purpose::Create { extent: 0 }.id(), FileName::Superblock);

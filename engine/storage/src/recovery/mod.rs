@@ -145,6 +145,8 @@ pub struct Opening {
     ticket: u64,
     reader: Reader,
     superblock: Superblock,
+    /// Its incompatible features, as they are on the disk.
+    features: u64,
     /// The copy that it was read from, or written to last.
     newest_copy: u8,
     candidates: Vec<Candidate>,
@@ -180,6 +182,7 @@ impl Opening {
             ticket: 0,
             reader: Reader::new(FileName::Superblock, 0, 0),
             superblock,
+            features: 0,
             newest_copy: SUPERBLOCK_COPIES - 1,
             candidates: Vec::new(),
             planned: Vec::new(),

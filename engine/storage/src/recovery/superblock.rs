@@ -55,6 +55,8 @@ impl Opening {
             return Err(OpenError::ExtentBytes { found: superblock.extent_bytes });
         }
         (self.superblock, self.newest_copy) = (superblock, newest);
+        self.features = self.superblock.incompatible;
+        self.superblock.incompatible |= self.config.features;
         self.term = self.superblock.term;
         self.generation = self.superblock.head_generation;
         self.probe(replay, out)

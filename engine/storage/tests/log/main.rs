@@ -2,6 +2,7 @@
 mod crash;
 mod disk;
 mod failures;
+mod features;
 mod format;
 mod full_disk;
 mod index;
