@@ -202,6 +202,11 @@ impl Arena {
         copy(far_place, far);
     }
 
+    /// Bytes of all blocks.
+    pub(crate) const fn limit_bytes(&self) -> u64 {
+        self.pieces.len() as u64 * self.block_bytes as u64
+    }
+
     /// Bytes of frames in the window, and slices pinned.
     pub(crate) fn usage(&self) -> (u64, u64) {
         let used = self.used.iter().map(|&index| u64::from(self.pieces[index as usize].cursor)).sum();

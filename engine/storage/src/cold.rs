@@ -71,6 +71,8 @@ pub(crate) struct Filled {
 
 pub(crate) struct Cold {
     pub(crate) blocks: Vec<ColdBlock>,
+    /// Of all blocks together.
+    limit_bytes: u64,
     budget: u64,
     in_flight: u64,
     clock: u64,
@@ -84,7 +86,7 @@ pub(crate) struct Cold {
 
 impl Cold {
     pub(crate) fn new(blocks: Vec<Block>) -> Self {
-        let budget = blocks.iter().map(|block| block.len() as u64).sum();
+        let limit_bytes = blocks.iter().map(|block| block.len() as u64).sum();
         let blocks = blocks.into_iter().map(|block| ColdBlock {
             id: block.id(),
             block: Some(block),
@@ -102,13 +104,21 @@ impl Cold {
         });
         Self {
             blocks: blocks.collect(),
-            budget,
+            limit_bytes,
+            budget: limit_bytes,
             in_flight: 0,
             clock: 0,
             now_us: 0,
             single: VecDeque::with_capacity(SINGLE),
             finished: Vec::with_capacity(64),
         }
+    }
+
+    /// Bytes that reads under way or readers have, and bytes there are.
+    pub(crate) fn usage(&self) -> (u64, u64) {
+        let here = self.blocks.iter().filter_map(|cold| Some((cold.pins, cold.block.as_ref()?.len() as u64)));
+        let free: u64 = here.filter(|(pins, _)| *pins == 0).map(|(_, bytes)| bytes).sum();
+        (self.limit_bytes - free, self.limit_bytes)
     }
 
     pub(crate) fn set_budget(&mut self, bytes: u64) {

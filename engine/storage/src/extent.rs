@@ -256,6 +256,13 @@ impl Extents {
         self.refused.is_some() && self.spare.len() < SPARES
     }
 
+    /// Whether one more of the longest batches finds no place for certain, and the disk refuses to give one.
+    pub(crate) fn is_full(&self, max_frame: u64) -> bool {
+        let spares = self.spare.len().checked_sub(Claim::Batches.leaves());
+        let placed = spares.is_some_and(|spares| self.room(spares as u64, max_frame) >= max_frame);
+        self.refused.is_some() && !placed
+    }
+
     /// Whether the index of an extent that is not bare lies in it.
     fn holds_index(&self, at: usize) -> bool {
         self.indexes_in(at).next().is_some()

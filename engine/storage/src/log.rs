@@ -205,6 +205,7 @@ impl Log {
     /// What the log has done and holds.
     pub fn stats(&self) -> LogStats {
         let (window_bytes, pins) = self.arena.usage();
+        let (cold_used_bytes, cold_limit_bytes) = self.cold.usage();
         LogStats {
             frames: self.counters.frames,
             beacons: self.counters.beacons,
@@ -221,12 +222,16 @@ impl Log {
             live_extents: self.extents.live.len() as u64,
             spare_extents: self.extents.spare.len() as u64,
             window_bytes,
+            window_limit_bytes: self.arena.limit_bytes(),
             window_pins: pins,
+            cold_used_bytes,
+            cold_limit_bytes,
             damaged_ranges: self.damaged_ranges() as u64,
             uncertain_groups: self.possibly_lost.len() as u64,
             groups: self.groups.len() as u64,
             index_bytes: self.groups.row_bytes() + self.runs.bytes() + self.footers.bytes(),
             read_only: self.commit.read_only,
+            full: self.extents.is_full(self.config.max_frame_bytes() as u64),
         }
     }
 

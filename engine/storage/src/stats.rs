@@ -35,8 +35,14 @@ pub struct LogStats {
     pub spare_extents: u64,
     /// Bytes of frames in the live window.
     pub window_bytes: u64,
+    /// Memory of the live window, in use or not, bytes.
+    pub window_limit_bytes: u64,
     /// Slices of the live window in use by readers.
     pub window_pins: u64,
+    /// Memory that reads from the disk go to or readers send from, bytes.
+    pub cold_used_bytes: u64,
+    /// Memory for reads from the disk, in use or not, bytes.
+    pub cold_limit_bytes: u64,
     /// Ranges of offsets that do not verify.
     pub damaged_ranges: u64,
     /// Groups of which records may be lost without anything left that tells their offsets.
@@ -47,10 +53,12 @@ pub struct LogStats {
     pub index_bytes: u64,
     /// A write failed twice: nothing is taken any more.
     pub read_only: bool,
+    /// There is no place for one more of the longest batches, and the disk refuses to give one.
+    pub full: bool,
 }
 
 impl AddAssign for LogStats {
-    /// What two logs count together; read-only when one of them is.
+    /// What two logs count together; read-only, or full, when one of them is.
     fn add_assign(&mut self, other: Self) {
         let Self {
             frames,
@@ -68,12 +76,16 @@ impl AddAssign for LogStats {
             live_extents,
             spare_extents,
             window_bytes,
+            window_limit_bytes,
             window_pins,
+            cold_used_bytes,
+            cold_limit_bytes,
             damaged_ranges,
             uncertain_groups,
             groups,
             index_bytes,
             read_only,
+            full,
         } = other;
         self.frames += frames;
         self.beacons += beacons;
@@ -90,12 +102,16 @@ impl AddAssign for LogStats {
         self.live_extents += live_extents;
         self.spare_extents += spare_extents;
         self.window_bytes += window_bytes;
+        self.window_limit_bytes += window_limit_bytes;
         self.window_pins += window_pins;
+        self.cold_used_bytes += cold_used_bytes;
+        self.cold_limit_bytes += cold_limit_bytes;
         self.damaged_ranges += damaged_ranges;
         self.uncertain_groups += uncertain_groups;
         self.groups += groups;
         self.index_bytes += index_bytes;
         self.read_only |= read_only;
+        self.full |= full;
     }
 }
 

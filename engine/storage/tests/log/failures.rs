@@ -173,11 +173,14 @@ fn a_full_disk_refuses_produce_early_goes_on_reading_and_starts_again() {
     let (mut log, _) = open(&mut disk);
     append(&mut log, A, 1, 10).expect("room");
     settle(&mut log, &mut disk, 1);
+    assert!(!log.stats().full);
     disk.full = true;
     let mut refused = 0;
     for turn in 0..400 {
-        refused += u32::from(append(&mut log, A, 10, 500).is_none());
+        let finds_none = append(&mut log, A, 10, 500).is_none();
+        refused += u32::from(finds_none);
         settle(&mut log, &mut disk, turn);
+        assert!(log.stats().full || !finds_none, "turn {turn}: what is refused is told");
     }
     assert!(refused > 100);
     assert_eq!(log.room_for(1, 1000), Err(Full::Extents));
@@ -188,7 +191,14 @@ fn a_full_disk_refuses_produce_early_goes_on_reading_and_starts_again() {
         assert_eq!(log.log_end(slot), end);
         assert!(read_all(&mut log, &mut disk, slot, 0).is_ok());
         assert_eq!(log.room_for(1, 1000), Err(Full::Extents));
+        settle(&mut log, &mut disk, 1_000);
+        assert!(log.stats().full, "the next start knows it too");
     }
+    let (mut log, _) = open(&mut disk);
+    disk.full = false;
+    // Long after the last time that the disk refused an extent.
+    (0..20).for_each(|second| settle(&mut log, &mut disk, 1_000_000 * second));
+    assert!(!log.stats().full && log.room_for(1, 1000).is_ok(), "there is room again");
 }
 
 #[test]

@@ -69,11 +69,15 @@ fn a_cold_read_stops_before_frames_that_are_on_their_way() {
     let request = ReadRequest { slot, offset: 0, end_offset, max_bytes: 100_000, token: 1 };
     let mut reads = Vec::new();
     assert_eq!(log.read(&request, &mut Vec::new(), &mut reads), Read::Pending);
+    let of_cold = |log: &Log| (log.stats().cold_used_bytes, log.stats().cold_limit_bytes);
+    assert_eq!(of_cold(&log), (32 << 10, 3 * (32 << 10)), "a block is away");
     for op in reads.into_iter().chain(writes) {
         let completion = disk.run(op, |slice| log.bytes(slice));
         log.on(completion, now(4));
     }
     assert_eq!(log.stats().damaged_ranges, 0);
+    assert_eq!(of_cold(&log).0, 0, "it is back, and nobody sends from it");
+    assert_eq!(log.stats().window_limit_bytes, 4 * (64 << 10));
     log.finished(&mut Vec::new());
     // The window moves on over the frame, which has arrived meanwhile.
     for at in 5..=8 {
