@@ -23,14 +23,19 @@ pub fn pin(core: usize) -> bool {
     cores().contains(&core) && core_affinity::set_for_current(CoreId { id: core })
 }
 
+/// Keeps the calling thread on these cores; false when none of them is one of [`cores`] or the system refuses.
+pub fn confine(to: &[usize]) -> bool {
+    let mut some = CpuSet::new();
+    for &core in to.iter().filter(|&&core| core < CpuSet::MAX_CPU && cores().contains(&core)) {
+        some.set(core);
+    }
+    some.count() > 0 && sched_setaffinity(None, &some).is_ok()
+}
+
 /// Lets the calling thread run on all [`cores`] again, as far as the system allows.
 pub fn unpin() {
-    let mut all = CpuSet::new();
-    for &core in cores().iter().filter(|&&core| core < CpuSet::MAX_CPU) {
-        all.set(core);
-    }
     // Refused, it stays where it is, which is only slower.
-    let _ = sched_setaffinity(None, &all);
+    let _ = confine(cores());
 }
 
 /// Lets another thread that waits for this core run first.
@@ -53,6 +58,9 @@ mod tests {
             assert_eq!(core_affinity::get_core_ids().map(|ids| ids.len()), Some(1), "it is pinned");
             unpin();
             assert_eq!(core_affinity::get_core_ids().map(|ids| ids.len()), Some(before.len()), "no longer");
+            assert!(confine(&[last, usize::MAX]), "what there is of them");
+            assert_eq!(core_affinity::get_core_ids().map(|ids| ids.len()), Some(1));
+            assert!(!confine(&[]) && !confine(&[usize::MAX]), "nowhere is no place");
         })
         .join()
         .expect("the thread ends");
