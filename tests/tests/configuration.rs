@@ -30,7 +30,7 @@ fn seeds() -> Vec<(&'static str, String)> {
         ("empty", ""),
         (
             "server",
-            "[server]\nlisten = \"[::1]:0\"\nadvertise = \"broker.example:9600\"\nmode = \"park\"\nshards = 2\nports = \"one\"\ncpus = \"numa:nodes=0,2;cores=4;no_ht=true\"\n",
+            "[server]\nlisten = \"[::1]:0\"\nadvertise = \"broker.example:9600\"\nhttp = \"\"\nmode = \"park\"\nshards = 2\nports = \"one\"\ncpus = \"numa:nodes=0,2;cores=4;no_ht=true\"\n",
         ),
         (
             "log",

@@ -80,6 +80,8 @@ pub struct ServerSection {
     /// Told to clients instead of `listen`: host and port of the first shard, those of the others have the ports after
     /// it; or of each shard. Empty: `listen`.
     pub advertise: Vec<(String, u16)>,
+    /// Where metrics and health are served over HTTP; port 0 takes a free one, `None`: not at all.
+    pub http: Option<SocketAddr>,
     /// How an idle reactor waits.
     pub mode: Mode,
     /// How long [`Mode::Adaptive`] spins, in microseconds.
@@ -284,6 +286,7 @@ impl Config {
             server: ServerSection {
                 listen: SocketAddr::from(([127, 0, 0, 1], 0)),
                 advertise: Vec::new(),
+                http: None,
                 mode: Mode::default(),
                 spin_us: 0,
                 ports: Ports::Each,
@@ -464,6 +467,12 @@ impl ServerSection {
                 let places = text.split(',').filter(|part| !part.trim().is_empty());
                 let places: Option<Vec<_>> = places.map(place).collect();
                 self.advertise = places.ok_or(Bad::Value("HOST:PORT, a list of them, or nothing"))?;
+            }
+            "http" if text.is_empty() => self.http = None,
+            "http" => {
+                let address =
+                    text.parse().map_err(|_| Bad::Value("an address such as 127.0.0.1:9680, or nothing"));
+                self.http = Some(address?);
             }
             "mode" => {
                 let words = [("poll", Mode::Poll), ("adaptive", Mode::Adaptive), ("park", Mode::Park)];

@@ -46,7 +46,7 @@ use corelog_storage::{DiskCompletion, DiskOp, FileName};
 use corelog_uring::{Completion, FileId, Key, ListenerId, SEND_SLICES, Submission};
 
 use crate::session::Identity;
-use crate::status::{Machine, Reactor};
+use crate::status::{Machine, Pool, Reactor, Snapshot};
 use crate::translate::Place;
 
 use connection::Connection;
@@ -366,6 +366,21 @@ impl Core {
     pub fn counters(&self) -> Reactor {
         let open = self.connections.len() - self.free_slots.len();
         Reactor { connections: open as u32, ..self.counters }
+    }
+
+    /// Says what this core counts, in a place that is kept. The loop's part is the shell's.
+    pub fn say(&self, says: &mut Snapshot) {
+        says.joined = self.joined;
+        says.logs.clear();
+        says.logs.extend(self.shards().map(Shard::status));
+        says.reactor = self.counters();
+        // Every connection has its own two blocks.
+        let bytes = |connections: u64| 2 * connections * CONNECTION_BLOCK_BYTES as u64;
+        says.connections = Pool {
+            used_bytes: bytes(says.reactor.connections.into()),
+            limit_bytes: bytes(self.connections.len() as u64),
+        };
+        says.ingest = self.ingest.usage();
     }
 
     /// The shards, by place.

@@ -10,6 +10,7 @@
 //! | `reactor`, `files` | the shell around it: ring, host, files, waiting |
 //! | `placement` | which cores the shards run on |
 //! | `post` | the mail between cores |
+//! | `roll`, `control` | metrics and health: how the cores are asked, and how that is served over HTTP |
 //! | `server`, `stop` | from a configuration to a ready line, and back |
 //! | `translate`, `session`, `status` | wire to shard and back; who a peer is; what Status shows |
 //!
@@ -19,6 +20,7 @@
 
 mod budget;
 pub mod config;
+mod control;
 pub mod core;
 pub mod data_dir;
 mod files;
@@ -27,6 +29,7 @@ mod metrics;
 pub mod placement;
 mod post;
 mod reactor;
+mod roll;
 mod server;
 mod session;
 pub mod status;
@@ -36,6 +39,7 @@ mod tuning;
 
 pub use budget::OverBudget;
 pub use config::{Config, ConfigError};
+pub use control::ControlError;
 pub use server::{Ready, Running, Server, ServerError};
 pub use stop::Stop;
 pub use translate::Place;

@@ -3,7 +3,7 @@
 use corelog_wire::Status;
 use hdrhistogram::Histogram;
 
-use crate::status::Hiccups;
+use crate::status::{Hiccups, Lengths};
 
 /// Turns that find no work are recorded from this length on, in microseconds: shorter ones are the idle spin.
 const IDLE_HICCUP_US: u64 = 100;
@@ -16,13 +16,17 @@ const LONGEST_US: u64 = 60_000_000;
 #[derive(Debug)]
 pub(crate) struct Metrics {
     lengths: Histogram<u32>,
+    within: [u64; Status::LATE_OVER_US.len() + 1],
+    lengths_us: u64,
     over: [u64; 3],
     turns: u64,
     idle_turns: u64,
     busy_us: u64,
     polling_us: u64,
+    asleep_us: u64,
     parks: u64,
     gave_way: u64,
+    answers: u64,
     most_enters: u64,
     awake_us: u64,
     late_us: [u64; Status::LATE_OVER_US.len()],
@@ -34,13 +38,17 @@ impl Metrics {
         let lengths = Histogram::new_with_bounds(1, LONGEST_US, 2).expect("bounds that fit");
         Self {
             lengths,
+            within: [0; Status::LATE_OVER_US.len() + 1],
+            lengths_us: 0,
             over: [0; 3],
             turns: 0,
             idle_turns: 0,
             busy_us: 0,
             polling_us: 0,
+            asleep_us: 0,
             parks: 0,
             gave_way: 0,
+            answers: 0,
             most_enters: 0,
             awake_us: 0,
             late_us: [0; Status::LATE_OVER_US.len()],
@@ -58,6 +66,8 @@ impl Metrics {
         }
         if worked || us >= IDLE_HICCUP_US {
             self.lengths.saturating_record(us.max(1));
+            self.within[bucket(us)] += 1;
+            self.lengths_us += us;
             for (count, bound) in self.over.iter_mut().zip(OVER_US) {
                 *count += u64::from(us >= bound);
             }
@@ -84,9 +94,34 @@ impl Metrics {
         self.gave_way += 1;
     }
 
-    /// The reactor slept.
+    /// The reactor is about to sleep.
     pub(crate) const fn parked(&mut self) {
         self.parks += 1;
+    }
+
+    /// It was asleep for so long, in microseconds.
+    pub(crate) const fn slept(&mut self, us: u64) {
+        self.asleep_us += us;
+    }
+
+    /// It told the control plane what it counts.
+    pub(crate) const fn answered(&mut self) {
+        self.answers += 1;
+    }
+
+    /// Times it slept.
+    pub(crate) const fn parks(&self) -> u64 {
+        self.parks
+    }
+
+    /// Time asleep, in microseconds.
+    pub(crate) const fn asleep_us(&self) -> u64 {
+        self.asleep_us
+    }
+
+    /// How often the control plane was answered: a system call each.
+    pub(crate) const fn answers(&self) -> u64 {
+        self.answers
     }
 
     /// How often the core was offered to other threads: a system call each.
@@ -129,6 +164,11 @@ impl Metrics {
         self.polling_us
     }
 
+    /// How long turns took, as it can be added up and subtracted. Cheap, where [`Metrics::hiccups`] searches a histogram.
+    pub(crate) fn lengths(&self) -> Lengths {
+        Lengths { within: self.within, sum_us: self.lengths_us, longest_us: self.lengths.max() }
+    }
+
     /// How long turns took.
     pub(crate) fn hiccups(&self) -> Hiccups {
         let at = |quantile| self.lengths.value_at_quantile(quantile);
@@ -139,6 +179,14 @@ impl Metrics {
         let (max_us, over) = (self.lengths.max(), self.over);
         Hiccups { count, p50_us: at(0.5), p99_us: at(0.99), p999_us: at(0.999), max_us, over }
     }
+}
+
+/// Which of [`Lengths::within`] a length in microseconds is counted in; the bounds are powers of two.
+const fn bucket(us: u64) -> usize {
+    const FIRST: u32 = Status::LATE_OVER_US[0].trailing_zeros();
+    let bits = u64::BITS - us.saturating_sub(1).leading_zeros();
+    let at = bits.saturating_sub(FIRST) as usize;
+    if at < Status::LATE_OVER_US.len() { at } else { Status::LATE_OVER_US.len() }
 }
 
 #[cfg(test)]
@@ -172,6 +220,22 @@ mod tests {
         let late = metrics.late_us();
         assert_eq!(late[..4], [84 + 999_984, 68 + 999_968, 36 + 999_936, 999_872]);
         assert_eq!(late[13], 1_000_000 - 131_072);
+    }
+
+    #[test]
+    fn a_length_is_counted_below_the_bound_that_it_does_not_exceed() {
+        for us in (0..40).chain([127, 128, 129, 131_071, 131_072, 131_073, u64::MAX]) {
+            let bound = Status::LATE_OVER_US.iter().position(|bound| us <= *bound);
+            assert_eq!(bucket(us), bound.unwrap_or(Status::LATE_OVER_US.len()), "{us}");
+        }
+        let mut metrics = Metrics::new();
+        for (us, worked) in [(3, true), (99, false), (100, false), (2_000_000, true)] {
+            metrics.turn(us, worked);
+        }
+        let Lengths { within, sum_us, longest_us } = metrics.lengths();
+        assert_eq!((within[0], within[3], within[14], within.iter().sum::<u64>()), (1, 1, 1, 3));
+        assert_eq!(sum_us, 2_000_103);
+        assert!((2_000_000..=2_020_000).contains(&longest_us), "two digits of it: {longest_us}");
     }
 
     #[test]

@@ -172,6 +172,20 @@ pub fn place(topology: &Topology, shards: Shards, cpus: &Cpus) -> Result<Vec<Opt
     Ok(chosen[..count].iter().map(|cpu| Some(cpu.id)).collect())
 }
 
+/// The processors for what is no shard: those that no shard has, of cores that no shard has where there are such; none
+/// where all are taken, or where the shards are not pinned.
+pub fn beside(topology: &Topology, shards: &[Option<usize>]) -> Vec<usize> {
+    if shards.contains(&None) {
+        return Vec::new();
+    }
+    let taken = |cpu: &Cpu| shards.contains(&Some(cpu.id));
+    let core = |cpu: &Cpu| (cpu.package, cpu.core);
+    let cores: Vec<_> = topology.cpus.iter().filter(|cpu| taken(cpu)).map(core).collect();
+    let free = || topology.cpus.iter().filter(|cpu| !taken(cpu));
+    let apart: Vec<usize> = free().filter(|cpu| !cores.contains(&core(cpu))).map(|cpu| cpu.id).collect();
+    if apart.is_empty() { free().map(|cpu| cpu.id).collect() } else { apart }
+}
+
 /// Of so many cores, those that serve: from three on one is left to everything else, from sixteen on one in sixteen more.
 fn sensible(cores: usize) -> usize {
     match cores {
@@ -268,6 +282,25 @@ mod tests {
         assert_eq!(placed(&small(64), Shards::Auto, "all").map(|cpus| cpus.len()), Ok(59));
         let limited = Topology { quota_millis: Some(2500), ..small(8) };
         assert_eq!(placed(&limited, Shards::Auto, "all"), Ok(vec![0, 1]));
+    }
+
+    #[test]
+    fn what_is_no_shard_keeps_off_their_cores_where_it_can() {
+        let beside = |topology: &Topology, shards: &[usize]| {
+            beside(topology, &shards.iter().map(|&cpu| Some(cpu)).collect::<Vec<_>>())
+        };
+        assert_eq!(beside(&small(4), &[0, 1, 2]), [3]);
+        assert_eq!(beside(&small(2), &[1]), [0]);
+        assert_eq!(beside(&small(2), &[0, 1]), [], "there is none");
+        // Seven physical cores of eight serve: the eighth's two threads, and no sibling of a shard's.
+        assert_eq!(beside(&large(), &[0, 1, 2, 3, 4, 5, 6]), [7, 15]);
+        assert_eq!(
+            beside(&large(), &[0, 1, 2, 3, 4, 5, 6, 7, 8]),
+            [9, 10, 11, 12, 13, 14, 15],
+            "siblings then"
+        );
+        let any = place(&large(), Shards::Count(2), &Cpus::Any).expect("anywhere");
+        assert_eq!(super::beside(&large(), &any), [], "wherever they are");
     }
 
     #[test]

@@ -4,18 +4,20 @@
 //! lane that is full is waited for here, by the sender, in a queue that what may be under way bounds: a letter, a
 //! connection or a request each has few parcels, and all of those are counted elsewhere.
 //!
-//! Every word that two cores share:
+//! Every word that two cores, or a core and the control plane, share:
 //!
 //! | word | written by | read by | when |
 //! |---|---|---|---|
 //! | a lane's slots and its two counters, on cache lines of their own | its sender, its receiver | the other | a parcel is sent, taken |
-//! | a core's `parked` | the core when it sleeps and wakes, once by who wakes it | who has sent it a parcel | a parcel is sent |
-//! | a core's `ring` | the core, once | who wakes it | |
+//! | a core's `parked` | the core when it sleeps and wakes, once by who wakes it | who has sent it a parcel or calls it | a parcel is sent, a roll called |
+//! | a core's `ring` and `waker` | the core, once | who wakes it | |
+//! | a core's `called` ([`crate::roll`]), on cache lines of its own | the control plane | the core, each turn | a roll is called |
+//! | a core's `answered`, `presence` and what it says | the core | the control plane | a roll is called |
 //! | a core's `settled` | the core, while it stops | all, while they stop | |
 //! | the word to stop ([`crate::Stop`]) | a signal, once | all, each turn | |
 //! | counts of mappings and of topics' names (`Arc`) | who makes and drops regions, topics | | a start, a stop, a change of topics |
 //!
-//! No word is written by one core and read by another for a record on its way, unless its request came to another core
+//! No word is written by one core, or the control plane, and read by another for a record on its way, unless its request came to another core
 //! than its log's: then those of the lanes.
 
 use std::collections::VecDeque;
@@ -26,6 +28,7 @@ use std::sync::{Arc, OnceLock};
 use corelog_uring::arena::Region;
 use corelog_uring::lane::{Parking, Receiver, Sender, lane};
 use corelog_uring::ring::Ring;
+use corelog_uring::waker::Waker;
 
 use crate::core::Parcel;
 
@@ -40,15 +43,21 @@ struct Door {
     parking: Parking,
     /// Its ring, from the time on that there is one; it cannot sleep before.
     ring: OnceLock<OwnedFd>,
+    /// For who has no ring to knock with.
+    waker: OnceLock<Waker>,
     /// It was told to stop, and owes nobody anything.
     settled: AtomicBool,
 }
+
+/// The doors of all cores of a broker.
+#[derive(Clone, Debug)]
+pub(crate) struct Doors(Arc<[Door]>);
 
 /// The mail of one core.
 #[derive(Debug)]
 pub(crate) struct Post {
     core: usize,
-    doors: Arc<[Door]>,
+    doors: Doors,
     /// By core; none to itself.
     peers: Vec<Option<Peer>>,
 }
@@ -63,10 +72,28 @@ struct Peer {
     told: bool,
 }
 
-/// The mail of so many cores, by core.
-pub(crate) fn posts(cores: usize) -> Vec<Post> {
-    let doors: Arc<[Door]> = (0..cores).map(|_| Door::default()).collect();
-    let post = |core| Post { core, doors: Arc::clone(&doors), peers: (0..cores).map(|_| None).collect() };
+impl Doors {
+    /// Of so many cores that have not started.
+    pub(crate) fn new(cores: usize) -> Self {
+        Self((0..cores).map(|_| Door::default()).collect())
+    }
+
+    /// Wakes a core if it sleeps, from a thread that is none of them: it has written what the core looks at once more
+    /// before it sleeps.
+    pub(crate) fn wake(&self, core: usize) {
+        let door = &self.0[core];
+        if door.parking.is_to_be_woken()
+            && let Some(waker) = door.waker.get()
+        {
+            waker.wake();
+        }
+    }
+}
+
+/// The mail of all cores, by core.
+pub(crate) fn posts(doors: &Doors) -> Vec<Post> {
+    let cores = doors.0.len();
+    let post = |core| Post { core, doors: doors.clone(), peers: (0..cores).map(|_| None).collect() };
     let mut posts: Vec<Post> = (0..cores).map(post).collect();
     for a in 0..cores {
         for b in 0..a {
@@ -97,8 +124,9 @@ impl Peer {
 impl Post {
     /// The ring that this core sleeps in.
     pub(crate) fn open(&self, ring: &Ring) -> Result<(), corelog_uring::RingError> {
-        let fd = ring.fd()?;
-        self.doors[self.core].ring.set(fd).expect("a core has one ring");
+        let (fd, door) = (ring.fd()?, &self.doors.0[self.core]);
+        door.ring.set(fd).expect("a core has one ring");
+        door.waker.set(ring.waker()).expect("a core has one ring");
         Ok(())
     }
 
@@ -126,7 +154,7 @@ impl Post {
             let peer = self.peers[core].as_mut().expect("a core sends nothing to itself");
             peer.waiting.push_back(parcel);
         }
-        for (peer, door) in self.peers.iter_mut().zip(&*self.doors) {
+        for (peer, door) in self.peers.iter_mut().zip(&*self.doors.0) {
             let Some(peer) = peer else { continue };
             peer.flush();
             if std::mem::take(&mut peer.told)
@@ -140,19 +168,19 @@ impl Post {
 
     /// About to sleep: whether nothing has come. [`Post::awake`] is next, either way.
     pub(crate) fn may_sleep(&mut self) -> bool {
-        self.doors[self.core].parking.enter();
+        self.doors.0[self.core].parking.enter();
         self.peers.iter_mut().flatten().all(|peer| peer.from.is_empty() && peer.waiting.is_empty())
     }
 
     /// Does not sleep, or no longer.
     pub(crate) fn awake(&self) {
-        self.doors[self.core].parking.leave();
+        self.doors.0[self.core].parking.leave();
     }
 
     /// This core was told to stop and owes nobody anything; whether that is so of all.
     pub(crate) fn settle(&self, settled: bool) -> bool {
-        self.doors[self.core].settled.store(settled, Ordering::SeqCst);
-        self.doors.iter().all(|door| door.settled.load(Ordering::SeqCst))
+        self.doors.0[self.core].settled.store(settled, Ordering::SeqCst);
+        self.doors.0.iter().all(|door| door.settled.load(Ordering::SeqCst))
     }
 
     /// Whether parcels wait for room in a lane.

@@ -18,8 +18,9 @@ use crate::files::{Ended, Files};
 use crate::memory::{Growth, Next};
 use crate::metrics::Metrics;
 use crate::post::Post;
+use crate::roll::Seat;
 use crate::server::ServerError;
-use crate::status::Machine;
+use crate::status::{Machine, Turns};
 use crate::stop::{Stop, Wanted};
 
 /// How long a stopping broker waits for peers to take their replies, in microseconds.
@@ -59,6 +60,8 @@ pub(crate) struct Reactor {
     manners: Manners,
     stop: Stop,
     metrics: Metrics,
+    /// Where the control plane asks.
+    seat: Seat,
     ready_us: u64,
     /// Who is to be told once clients are let in.
     joined: Option<Box<dyn FnOnce()>>,
@@ -156,6 +159,7 @@ impl Reactor {
         growth: Option<Growth>,
         manners: Manners,
         stop: Stop,
+        seat: Seat,
         joined: Box<dyn FnOnce()>,
     ) -> Self {
         Self {
@@ -165,6 +169,7 @@ impl Reactor {
             manners,
             stop,
             metrics: Metrics::new(),
+            seat,
             ready_us: clock::now().mono_us,
             joined: Some(joined),
             again: true,
@@ -174,6 +179,7 @@ impl Reactor {
 
     /// Serves until it is told to stop.
     pub(crate) async fn serve(mut self) -> Result<(), RingError> {
+        self.seat.sit();
         let mut now = clock::now();
         let mut worked_us = now.mono_us;
         loop {
@@ -204,7 +210,9 @@ impl Reactor {
             } else {
                 self.metrics.gap(now.mono_us - began_us);
                 self.sleep(now).await?;
-                now = clock::now();
+                let woke = clock::now();
+                self.metrics.slept(woke.mono_us - now.mono_us);
+                now = woke;
                 continue;
             }
             self.metrics.gap(now.mono_us - began_us);
@@ -222,6 +230,7 @@ impl Reactor {
 
     /// One turn; whether there was anything to do.
     fn turn(&mut self, now: Now) -> Result<bool, RingError> {
+        self.answer_call(now);
         // First what has completed: a wake that is collected tells of memory that is there by then.
         let collected = self.shell.collect();
         let happened = self.grow(now) || collected;
@@ -243,23 +252,10 @@ impl Reactor {
         shell.done.clear();
         let ring = &shell.ring;
         let mut machine = || Machine {
-            mode: manners.mode,
-            registration_refused: matches!(ring.registration(), Registration::Refused(_)),
-            buffered: manners.buffered,
-            memory_limit_bytes: manners.memory_limit_bytes,
-            uptime_us: now.mono_us - *ready_us,
+            turns: turns(metrics, *manners, ring, now.mono_us - *ready_us),
             cpu_us: status::process_cpu().as_micros() as u64,
-            busy_us: metrics.busy_us(),
-            polling_us: metrics.polling_us(),
-            enters: ring.counters().enters,
-            other_calls: ring.counters().registrations + ring.counters().parks + metrics.times_given_way(),
-            most_enters: metrics.most_enters(),
-            turns: metrics.turns(),
-            idle_turns: metrics.idle_turns(),
             resident_bytes: status::resident_bytes(),
             hiccups: metrics.hiccups(),
-            awake_us: metrics.awake_us(),
-            late_us: metrics.late_us(),
         };
         for (from, parcel) in shell.arrived.drain(..) {
             match parcel {
@@ -275,6 +271,18 @@ impl Reactor {
         shell.perform(|place, file| core.forget_file(place, file))?;
         self.again |= shell.post.is_behind();
         Ok(happened || acted)
+    }
+
+    /// Tells the control plane what this core counts, if it asks. That is no work: who looks at a broker that sleeps
+    /// does not keep it awake.
+    fn answer_call(&mut self, now: Now) {
+        let Some(call) = self.seat.called() else { return };
+        self.metrics.answered();
+        let Self { seat, core, metrics, manners, ready_us, shell, .. } = self;
+        seat.answer(call, |says| {
+            core.say(says);
+            says.turns = turns(metrics, *manners, &shell.ring, now.mono_us - *ready_us);
+        });
     }
 
     /// Takes in the next part of a window's memory, if there is one; at most one a turn.
@@ -308,7 +316,7 @@ impl Reactor {
             return Ok(());
         }
         let Shell { post, ring, host, .. } = &mut self.shell;
-        if post.may_sleep() {
+        if post.may_sleep() && self.seat.called().is_none() {
             self.metrics.parked();
             park(ring, host, limit).await?;
         }
@@ -345,6 +353,31 @@ impl Reactor {
             shell.perform(|place, file| core.forget_file(place, file))?;
         }
         Ok(())
+    }
+}
+
+/// What the loop has counted in `uptime_us`.
+fn turns(metrics: &Metrics, manners: Manners, ring: &Ring, uptime_us: u64) -> Turns {
+    let counters = ring.counters();
+    let beside = metrics.times_given_way() + metrics.answers();
+    Turns {
+        mode: manners.mode,
+        registration_refused: matches!(ring.registration(), Registration::Refused(_)),
+        buffered: manners.buffered,
+        memory_limit_bytes: manners.memory_limit_bytes,
+        uptime_us,
+        busy_us: metrics.busy_us(),
+        polling_us: metrics.polling_us(),
+        asleep_us: metrics.asleep_us(),
+        parks: metrics.parks(),
+        enters: counters.enters,
+        other_calls: counters.registrations + counters.parks + beside,
+        most_enters: metrics.most_enters(),
+        busy: metrics.turns(),
+        idle: metrics.idle_turns(),
+        lengths: metrics.lengths(),
+        awake_us: metrics.awake_us(),
+        late_us: metrics.late_us(),
     }
 }
 

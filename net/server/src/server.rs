@@ -23,13 +23,16 @@ use corelog_uring::{affinity, clock};
 
 use crate::budget::{Budget, OverBudget};
 use crate::config::{Config, Mode, Ports};
+use crate::control::http::{Broker as Observed, Limits};
+use crate::control::{Control, ControlError};
 use crate::core::{self, Bounds, Opening, Parts, Start};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::files::{Files, OpenFailed};
 use crate::memory::{Mapped, Plan, Share};
 use crate::placement::{self, PlacementError};
-use crate::post::{self, Post};
+use crate::post::{self, Doors, Post};
 use crate::reactor::{Manners, Reactor, Shell};
+use crate::roll::{self, Roll, Seat};
 use crate::stop::{Stop, Wanted};
 use crate::translate::Place;
 use crate::tuning::{self, Tuning};
@@ -39,6 +42,8 @@ use crate::tuning::{self, Tuning};
 pub struct Ready {
     /// Where each shard listens; clients begin with the first.
     pub addresses: Vec<SocketAddr>,
+    /// Where metrics and health are served, if they are.
+    pub http: Option<SocketAddr>,
     /// How it waits.
     pub mode: Mode,
     /// The cores its shards are pinned to; none where they are not pinned.
@@ -82,8 +87,11 @@ impl fmt::Display for Ready {
             DurableMethod::Dsync => "dsync",
             DurableMethod::Fdatasync => "fdatasync",
         };
-        write!(f, "corelog ready: {address} mode={mode}")?;
-        write!(f, " shards={}", self.shards)?;
+        write!(f, "corelog ready: {address}")?;
+        if let Some(http) = self.http {
+            write!(f, " http={http}")?;
+        }
+        write!(f, " mode={mode} shards={}", self.shards)?;
         if self.shards > 1 {
             write!(f, " ports={}", List(addresses.iter().map(SocketAddr::port)))?;
         }
@@ -139,6 +147,8 @@ pub enum ServerError {
     Shard(StartError),
     /// The shards cannot be placed on the cores.
     Placement(PlacementError),
+    /// Metrics and health.
+    Control(ControlError),
     /// The ports after that of the first shard end before each shard has one.
     NoPort,
     /// `memory.max_bytes` is less than what is configured needs.
@@ -170,6 +180,7 @@ impl fmt::Display for ServerError {
             Self::Shard(error) => error.fmt(f),
             Self::Placement(error) => error.fmt(f),
             Self::Memory(error) => error.fmt(f),
+            Self::Control(error) => error.fmt(f),
             Self::Advertised { said, shards } => {
                 write!(f, "`server.advertise` names {said} places, one for each of {shards} shards is needed")
             }
@@ -195,6 +206,7 @@ macro_rules! from {
 from! {
     DataDir(DataDirError), File(FileError), Log(corelog_storage::ConfigError), Tuning(tuning::TuningError),
     Placement(PlacementError), Arena(ArenaError), Ring(RingError), Host(HostError), Socket(SocketError), Shard(StartError),
+    Control(ControlError),
 }
 
 impl From<OpenFailed> for ServerError {
@@ -232,14 +244,20 @@ impl Server {
         if config.log.finalise {
             directory.finalise()?;
         }
+        let doors = Doors::new(cores.len());
+        let logs_each = (0..cores.len()).map(|core| share(core, cores.len(), directory.logs()).logs_here);
+        let (roll, seats) = roll::roll(logs_each, doors.clone());
+        // Before the disk is measured: an address that is taken is heard of at once. Ends after all shards.
+        let control = observe(config, roll, stop, directory.logs(), placement::beside(&topology, &cores))?;
         let access = tuning::access(&directory.log_path(LogId(0)), config.log.buffered)?;
         let tuning = tuning::tune(config, &directory, access)?;
         let budget = budget(config, &directory, tuning, cores.len())?;
         let broker = Broker { config, directory: &directory, access, tuning, budget, stop };
-        let shards = broker.prepare(cores)?;
+        let shards = broker.prepare(cores, &doors, seats)?;
         let say = |up: &[Up]| {
             ready(&Ready {
                 addresses: up.iter().map(|up| up.address).collect(),
+                http: control.as_ref().map(Control::address),
                 mode: config.server.mode,
                 cores: up.iter().filter_map(|up| up.core).collect(),
                 shards: count,
@@ -409,25 +427,33 @@ struct Shard {
     listener: OwnedFd,
     address: SocketAddr,
     post: Post,
+    seat: Seat,
     /// Of all shards, by number.
     places: Vec<Place>,
 }
 
 impl Broker<'_> {
     /// Takes the addresses, and deals the logs out.
-    fn prepare(&self, cores: Vec<Option<usize>>) -> Result<Vec<Shard>, ServerError> {
+    fn prepare(
+        &self,
+        cores: Vec<Option<usize>>,
+        doors: &Doors,
+        seats: Vec<Seat>,
+    ) -> Result<Vec<Shard>, ServerError> {
         let Self { config, directory, .. } = *self;
         let shards = cores.len();
         let listeners = listen(config, shards)?;
         let places = places(config, listeners.iter().map(|&(_, address)| address))?;
-        let parts = listeners.into_iter().zip(post::posts(shards)).zip(cores).enumerate();
-        let shard = |(number, (((listener, address), post), core))| Shard {
+        let mail = post::posts(doors).into_iter().zip(seats);
+        let parts = listeners.into_iter().zip(mail).zip(cores).enumerate();
+        let shard = |(number, (((listener, address), (post, seat)), core))| Shard {
             number,
             core,
             logs: (0..directory.logs()).map(LogId).filter(|&log| home(log, shards) == number).collect(),
             listener,
             address,
             post,
+            seat,
             places: places.clone(),
         };
         Ok(parts.map(shard).collect())
@@ -448,7 +474,7 @@ impl Broker<'_> {
         events: mpsc::Sender<Event>,
     ) -> Result<Reactor, ServerError> {
         let Self { config, directory, access, tuning, budget, stop } = *self;
-        let Shard { number, core, logs, listener, address, mut post, places } = shard;
+        let Shard { number, core, logs, listener, address, mut post, seat, places } = shard;
         let configs: Vec<_> = logs.iter().map(|&log| log_config(config, directory, tuning, log)).collect();
         let share = share(number, places.len(), directory.logs());
         let Mapped { logs: log_memory, core: memory, regions, later } =
@@ -501,7 +527,7 @@ impl Broker<'_> {
             buffered: access == Access::Buffered,
             memory_limit_bytes: budget.total_bytes,
         };
-        Ok(Reactor::new(shell, served, growth, manners, stop.clone(), joined))
+        Ok(Reactor::new(shell, served, growth, manners, stop.clone(), seat, joined))
     }
 
     fn ring(&self, log: &LogConfig, listings: &[Listing], regions: usize) -> Result<Ring, ServerError> {
@@ -518,6 +544,19 @@ impl Broker<'_> {
             register_buffers: true,
         })?)
     }
+}
+
+/// Serves metrics and health, unless that is off.
+fn observe(
+    config: &Config,
+    roll: Roll,
+    stop: &Stop,
+    logs: u16,
+    cores: Vec<usize>,
+) -> Result<Option<Control>, ControlError> {
+    let Some(address) = config.server.http else { return Ok(None) };
+    Control::start(address, Observed { roll, stop: stop.clone(), logs, limits: Limits::default() }, cores)
+        .map(Some)
 }
 
 /// The number of the shard that serves a log.

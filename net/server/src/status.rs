@@ -1,4 +1,4 @@
-//! What Status shows: the shard's counters, the reactor's, the machine's.
+//! What a core says of itself: the shards' counters, the reactor's, the loop's; and what Status makes of it.
 
 use corelog_shard::ShardStatus;
 use corelog_wire::Status;
@@ -30,40 +30,93 @@ pub struct Reactor {
 /// What only the shell can measure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Machine {
+    /// The loop of this core.
+    pub turns: Turns,
+    /// CPU time of the broker's threads, in microseconds.
+    pub cpu_us: u64,
+    /// Resident memory of the process, in bytes.
+    pub resident_bytes: u64,
+    /// How long turns took.
+    pub hiccups: Hiccups,
+}
+
+/// What the loop of a core counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Turns {
     /// How the reactor waits.
     pub mode: Mode,
     /// Registered buffers were refused.
     pub registration_refused: bool,
     /// The log goes through the page cache.
     pub buffered: bool,
+    /// What the process may come to, in bytes.
+    pub memory_limit_bytes: u64,
     /// Since the ready line, in microseconds.
     pub uptime_us: u64,
-    /// CPU time of the broker's threads, in microseconds.
-    pub cpu_us: u64,
     /// Time in turns that found work, in microseconds.
     pub busy_us: u64,
     /// Time in turns that found none, in microseconds.
     pub polling_us: u64,
+    /// Time asleep, in microseconds.
+    pub asleep_us: u64,
+    /// Times it fell asleep.
+    pub parks: u64,
     /// Ring enters.
     pub enters: u64,
-    /// System calls of the reactor beside enters of its ring: registrations, parks, offers of the core to other threads.
+    /// System calls of the reactor beside enters of its ring: registrations, parks, offers of the core to other threads,
+    /// answers to the control plane.
     pub other_calls: u64,
     /// The most enters of one turn.
     pub most_enters: u64,
     /// Turns that found work.
-    pub turns: u64,
+    pub busy: u64,
     /// Turns that found none.
-    pub idle_turns: u64,
-    /// Resident memory of the process, in bytes.
-    pub resident_bytes: u64,
-    /// What it may come to.
-    pub memory_limit_bytes: u64,
-    /// How long turns took.
-    pub hiccups: Hiccups,
+    pub idle: u64,
+    /// How long those took that count as hiccups.
+    pub lengths: Lengths,
     /// Time in gaps between turns, sleep left out, in microseconds.
     pub awake_us: u64,
     /// Time in them beyond each of [`Status::LATE_OVER_US`], in microseconds.
     pub late_us: [u64; Status::LATE_OVER_US.len()],
+}
+
+/// How long turns took: those with work, and those without that took long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lengths {
+    /// How many took no longer than each of [`Status::LATE_OVER_US`] and longer than the one before; how many longer than
+    /// all of them.
+    pub within: [u64; Status::LATE_OVER_US.len() + 1],
+    /// All together, in microseconds.
+    pub sum_us: u64,
+    /// The longest, in microseconds.
+    pub longest_us: u64,
+}
+
+/// Memory of one purpose, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pool {
+    /// In use.
+    pub used_bytes: u64,
+    /// All of it.
+    pub limit_bytes: u64,
+}
+
+/// Everything a core says of itself when the control plane asks it. What it is of, it keeps: filling it again takes no
+/// memory.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Snapshot {
+    /// All logs of the store have started, and clients are let in here.
+    pub joined: bool,
+    /// One for each log that the core serves.
+    pub logs: Vec<ShardStatus>,
+    /// What its decisions count.
+    pub reactor: Reactor,
+    /// What its loop counts.
+    pub turns: Turns,
+    /// What its connections receive into and send from.
+    pub connections: Pool,
+    /// What large requests are received into.
+    pub ingest: Pool,
 }
 
 /// How long turns took.
@@ -88,22 +141,23 @@ pub struct Hiccups {
 pub(crate) fn wire_status(shard: &ShardStatus, logs: usize, reactor: &Reactor, machine: &Machine) -> Status {
     let refused = |is: bool, bit: u64| if is { bit } else { 0 };
     let ShardStatus { storage: log, counters, .. } = shard;
+    let Machine { turns, hiccups, .. } = machine;
     let status = Status {
-        mode: match machine.mode {
+        mode: match turns.mode {
             Mode::Poll => 0,
             Mode::Adaptive => 1,
             Mode::Park => 2,
         },
-        refused: refused(machine.registration_refused, REFUSED_REGISTRATION)
-            | refused(machine.buffered, REFUSED_DIRECT),
-        uptime_us: machine.uptime_us,
+        refused: refused(turns.registration_refused, REFUSED_REGISTRATION)
+            | refused(turns.buffered, REFUSED_DIRECT),
+        uptime_us: turns.uptime_us,
         cpu_us: machine.cpu_us,
-        busy_us: machine.busy_us,
-        polling_us: machine.polling_us,
-        system_calls: machine.enters + machine.other_calls,
-        enters: machine.enters,
+        busy_us: turns.busy_us,
+        polling_us: turns.polling_us,
+        system_calls: turns.enters + turns.other_calls,
+        enters: turns.enters,
         resident_bytes: machine.resident_bytes,
-        memory_limit_bytes: machine.memory_limit_bytes,
+        memory_limit_bytes: turns.memory_limit_bytes,
         subscriptions: shard.subscriptions.into(),
         bytes_accepted: counters.produced_bytes,
         batches: counters.batches,
@@ -123,19 +177,19 @@ pub(crate) fn wire_status(shard: &ShardStatus, logs: usize, reactor: &Reactor, m
         partitions: shard.partitions.into(),
         logs: logs as u64,
         term: shard.term.0.into(),
-        hiccup_count: machine.hiccups.count,
-        hiccup_p50_us: machine.hiccups.p50_us,
-        hiccup_p99_us: machine.hiccups.p99_us,
-        hiccup_p999_us: machine.hiccups.p999_us,
-        hiccup_max_us: machine.hiccups.max_us,
-        turns: machine.turns,
-        idle_turns: machine.idle_turns,
-        turns_over_100us: machine.hiccups.over[0],
-        turns_over_1ms: machine.hiccups.over[1],
-        turns_over_10ms: machine.hiccups.over[2],
-        awake_us: machine.awake_us,
-        most_enters: machine.most_enters,
+        hiccup_count: hiccups.count,
+        hiccup_p50_us: hiccups.p50_us,
+        hiccup_p99_us: hiccups.p99_us,
+        hiccup_p999_us: hiccups.p999_us,
+        hiccup_max_us: hiccups.max_us,
+        turns: turns.busy,
+        idle_turns: turns.idle,
+        turns_over_100us: hiccups.over[0],
+        turns_over_1ms: hiccups.over[1],
+        turns_over_10ms: hiccups.over[2],
+        awake_us: turns.awake_us,
+        most_enters: turns.most_enters,
         ..Status::default()
     };
-    status.with_late_us(machine.late_us)
+    status.with_late_us(turns.late_us)
 }

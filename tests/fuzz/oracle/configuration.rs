@@ -150,6 +150,7 @@ fn values(config: &Config) -> Vec<(&'static str, String)> {
                 .collect::<Vec<_>>()
                 .join(","),
         ),
+        ("server.http", server.http.map_or_else(String::new, |address| address.to_string())),
         ("server.mode", mode.to_owned()),
         ("server.spin_us", server.spin_us.to_string()),
         ("server.ports", ports.to_owned()),

@@ -71,6 +71,7 @@ fn say(ready: &Ready, format: Format) -> Result<(), Failure> {
             "ready": {
                 "address": ready.addresses[0].to_string(),
                 "addresses": ready.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                "http": ready.http.map(|http| http.to_string()),
                 "line": ready.to_string(),
                 "buffered": ready.buffered,
                 "final": ready.is_final,
@@ -146,6 +147,9 @@ fn failed(error: &ServerError) -> Failure {
             "--shards takes fewer, --cpus others; `taskset` says what the process may use"
         }
         ServerError::NoPort => "--listen takes a lower port, or 0 for free ones",
+        ServerError::Control(_) => {
+            "`--set server.http=` takes another address or port, port 0 any free one, nothing switches it off"
+        }
         ServerError::Advertised { .. } => {
             "`server.advertise` takes the first shard's place, or as many places as there are shards"
         }
@@ -159,9 +163,9 @@ fn failed(error: &ServerError) -> Failure {
 mod tests {
     use super::*;
     use clap::Parser as _;
-    use corelog_server::TuningError;
     use corelog_server::data_dir::DataDirError;
     use corelog_server::placement::PlacementError;
+    use corelog_server::{ControlError, TuningError};
     use corelog_storage::ConfigError;
     use corelog_uring::arena::ArenaError;
     use corelog_uring::file::{FileError, FileOperation};
@@ -240,6 +244,8 @@ mod tests {
             (ServerError::Placement(PlacementError::NoSuchCpu { cpu: 99 }), "taskset"),
             (ServerError::Memory(over_budget()), "log.window_bytes"),
             (ServerError::NoPort, "--listen"),
+            (ServerError::Control(ControlError::Listen(socket(98))), "sport = :9600"),
+            (ServerError::Control(ControlError::Listen(socket(99))), "server.http="),
             (ServerError::Advertised { said: 2, shards: 3 }, "as many places"),
             (ServerError::Stopped, "start it again"),
             (ServerError::Thread, "logged"),

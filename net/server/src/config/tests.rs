@@ -11,6 +11,8 @@ fn with_flags(flags: &[&str]) -> Result<Config, ConfigError> {
 fn the_embedded_default_sets_every_key_it_can() {
     let config = with_flags(&[]).expect("the default is good");
     assert_eq!(config.server.listen.port(), 9600);
+    let http = config.server.http.expect("it is on");
+    assert!(http.port() == 9680 && http.ip().is_loopback(), "and nobody's but this machine's: {http}");
     assert_eq!(config.log.extent_bytes, 256 << 20);
     assert_eq!(config.limits.max_batch_bytes, corelog_model::limits::MAX_BATCH_BYTES_DEFAULT as u64);
     assert_eq!(config.log.retention_bytes, None);
@@ -38,13 +40,14 @@ fn flags_win_over_variables_and_variables_over_the_file() {
 #[test]
 fn whatever_is_not_understood_stops_the_start_and_is_named() {
     // A flag, and what the message must name.
-    let rows: [(&str, &[&str]); 17] = [
+    let rows: [(&str, &[&str]); 18] = [
         ("server.color=blue", &["server.color", "does not exist"]),
         ("colour.server=blue", &["colour.server", "does not exist"]),
         ("probe.depth=4", &["probe.depth", "does not exist"]),
         ("server.mode=fast", &["server.mode", "`fast`", "poll, adaptive or park"]),
         ("server.listen=9600", &["server.listen", "`9600`", "127.0.0.1:9600"]),
         ("server.advertise=example.org", &["server.advertise", "HOST:PORT"]),
+        ("server.http=9680", &["server.http", "`9680`", "127.0.0.1:9680, or nothing"]),
         ("server.cpus=-1", &["server.cpus", "`-1`", "0-3,8"]),
         ("log.extent_bytes=1.5 GiB", &["log.extent_bytes", "`1.5 GiB`"]),
         ("log.extent_bytes=1000001", &["log.extent_bytes", "whole MiB"]),
@@ -79,6 +82,13 @@ fn an_unknown_variable_and_an_unknown_section_are_named() {
     }
     let error = config.apply_toml("[server\n", &Origin::File("c.toml".into())).expect_err("not TOML");
     assert!(error.to_string().contains("line 1"), "{error}");
+}
+
+#[test]
+fn http_is_switched_off_by_nothing() {
+    assert_eq!(with_flags(&["server.http="]).expect("good").server.http, None);
+    let any = with_flags(&["server.http=[::1]:0"]).expect("good").server.http.expect("an address");
+    assert_eq!(any.to_string(), "[::1]:0");
 }
 
 #[test]

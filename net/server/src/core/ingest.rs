@@ -9,6 +9,8 @@ use std::collections::VecDeque;
 
 use corelog_model::Block;
 
+use crate::status::Pool;
+
 /// Sizes of the pool, smallest first.
 const SIZES: usize = 2;
 
@@ -20,7 +22,10 @@ pub(crate) struct Ingest {
 
 #[derive(Debug)]
 struct Shelf {
+    /// Of a block.
     bytes: usize,
+    /// Free or not.
+    blocks: usize,
     free: Vec<Block>,
     waiting: VecDeque<u32>,
     /// Who was told to come for a block, and has not yet.
@@ -34,7 +39,7 @@ impl Ingest {
             let bytes = free.first().map_or(0, Block::len);
             assert!(free.iter().all(|block| block.len() == bytes), "one size a shelf");
             let (waiting, told) = (VecDeque::with_capacity(free.len()), Vec::with_capacity(free.len()));
-            Shelf { bytes, waiting, told, free }
+            Shelf { bytes, blocks: free.len(), waiting, told, free }
         };
         let shelves = [shelf(medium), shelf(large)];
         assert!(shelves[1].bytes > 0, "every frame that is allowed fits the largest size");
@@ -89,6 +94,13 @@ impl Ingest {
         shelf.map_or(0, |shelf| shelf.waiting.len() + shelf.told.len())
     }
 
+    /// Bytes in use, and all there are.
+    pub(crate) fn usage(&self) -> Pool {
+        let limit_bytes = self.shelves.iter().map(|shelf| shelf.bytes * shelf.blocks).sum::<usize>() as u64;
+        let free = self.shelves.iter().map(|shelf| shelf.bytes * shelf.free.len()).sum::<usize>() as u64;
+        Pool { used_bytes: limit_bytes - free, limit_bytes }
+    }
+
     /// Free blocks of all sizes.
     #[cfg(test)]
     pub(crate) fn free(&self) -> usize {
@@ -111,6 +123,7 @@ mod tests {
         let mut pool = Ingest::new(vec![Block::heap(BlockId(0), 8192)], vec![Block::heap(BlockId(1), 16384)]);
         let medium = pool.take(1, 5000).expect("free");
         assert_eq!(medium.len(), 8192);
+        assert_eq!(pool.usage(), Pool { used_bytes: 8192, limit_bytes: 8192 + 16384 });
         assert!(pool.take(2, 5000).is_none());
         assert!(pool.take(2, 5000).is_none(), "asking twice does not stand in line twice");
         assert!(pool.take(3, 5000).is_none());
