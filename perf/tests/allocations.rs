@@ -6,6 +6,11 @@
 mod counting;
 mod support;
 
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
 use corelog_perf::peer::Peer;
 use corelog_testing::Broker;
 use counting::Watch;
@@ -18,9 +23,11 @@ const PARTITIONS: u32 = 1_000;
 /// The log has then been recycled once and more, so that every list and buffer is as long as it gets.
 const WARM_UP: usize = 150_000;
 const MEASURED: usize = 100_000;
+/// Metrics are read meanwhile, at least so often.
+const PAGES: u32 = 10;
 
-/// Small batches of many partitions, four connections, a consumer that waits on all of them; what the warm-up
-/// reserved is enough from then on. One request that has to allocate shows that the check would see it.
+/// Small batches of many partitions, four connections, a consumer that waits on all of them, metrics that are read all
+/// the time; what the warm-up reserved is enough from then on. One request that has to allocate shows that the check would see it.
 #[test]
 fn the_shard_allocates_nothing_after_its_warm_up() {
     let allocations = serve("poll");
@@ -43,7 +50,7 @@ fn serve(mode: &str) -> u64 {
         "log.checkpoint_bytes=8 MiB",
         "log.window_bytes=32 MiB",
     ];
-    let mut builder = Broker::builder().set(format!("server.mode={mode}"));
+    let mut builder = Broker::builder().set(format!("server.mode={mode}")).set("server.http=127.0.0.1:0");
     for setting in settings {
         builder = builder.set(setting);
     }
@@ -53,9 +60,18 @@ fn serve(mode: &str) -> u64 {
     load.run(WARM_UP / PRODUCERS);
 
     let before = Superblock::of(&broker);
+    let http = broker.ready().and_then(|ready| ready.http).expect("metrics are served");
+    let over = AtomicBool::new(false);
     let watch = Watch::thread(task::shard());
-    load.run(MEASURED / PRODUCERS);
-    let counted = watch.end();
+    let (counted, pages) = thread::scope(|scope| {
+        let reader = scope.spawn(|| read_pages(http, &over));
+        // However the load goes, the reader ends.
+        let ends = Ends(&over);
+        load.run(MEASURED / PRODUCERS);
+        drop(ends);
+        (watch.end(), reader.join().expect("it ends"))
+    });
+    assert!(pages >= PAGES, "{pages} pages of metrics were read meanwhile");
     let after = Superblock::of(&broker);
     assert!(after.head > before.head, "the log was rolled to another extent: {before:?}, {after:?}");
     assert!(after.checkpoint > before.checkpoint, "and checkpointed: {before:?}, {after:?}");
@@ -66,6 +82,29 @@ fn serve(mode: &str) -> u64 {
     let seen = watch.end();
     assert!(seen.allocations > 0, "the answer to Status has a box of its own, and was counted");
     counted.allocations
+}
+
+/// Says so when it is dropped.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Reads the metrics as fast as they come; answers how often the shard had its part in them.
+fn read_pages(http: SocketAddr, over: &AtomicBool) -> u32 {
+    let mut pages = 0;
+    while !over.load(Ordering::Relaxed) {
+        let mut peer = TcpStream::connect(http).expect("it listens");
+        peer.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").expect("it is taken");
+        let mut page = String::new();
+        peer.read_to_string(&mut page).expect("a page");
+        // On a busy machine a shard may not get to it in time.
+        pages += u32::from(page.contains("\ncorelog_scrape_complete 1\n"));
+    }
+    pages
 }
 
 /// What the newest copy of the superblock says (`engine/storage/FORMAT.md`): generation of the head, and the id of the

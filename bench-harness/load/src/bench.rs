@@ -185,6 +185,8 @@ fn serve(own: &OwnBroker, data: &Path, cores: Cores) -> Command {
     ]);
     command.arg("--data-dir").arg(data.join("store"));
     command.args(["--shards", &own.shards.to_string(), "--cpus", &own.cpus(cores.broker, cores.load)]);
+    // Two runs at a time, or one beside a broker, must not ask for the same port.
+    command.args(["--set", "server.http="]);
     if !own.growing {
         command.args(["--set", &format!("log.retention_bytes={}", own.retention_bytes())]);
     }

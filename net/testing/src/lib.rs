@@ -8,8 +8,8 @@
 //! # }
 //! ```
 //!
-//! It is the broker that `corelog serve` runs, with small buffers and without the measurement of the disk. The
-//! store lies in `TMPDIR` if that is set, else beside the test's executable (in `target`), because a temporary
+//! It is the broker that `corelog serve` runs, with small buffers and without the measurement of the disk; metrics and
+//! health are off unless `server.http` is set, best to port 0 (`Broker::ready` has the address). The store lies in `TMPDIR` if that is set, else beside the test's executable (in `target`), because a temporary
 //! directory in memory has no O_DIRECT. **Must not** be used for figures.
 #![forbid(unsafe_code)]
 
@@ -21,8 +21,9 @@ use corelog_server::{Config, ConfigError, Ready, Running, Server, ServerError};
 use tempfile::TempDir;
 
 /// What differs from the product's defaults.
-const SETTINGS: [&str; 12] = [
+const SETTINGS: [&str; 13] = [
     "server.listen=127.0.0.1:0",
+    "server.http=",
     "server.mode=park",
     "server.cpus=any",
     "log.buffered=true",
@@ -139,6 +140,7 @@ impl Builder {
         let running = Server::spawn(config.clone()).map_err(BrokerError::Server)?;
         let address = running.address();
         config.server.listen = address;
+        config.server.http = running.ready().http;
         Ok(Broker { config, running: Some(running), address, store, _directory: directory })
     }
 }

@@ -9,8 +9,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// Small buffers and extents, no measurement of the disk; O_DIRECT, as `corelog serve` has it by default.
-pub(crate) const SMALL: [&str; 8] = [
+pub(crate) const SMALL: [&str; 9] = [
     "server.cpus=any",
+    "server.http=127.0.0.1:0",
     "server.mode=park",
     "probe.mode=off",
     "log.window_bytes=12 MiB",
@@ -37,6 +38,8 @@ pub(crate) struct Broker {
     pub(crate) address: String,
     /// Where each of its shards listens, if there are several.
     pub(crate) addresses: Vec<String>,
+    /// Where metrics and health are.
+    pub(crate) http: Option<String>,
     /// What it said.
     pub(crate) ready: String,
 }
@@ -123,7 +126,9 @@ impl Place {
                 let ports = ready.split(" ports=").nth(1).and_then(|rest| rest.split(' ').next());
                 let ports = ports.into_iter().flat_map(|ports| ports.split(','));
                 let addresses = ports.map(|port| format!("127.0.0.1:{port}")).collect();
-                Ok(Broker { address: address.to_owned(), addresses, ready, child })
+                let http = ready.split(" http=").nth(1).and_then(|rest| rest.split(' ').next());
+                let http = http.map(str::to_owned);
+                Ok(Broker { address: address.to_owned(), addresses, http, ready, child })
             }
             None => {
                 let code = child.wait().expect("a child").code();
@@ -178,6 +183,15 @@ impl Broker {
     pub(crate) fn kill(mut self) {
         self.child.kill().expect("it runs");
         self.child.wait().expect("a child");
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for its end, which comes by itself.
+    pub(crate) fn ended(mut self) -> ExitStatus {
+        self.child.wait().expect("a child")
     }
 
     /// Sends a signal and waits for the end.

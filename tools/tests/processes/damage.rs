@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::broker::{Place, corelog, output};
 
 /// Flips a bit of the first place in the log that holds these bytes.
-fn spoil(place: &Place, bytes: &[u8]) {
+pub(crate) fn spoil(place: &Place, bytes: &[u8]) {
     for entry in fs::read_dir(place.log()).expect("the log's files") {
         let path = entry.expect("an entry").path();
         let mut content = fs::read(&path).expect("readable");

@@ -9,6 +9,7 @@ use corelog_model::TopicId;
 use corelog_wire::ErrorCode;
 
 use crate::broker::{Place, output};
+use crate::control;
 use crate::peer::{Peer, batch};
 use crate::small_disk::SmallDisk;
 use crate::story;
@@ -126,9 +127,12 @@ fn a_full_disk_refuses_produce_goes_on_reading_and_takes_records_when_it_has_roo
     assert!(records * RECORD_BYTES as u64 > IMAGE_BYTES / 3, "most of the disk is used");
     assert_readable(&broker.address, "t", records);
     assert_eq!(peer.produce(&value(records)), Err(FULL), "the connection goes on");
+    let why = control::wait_for(&broker, "/readyz", 503);
+    assert_eq!(why, "[-] log 0 of shard 0: full, its disk has no more room\n");
 
     fs::remove_file(&ballast).expect("removed");
     produce_when_there_is_room(&mut peer, records);
+    control::wait_for(&broker, "/readyz", 200);
     let records = fill(&mut peer, records + 1);
     assert_readable(&broker.address, "t", records);
     broker.kill();

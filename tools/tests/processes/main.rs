@@ -1,6 +1,7 @@
 //! `corelog` as an operator meets it: processes that are killed, stopped and started again, on real files.
 
 mod broker;
+mod control;
 mod damage;
 mod flights;
 mod full_disk;

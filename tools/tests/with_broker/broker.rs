@@ -4,7 +4,8 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
 /// Buffers of a broker that shares its machine with others, on any file system, and nothing measured.
-pub(crate) const SMALL: [&str; 7] = [
+pub(crate) const SMALL: [&str; 8] = [
+    "server.http=",
     "probe.mode=off",
     "log.buffered=true",
     "log.window_bytes=12 MiB",

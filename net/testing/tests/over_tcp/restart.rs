@@ -1,5 +1,7 @@
 //! A broker as its users meet it: over TCP, with a real disk.
 
+use std::net::TcpStream;
+
 use crate::peer::{Peer, batch};
 use corelog_model::Durability;
 use corelog_testing::Broker;
@@ -31,6 +33,20 @@ fn records_are_there_again_after_a_restart() {
     let others = "who has read that record in the term before has read another one";
     assert_eq!(peer.fetch_knowing(9, 151, before), Err((ErrorCode::LogTruncated, 150)), "{others}");
     assert_eq!(peer.fetch_knowing(9, 151, before + 1), Ok(Vec::new()));
+}
+
+#[test]
+fn metrics_are_off_unless_asked_for_and_stay_where_they_are() {
+    let broker = Broker::start().expect("a broker");
+    assert_eq!(broker.ready().expect("running").http, None);
+    let mut broker = Broker::builder().set("server.http=127.0.0.1:0").start().expect("a broker");
+    let http = broker.ready().expect("running").http.expect("an address");
+    let listens = || TcpStream::connect(http).is_ok();
+    assert!(http.port() != 0 && listens());
+    broker.restart().expect("started again");
+    assert!(broker.ready().expect("running").http == Some(http) && listens());
+    broker.kill().expect("killed");
+    assert!(!listens(), "it ends with the broker, however that ends");
 }
 
 #[test]
