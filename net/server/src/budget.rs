@@ -12,7 +12,7 @@ use corelog_wire::response::HOT_RESPONSE_BYTES;
 use crate::config::Config;
 use crate::memory::Plan;
 
-/// Code, stacks, rings, the allocator's slack.
+/// Code, stacks, rings, the allocator's slack, the control plane with all connections that it takes.
 const BASE_BYTES: u64 = 48 << 20;
 /// Tables of a log that are as large as they get: places of waiting fetches and produce requests, batches of the window,
 /// footers, a checkpoint being written; and the handles that clients open.

@@ -381,6 +381,7 @@ impl Core {
             limit_bytes: bytes(self.connections.len() as u64),
         };
         says.ingest = self.ingest.usage();
+        says.replies = self.replies.usage();
     }
 
     /// The shards, by place.

@@ -117,6 +117,8 @@ pub struct Snapshot {
     pub connections: Pool,
     /// What large requests are received into.
     pub ingest: Pool,
+    /// What waits to be sent, beyond what every connection has for it.
+    pub replies: Pool,
 }
 
 /// How long turns took.

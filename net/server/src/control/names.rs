@@ -119,13 +119,27 @@ pub(crate) const SHARD: &[Metric<Said>] = &[
     rising(
         "fetches",
         Count(|of| of.all.counters.fetches),
-        "Fetches answered, with or without records; those that the disk was not read for came from the live window.",
+        "Fetches answered, with or without records: what is no cold read came from the live window.",
     ),
-    rising("fetched", Bytes(|of| of.all.counters.fetched_bytes), "Bytes of batches sent to consumers."),
+    rising(
+        "fetched",
+        Bytes(|of| of.all.counters.fetched_bytes),
+        "Bytes of batches sent to consumers, fetched or pushed.",
+    ),
     rising("cold_reads", Count(|of| of.all.storage.cold_reads), "Reads that went to the disk."),
     rising("cold_read", Bytes(|of| of.all.storage.cold_bytes), "Bytes that those read."),
-    level("fetches_waiting", Count(|of| of.all.waits.into()), "Fetches that wait for records."),
-    level("fetches_reading", Count(|of| of.all.reads.into()), "Fetches that wait for the disk."),
+    level("subscriptions", Count(|of| of.all.subscriptions.into()), "Subscriptions of connections."),
+    rising("pushes", Count(|of| of.all.counters.pushes), "Pushes to subscriptions, with or without records."),
+    level(
+        "readers_waiting",
+        Count(|of| of.all.waits.into()),
+        "Fetches and subscriptions that wait for records.",
+    ),
+    level(
+        "readers_reading",
+        Count(|of| of.all.reads.into()),
+        "Fetches and subscriptions that wait for the disk.",
+    ),
     level(
         "window_pins",
         Count(|of| of.all.storage.window_pins),

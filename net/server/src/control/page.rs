@@ -203,6 +203,9 @@ impl Page {
         let mut memory =
             encoder.encode_descriptor("process_resident", "Resident memory.", Some(&Unit::Bytes), gauge)?;
         memory.encode_gauge(&process.resident_bytes)?;
+        let help = "What the process may come to, resident.";
+        let mut limit = encoder.encode_descriptor("process_memory_limit", help, Some(&Unit::Bytes), gauge)?;
+        limit.encode_gauge(&most(said, |said| said.says.turns.memory_limit_bytes))?;
         let help = "Whether the shard has answered.";
         let mut answered = encoder.encode_descriptor("shard_answered", help, None, gauge)?;
         for (shard, answer) in answers.cores.iter().enumerate() {
@@ -233,13 +236,14 @@ fn encode_modes(said: &[Said], encoder: &mut DescriptorEncoder<'_>) -> fmt::Resu
     Ok(())
 }
 
-/// The arena's pools; none can take from another.
-fn pools(said: &Said) -> [(&'static str, Pool); 4] {
+/// Memory by purpose; none can take from another.
+fn pools(said: &Said) -> [(&'static str, Pool); 5] {
     let log = &said.all.storage;
     let of = |used_bytes, limit_bytes| Pool { used_bytes, limit_bytes };
     [
         ("connections", said.says.connections),
         ("ingest", said.says.ingest),
+        ("replies", said.says.replies),
         ("window", of(log.window_bytes, log.window_limit_bytes)),
         ("cold", of(log.cold_used_bytes, log.cold_limit_bytes)),
     ]

@@ -5,6 +5,7 @@
 //! go beyond the bound by one reply a connection; nothing is copied aside beyond it.
 
 use super::Core;
+use crate::status::Pool;
 
 /// The share of a core.
 #[derive(Debug)]
@@ -22,6 +23,11 @@ impl Replies {
     /// Bytes held.
     pub(crate) const fn used(&self) -> usize {
         self.used
+    }
+
+    /// Bytes held, and the bound, which one reply of each connection may go beyond.
+    pub(crate) const fn usage(&self) -> Pool {
+        Pool { used_bytes: self.used as u64, limit_bytes: self.bound as u64 }
     }
 
     /// A connection that held so many is over.

@@ -210,6 +210,8 @@ fn whatever_status_shows_the_page_shows_too() {
         ("turns_over_10ms", "reactor_turn_seconds"),
         ("awake_us", "reactor_awake_seconds_total"),
         ("most_enters", "reactor_most_ring_enters"),
+        ("subscriptions", "subscriptions"),
+        ("memory_limit_bytes", "process_memory_limit_bytes"),
     ]
     .into();
     let page = whole(Form::Classic);
