@@ -89,7 +89,9 @@ impl Producer {
         loop {
             match self.try_send(topic, partition, record) {
                 Ok(receipt) => return Ok(receipt),
-                Err(TrySendError::Full) => Room { shared: self.shared(), bytes, place: None }.await,
+                Err(TrySendError::Full) => {
+                    Room { shared: Arc::clone(self.shared()), bytes, place: None }.await
+                }
                 Err(TrySendError::RecordTooLarge) => return Err(ProduceError::RecordTooLarge),
                 Err(TrySendError::UnknownPartition) => return Err(ProduceError::UnknownPartition),
                 Err(TrySendError::LaneTaken | TrySendError::Closed) => return Err(ProduceError::Closed),
@@ -155,7 +157,7 @@ impl Producer {
             });
             match taken {
                 Ok(batch) => return Ok(Receipt { batch, index: 0, seat: Seat::default() }),
-                Err(TrySendError::Full) => Room { shared, bytes, place: None }.await,
+                Err(TrySendError::Full) => Room { shared: Arc::clone(shared), bytes, place: None }.await,
                 Err(TrySendError::RecordTooLarge) => return Err(ProduceError::RecordTooLarge),
                 Err(TrySendError::UnknownPartition) => return Err(ProduceError::UnknownPartition),
                 Err(TrySendError::LaneTaken | TrySendError::Closed) => return Err(ProduceError::Closed),
@@ -190,13 +192,13 @@ impl Producer {
 }
 
 /// Waits until there is room, or waiting is of no use any more.
-struct Room<'a> {
-    shared: &'a Shared,
+struct Room {
+    shared: Arc<Shared>,
     bytes: usize,
     place: Option<Place>,
 }
 
-impl Future for Room<'_> {
+impl Future for Room {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -211,7 +213,7 @@ impl Future for Room<'_> {
     }
 }
 
-impl Drop for Room<'_> {
+impl Drop for Room {
     /// Whether the room was found or is not wanted any more: the next one in the queue may fit.
     fn drop(&mut self) {
         if let Some(place) = self.place.take() {
@@ -347,9 +349,10 @@ impl Lane {
         .await;
     }
 
-    /// Waits until there is room for a record of about `bytes` bytes (key, value and headers).
-    pub async fn room(&mut self, bytes: usize) {
-        Room { shared: self.producer.shared(), bytes, place: None }.await;
+    /// Waits until there is room for a record of about `bytes` bytes (key, value and headers). The lane is not borrowed
+    /// meanwhile: others may feed it, or take its acknowledgements.
+    pub fn room(&self, bytes: usize) -> impl Future<Output = ()> + use<> {
+        Room { shared: Arc::clone(self.producer.shared()), bytes, place: None }
     }
 }
 

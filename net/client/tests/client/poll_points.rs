@@ -50,7 +50,9 @@ fn every_public_future_has_its_test() {
     ];
     let named = |line: &'static str| {
         let line = line.trim();
-        let rest = line.strip_prefix("pub async fn ").or(line.strip_prefix("impl Future for "))?;
+        let returned = line.strip_prefix("pub fn ").filter(|line| line.contains("-> impl Future<"));
+        let rest =
+            line.strip_prefix("pub async fn ").or(line.strip_prefix("impl Future for ")).or(returned)?;
         rest.split(['(', '<', ' ']).next()
     };
     let mut found: Vec<&str> = sources.iter().flat_map(|source| source.lines()).filter_map(named).collect();
