@@ -155,10 +155,6 @@ pub fn place(topology: &Topology, shards: Shards, cpus: &Cpus) -> Result<Vec<Opt
         return Ok(vec![None; count.into()]);
     }
     let chosen = chosen(topology, cpus)?;
-    let twice = (1..chosen.len()).find(|&at| chosen[..at].contains(&chosen[at]));
-    if let Some(at) = twice {
-        return Err(PlacementError::Twice { cpu: chosen[at].id });
-    }
     let most = usize::from(MAX_SHARDS);
     let count = match shards {
         Shards::Count(count) => count.into(),
@@ -186,6 +182,14 @@ pub fn beside(topology: &Topology, shards: &[Option<usize>]) -> Vec<usize> {
     if apart.is_empty() { free().map(|cpu| cpu.id).collect() } else { apart }
 }
 
+/// All processors that are meant, the best first; none for [`Cpus::Any`], which means none in particular.
+pub fn processors(topology: &Topology, cpus: &Cpus) -> Result<Vec<usize>, PlacementError> {
+    match cpus {
+        Cpus::Any => Ok(Vec::new()),
+        _ => Ok(chosen(topology, cpus)?.iter().map(|cpu| cpu.id).collect()),
+    }
+}
+
 /// Of so many cores, those that serve: from three on one is left to everything else, from sixteen on one in sixteen more.
 fn sensible(cores: usize) -> usize {
     match cores {
@@ -202,8 +206,17 @@ fn physical(cpus: &[Cpu]) -> usize {
     cores.len()
 }
 
-/// The processors that are meant, the best first: one of each core before their siblings.
+/// The processors that are meant, each once, the best first: one of each core before their siblings.
 fn chosen(topology: &Topology, cpus: &Cpus) -> Result<Vec<Cpu>, PlacementError> {
+    let chosen = named(topology, cpus)?;
+    let twice = (1..chosen.len()).find(|&at| chosen[..at].contains(&chosen[at]));
+    match twice {
+        Some(at) => Err(PlacementError::Twice { cpu: chosen[at].id }),
+        None => Ok(chosen),
+    }
+}
+
+fn named(topology: &Topology, cpus: &Cpus) -> Result<Vec<Cpu>, PlacementError> {
     let all = &topology.cpus;
     let find = |id: usize| {
         let found = all.iter().find(|cpu| cpu.id == id).copied();
@@ -318,6 +331,10 @@ mod tests {
         assert_eq!(placed(&large(), Shards::Auto, "numa:nodes=0"), Ok(vec![0, 1, 2, 3, 8, 9, 10, 11]));
         assert_eq!(placed(&large(), Shards::Auto, "numa:nodes=0;no_ht=true"), Ok(vec![0, 1, 2, 3]));
         assert_eq!(place(&large(), two, &Cpus::Any), Ok(vec![None, None]));
+        let all = |cpus: &str| processors(&large(), &Cpus::parse(cpus).expect("good"));
+        assert_eq!(all("all"), Ok((0..16).collect()), "nothing is left out");
+        assert_eq!((all("9,1-2"), all("any")), (Ok(vec![9, 1, 2]), Ok(vec![])));
+        assert_eq!(all("1-1,0-1"), Err(PlacementError::Twice { cpu: 1 }));
     }
 
     #[test]
