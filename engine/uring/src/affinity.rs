@@ -23,19 +23,23 @@ pub fn pin(core: usize) -> bool {
     cores().contains(&core) && core_affinity::set_for_current(CoreId { id: core })
 }
 
-/// Keeps the calling thread on these cores; false when none of them is one of [`cores`] or the system refuses.
-pub fn confine(to: &[usize]) -> bool {
-    let mut some = CpuSet::new();
-    for &core in to.iter().filter(|&&core| core < CpuSet::MAX_CPU && cores().contains(&core)) {
-        some.set(core);
-    }
-    some.count() > 0 && sched_setaffinity(None, &some).is_ok()
+/// Keeps the calling thread on these cores, whichever of them is free; false when one is none of [`cores`], there are
+/// none, or the system refuses.
+pub fn pin_to(these: &[usize]) -> bool {
+    let known = these.iter().all(|core| cores().contains(core) && *core < CpuSet::MAX_CPU);
+    known && !these.is_empty() && keep_on(these)
 }
 
 /// Lets the calling thread run on all [`cores`] again, as far as the system allows.
 pub fn unpin() {
     // Refused, it stays where it is, which is only slower.
-    let _ = confine(cores());
+    keep_on(cores());
+}
+
+fn keep_on(these: &[usize]) -> bool {
+    let mut set = CpuSet::new();
+    these.iter().filter(|&&core| core < CpuSet::MAX_CPU).for_each(|&core| set.set(core));
+    sched_setaffinity(None, &set).is_ok()
 }
 
 /// Lets another thread that waits for this core run first.
@@ -58,9 +62,14 @@ mod tests {
             assert_eq!(core_affinity::get_core_ids().map(|ids| ids.len()), Some(1), "it is pinned");
             unpin();
             assert_eq!(core_affinity::get_core_ids().map(|ids| ids.len()), Some(before.len()), "no longer");
-            assert!(confine(&[last, usize::MAX]), "what there is of them");
-            assert_eq!(core_affinity::get_core_ids().map(|ids| ids.len()), Some(1));
-            assert!(!confine(&[]) && !confine(&[usize::MAX]), "nowhere is no place");
+            assert!(pin_to(&[last]) && !pin_to(&[]) && !pin_to(&[last, usize::MAX]));
+            assert_eq!(
+                core_affinity::get_core_ids().map(|ids| ids.len()),
+                Some(1),
+                "the last one that could be"
+            );
+            assert!(pin_to(before));
+            assert_eq!(core_affinity::get_core_ids().map(|ids| ids.len()), Some(before.len()), "to all");
         })
         .join()
         .expect("the thread ends");

@@ -15,6 +15,7 @@ mod frames;
 pub mod host;
 pub mod lane;
 pub mod limits;
+pub mod network;
 pub mod op;
 pub mod probe;
 pub mod ring;

@@ -107,7 +107,7 @@ fn run(
     cores: &[usize],
     ended: oneshot::Receiver<()>,
 ) {
-    if !cores.is_empty() && !affinity::confine(cores) {
+    if !cores.is_empty() && !affinity::pin_to(cores) {
         tracing::warn!(?cores, "the control plane cannot be kept on the cores that no shard has");
     }
     runtime.block_on(async {
