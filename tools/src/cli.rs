@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use corelog_server::placement::Cpus;
 
 /// The broker and its tools.
 #[derive(Debug, Parser)]
@@ -310,12 +311,17 @@ pub struct Bench {
     /// Send the lines of this file, each after 16 bytes that name its producer and its number.
     #[arg(long, value_name = "F")]
     pub payload_file: Option<PathBuf>,
-    /// Producers, each with its own connection.
-    #[arg(long, value_name = "N", default_value_t = 4)]
-    pub producers: u32,
-    /// Consumers, each with its own connection; with 0 the records are verified after the window.
+    /// Producers, which take turns in the schedule; without it 4, or as many as there are connections if that is more.
+    #[arg(long, value_name = "N")]
+    pub producers: Option<u32>,
+    /// Consumers; with 0 the records are verified after the window.
     #[arg(long, value_name = "N", default_value_t = 4)]
     pub consumers: u32,
+    /// Connections to each shard that the producers share, or have several of; and as many, but no more than partitions,
+    /// that the consumers do. Without it each producer and each consumer has its own. A broker that is there takes
+    /// `limits.connections` of them.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=3000))]
+    pub connections: Option<u32>,
     /// Partitions of the topic that is made for the run.
     #[arg(long, value_name = "N", default_value_t = 4)]
     pub partitions: u32,
@@ -338,8 +344,16 @@ pub struct Bench {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256), conflicts_with = "server")]
     pub shards: u16,
     /// Cores for them, as `server.cpus`; without it those that the load leaves, or all if that is too few.
-    #[arg(long, value_name = "CPUS", conflicts_with = "server")]
-    pub cpus: Option<String>,
+    #[arg(long, value_name = "CPUS", value_parser = cpus, conflicts_with = "server")]
+    pub cpus: Option<Cpus>,
+    /// Cores for the load's one thread, as `--cpus`; without it the first one that the broker leaves, or all of the
+    /// broker's if it leaves none.
+    #[arg(long, value_name = "CPUS", value_parser = cpus)]
+    pub load_cpus: Option<Cpus>,
+    /// Broker and load in two network namespaces, joined by a pair of veth devices, instead of the loopback device. Takes
+    /// root and `ip`; nothing is left of them, however the run ends.
+    #[arg(long, conflicts_with = "server")]
+    pub netns: bool,
     /// No cap on the log: every byte goes to a place never written before.
     #[arg(long, conflicts_with = "server")]
     pub growing: bool,
@@ -401,6 +415,13 @@ fn bytes(text: &str) -> Result<u64, String> {
         .and_then(|number| number.checked_mul(factor))
         .filter(|bytes| *bytes > 0)
         .ok_or_else(|| "it takes a number of bytes, such as 4096, 128KiB or 1MiB".to_owned())
+}
+
+fn cpus(text: &str) -> Result<Cpus, String> {
+    Cpus::parse(text).ok_or_else(|| {
+        "it takes all, any, a number, a list such as 0-3,8 (one alone is 3-3), or numa:nodes=0;cores=4"
+            .to_owned()
+    })
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -484,6 +505,11 @@ mod tests {
         assert_eq!(position("17"), Ok(Begin::Offset(17)));
         for bad in ["", "-1", "@", "@yesterday", "@1e300", "middle"] {
             assert!(position(bad).is_err(), "{bad}");
+        }
+        assert_eq!(cpus("0-1,3"), Ok(Cpus::These(vec![0, 1, 3])));
+        assert_eq!((cpus("any"), cpus("2")), (Ok(Cpus::Any), Ok(Cpus::Count(2))));
+        for bad in ["", "0", "1-", "core 1", "numa"] {
+            assert!(cpus(bad).is_err(), "{bad}");
         }
         assert_eq!(header("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
         assert!(header("=b").is_err() && header("a").is_err());

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use corelog_client::{ClientError, ConsumeError, ErrorCode, LinkError, ProduceError, Refused, TrySendError};
 use corelog_load::LoadError;
+use corelog_load::netns::NetnsError;
 
 use crate::cli::Format;
 
@@ -226,6 +227,11 @@ impl Failure {
                 let help = "change to a directory on a larger file system, or free some space";
                 Self::new("NO_SPACE", what, help).cause(error).exit(Exit::Usage)
             }
+            LoadError::OpenFiles { .. } => {
+                let help = "`ulimit -n` sets how many files may be open; or choose fewer --connections";
+                Self::new("OPEN_FILES", what, help).cause(error).exit(Exit::Usage)
+            }
+            LoadError::Netns(error) => Self::netns(what, error),
             LoadError::System { cause, .. } => Self::io(what, cause),
             LoadError::Broker(_) => {
                 Self::new("BROKER", what, "`corelog serve` shows why it does not run").cause(error)
@@ -239,6 +245,21 @@ impl Failure {
                 Self::new("INTERRUPTED", what, help).cause("a signal came")
             }
         }
+    }
+
+    /// There are no network namespaces for a bench.
+    fn netns(what: &str, error: &NetnsError) -> Self {
+        let (help, exit) = match error {
+            NetnsError::NotPermitted => ("run it as root, or without --netns over loopback", Exit::Usage),
+            NetnsError::NoProgram => {
+                ("install iproute2 (`apt-get install iproute2`), or leave --netns out", Exit::Usage)
+            }
+            NetnsError::Ip { .. } | NetnsError::Network(_) => (
+                "the system's words say what it objects to; without --netns it goes over loopback",
+                Exit::Failed,
+            ),
+        };
+        Self::new("NETNS", what, help).cause(error).exit(exit)
     }
 
     /// Tells it on standard error.
@@ -376,6 +397,9 @@ mod tests {
         assert_eq!(Failure::io("x", &missing).exit, Exit::NotFound);
         let full = LoadError::NoSpace { path: "x".into(), free: 1, needed: 2 };
         assert_eq!(Failure::load(&full).exit, Exit::Usage);
+        for netns in [NetnsError::NotPermitted, NetnsError::NoProgram] {
+            assert_eq!(Failure::load(&LoadError::Netns(netns)).exit, Exit::Usage);
+        }
     }
 
     /// Every failure that another crate's error can become.
@@ -436,7 +460,7 @@ mod tests {
         all
     }
 
-    fn loads() -> [LoadError; 13] {
+    fn loads() -> [LoadError; 18] {
         let broken = || io::Error::from(io::ErrorKind::BrokenPipe);
         [
             LoadError::Workload(WorkloadError::NoProducers),
@@ -448,6 +472,11 @@ mod tests {
             LoadError::Payload { path: "x".into(), cause: None },
             LoadError::System { operation: "x", cause: broken() },
             LoadError::NoSpace { path: "x".into(), free: 1, needed: 2 },
+            LoadError::OpenFiles { allowed: 1, needed: 2 },
+            LoadError::Netns(NetnsError::NotPermitted),
+            LoadError::Netns(NetnsError::NoProgram),
+            LoadError::Netns(NetnsError::Ip { step: "x", said: "y".into() }),
+            LoadError::Netns(NetnsError::Network(corelog_uring::Errno(1))),
             LoadError::Broker(BrokerError::Late),
             LoadError::Device(MeasureError::Thread),
             LoadError::Report(ReportError { path: "x".into(), cause: broken() }),

@@ -4,14 +4,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
-use corelog_uring::affinity;
 use tempfile::TempDir;
 
 use crate::broker::{BrokerError, BrokerProcess};
+use crate::connections::Spread;
+use crate::cores::Placement;
 use crate::device;
 use crate::error::LoadError;
 use crate::interrupt::Interrupt;
 use crate::machine::{self, CpuUse};
+use crate::netns::{self, Inside, Netns};
 use crate::phase::Measured;
 use crate::progress::{Observer, Progress, Stage};
 use crate::report::Histograms;
@@ -19,7 +21,7 @@ use crate::results::{
     BrokerResult, ConsumeResult, DeviceResult, MachineResult, ProduceResult, Results, SCHEMA, WorkloadResult,
     ratio,
 };
-use crate::run::{Outcome, run};
+use crate::run::{Outcome, run, run_until};
 use crate::workload::{ContentSource, Length, Workload};
 
 /// Below this a run does not start a broker of its own.
@@ -28,6 +30,10 @@ pub const FREE_BYTES_NEEDED: u64 = 4 << 30;
 pub const RETENTION_BYTES: u64 = 2 << 30;
 /// The least cap of one of them: the four extents that a log which recycles has at least.
 const LEAST_RETENTION_BYTES: u64 = 1 << 30;
+/// Connections that a broker takes by default ...
+const BROKER_CONNECTIONS: u32 = 1024;
+/// ... of which some are for what is asked beside the load.
+const OTHER_CONNECTIONS: u32 = 8;
 /// The idle machine is watched in windows of this length ...
 const IDLE_WINDOW: Duration = Duration::from_millis(250);
 /// ... so many before the run and as many after it.
@@ -42,10 +48,10 @@ pub struct OwnBroker {
     pub directory: PathBuf,
     /// `poll`, `adaptive` or `park`.
     pub mode: String,
-    /// Shards, each on a core of its own.
+    /// Shards; [`Placement::broker`] has the cores of them.
     pub shards: u16,
-    /// Cores for them, as `server.cpus`; without it those that the load leaves, or all if that is too few.
-    pub cpus: Option<String>,
+    /// Broker and load are in two network namespaces, instead of one and the same.
+    pub netns: bool,
     /// No cap: every byte goes to an extent that was never written.
     pub growing: bool,
     /// Further `section.key=value`.
@@ -58,18 +64,6 @@ impl OwnBroker {
     /// The cap of all logs together.
     fn retention_bytes(&self) -> u64 {
         RETENTION_BYTES.max(LEAST_RETENTION_BYTES * u64::from(self.shards))
-    }
-
-    /// The cores of the shards; `core` is that of the only one.
-    fn cpus(&self, core: usize, load: usize) -> String {
-        let left = affinity::cores().iter().filter(|&&other| other != load);
-        let left: Vec<String> = left.map(|core| format!("{core}-{core}")).collect();
-        match &self.cpus {
-            Some(cpus) => cpus.clone(),
-            None if self.shards == 1 => format!("{core}-{core}"),
-            None if left.len() >= self.shards.into() => left[..self.shards.into()].join(","),
-            None => "all".to_owned(),
-        }
     }
 
     /// Whether old records are recycled: by the cap that a run sets, or one that was set beside it.
@@ -101,25 +95,25 @@ pub struct Bench {
     pub started: SystemTime,
 }
 
-/// Runs `workload` from start to end. Blocks; pins the calling thread to the load's core.
+/// Runs `workload` from start to end. Blocks; pins the calling thread to the load's cores.
 pub fn bench(
     workload: &Workload,
     which: &Which,
+    placement: &Placement,
     interrupt: &mut Interrupt,
     observer: Observer<'_>,
 ) -> Result<Bench, LoadError> {
     workload.check()?;
-    let cores = Cores::choose();
-    let mut machine = machine::describe(cores.load as u32);
+    let mut machine = machine::describe(placement.apart().load as u32);
     machine.idle_cpu_per_second = idle_cpu_per_second();
     match which {
         Which::Server(server) => {
-            cores.pin_load();
+            machine.load_cores = numbers(&placement.pin_load());
             let outcome = run(workload, server, interrupt, observer)?;
             machine.idle_cpu_per_second = machine.idle_cpu_per_second.min(idle_cpu_per_second());
             Ok(conclude(workload, which, outcome, machine, None))
         }
-        Which::Own(own) => run_own(workload, which, own, cores, machine, interrupt, observer),
+        Which::Own(own) => run_own(workload, which, own, placement, machine, interrupt, observer),
     }
 }
 
@@ -127,13 +121,18 @@ fn run_own(
     workload: &Workload,
     which: &Which,
     own: &OwnBroker,
-    cores: Cores,
+    placement: &Placement,
     mut machine: MachineResult,
     interrupt: &mut Interrupt,
     observer: Observer<'_>,
 ) -> Result<Bench, LoadError> {
+    let netns = if own.netns { Some(Netns::make()?) } else { None };
     let data = data_directory(&own.directory)?;
-    machine.broker_core = Some(cores.broker as u32);
+    let cores = placement.apart();
+    machine.broker_cores = numbers(&placement.broker);
+    machine.broker_core = machine.broker_cores.first().copied();
+    machine.shared = Some(placement.shared);
+    machine.network = Some(if own.netns { "netns (veth)" } else { "loopback" }.to_owned());
     machine.file_system = machine::file_system(data.path());
     let mut workload = workload.clone();
     if !own.growing {
@@ -143,17 +142,29 @@ fn run_own(
     let measure = |observer: Observer<'_>| -> Result<Option<DeviceResult>, LoadError> {
         let Some(duration) = own.baseline else { return Ok(None) };
         observer(&Progress::of(Stage::Baseline));
-        device::measure(data.path(), own.growing, cores.broker, cores.load, duration).map(Some)
+        device::measure(data.path(), own.growing, cores, netns.as_ref(), duration).map(Some)
     };
     let before = measure(observer)?;
     if interrupt.is_seen() {
         return Err(LoadError::Interrupted);
     }
-    let broker = BrokerProcess::start(serve(own, data.path(), cores))?;
+    // A process is where the thread is that starts it.
+    let inside = netns.as_ref().map(|netns| Inside::enter(&netns.broker)).transpose()?;
+    let broker = BrokerProcess::start(serve(own, &workload, placement, data.path()))?;
+    drop(inside);
     let ready = Ready::parse(broker.ready_line())?;
     machine.broker_ready = Some(ready.line.clone());
-    cores.pin_load();
-    let outcome = run(&workload, &ready.address, interrupt, observer)?;
+    machine.load_cores = numbers(&placement.pin_load());
+    let inside = netns.as_ref().map(|netns| Inside::enter(&netns.load)).transpose()?;
+    let died = broker.ended();
+    let stop = async {
+        tokio::select! {
+            () = interrupt.seen() => LoadError::Interrupted,
+            () = died => LoadError::Broker(BrokerError::Died),
+        }
+    };
+    let outcome = run_until(&workload, &ready.address, stop, observer)?;
+    drop(inside);
     broker.stop()?;
     machine.idle_cpu_per_second = machine.idle_cpu_per_second.min(idle_cpu_per_second());
     let after = measure(observer)?;
@@ -171,7 +182,7 @@ fn data_directory(directory: &Path) -> Result<TempDir, LoadError> {
     tempfile::Builder::new().prefix("corelog-bench-").tempdir_in(directory).map_err(system)
 }
 
-fn serve(own: &OwnBroker, data: &Path, cores: Cores) -> Command {
+fn serve(own: &OwnBroker, workload: &Workload, placement: &Placement, data: &Path) -> Command {
     let mut command = Command::new(&own.program);
     command.args([
         "serve",
@@ -179,16 +190,21 @@ fn serve(own: &OwnBroker, data: &Path, cores: Cores) -> Command {
         "json",
         "--with-parent",
         "--listen",
-        "127.0.0.1:0",
+        &format!("{}:0", netns::broker_address(own.netns)),
         "--mode",
         &own.mode,
     ]);
     command.arg("--data-dir").arg(data.join("store"));
-    command.args(["--shards", &own.shards.to_string(), "--cpus", &own.cpus(cores.broker, cores.load)]);
+    command.args(["--shards", &own.shards.to_string(), "--cpus", &placement.cpus()]);
     // Two runs at a time, or one beside a broker, must not ask for the same port.
     command.args(["--set", "server.http="]);
-    if !own.growing {
-        command.args(["--set", &format!("log.retention_bytes={}", own.retention_bytes())]);
+    // Said in both cases: the environment may have a cap of its own.
+    let cap = if own.growing { 0 } else { own.retention_bytes() };
+    command.args(["--set", &format!("log.retention_bytes={cap}")]);
+    let spread = Spread::new(workload);
+    let connections = spread.writing() + spread.reading() + OTHER_CONNECTIONS;
+    if connections > BROKER_CONNECTIONS {
+        command.args(["--set", &format!("limits.connections={connections}")]);
     }
     for set in &own.set {
         command.args(["--set", set]);
@@ -215,28 +231,9 @@ impl Ready {
     }
 }
 
-/// Which core does what: as far apart as the machine allows.
-#[derive(Clone, Copy, Debug)]
-pub struct Cores {
-    /// Of a broker that is started for a run.
-    pub broker: usize,
-    /// Of the threads that make load.
-    pub load: usize,
-}
-
-impl Cores {
-    /// Of those that this process may use.
-    pub fn choose() -> Self {
-        let cores = affinity::cores();
-        let load = cores.first().copied().unwrap_or(0);
-        Self { load, broker: cores.get(1).copied().unwrap_or(load) }
-    }
-
-    /// From here on the calling thread makes load. Where the system refuses, the load runs wherever it likes; the
-    /// hiccups then tell what that costs.
-    fn pin_load(self) {
-        affinity::pin(self.load);
-    }
+/// Cores as the document has them.
+fn numbers(cores: &[usize]) -> Vec<u32> {
+    cores.iter().map(|&core| core as u32).collect()
 }
 
 /// CPU seconds a second of the machine while nothing of ours runs: the least of some windows. A neighbour's burst
@@ -344,6 +341,7 @@ fn workload_result(
         Which::Server(_) => None,
         Which::Own(own) => Some(own.is_capped()),
     };
+    let spread = Spread::new(workload);
     WorkloadResult {
         phases: phases.to_owned(),
         duration_seconds,
@@ -355,7 +353,9 @@ fn workload_result(
             ContentSource::Lines(path) => Some(path.display().to_string()),
         },
         producers: workload.producers,
+        producer_connections: spread.writing(),
         consumers: workload.consumers,
+        consumer_connections: if workload.consumers == 0 { 0 } else { spread.reading() },
         partitions: workload.partitions,
         batch_bytes: workload.batch_bytes as u64,
         codec: format!("{:?}", workload.codec).to_lowercase(),
@@ -382,41 +382,67 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_recycled_log_is_capped_and_a_growing_one_is_not() {
-        let mut own = OwnBroker {
+    fn own() -> OwnBroker {
+        OwnBroker {
             program: "corelog".into(),
             directory: ".".into(),
             mode: "park".to_owned(),
             shards: 1,
-            cpus: None,
+            netns: false,
             growing: false,
             set: vec!["log.frame_bytes=1 MiB".to_owned()],
             baseline: None,
-        };
-        let arguments = |own: &OwnBroker| {
-            let command = serve(own, Path::new("/d"), Cores { broker: 3, load: 0 });
-            command
-                .get_args()
-                .map(|argument| argument.to_string_lossy().into_owned())
-                .collect::<Vec<_>>()
-                .join(" ")
-        };
-        let recycled = arguments(&own);
+        }
+    }
+
+    /// What the broker is started with.
+    fn arguments(own: &OwnBroker, workload: &Workload, cores: &[usize]) -> String {
+        let placement = Placement { broker: cores.to_vec(), ..Placement::default() };
+        let command = serve(own, workload, &placement, Path::new("/d"));
+        let arguments = command.get_args().map(|argument| argument.to_string_lossy().into_owned());
+        arguments.collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn a_recycled_log_is_capped_and_a_growing_one_is_not_whatever_the_environment_says() {
+        let mut own = own();
+        let arguments = |own: &OwnBroker, cores: &[usize]| arguments(own, &Workload::default(), cores);
+        let recycled = arguments(&own, &[3]);
         assert!(recycled.contains("--set log.retention_bytes=2147483648"), "{recycled}");
         assert!(
             recycled.contains("--shards 1 --cpus 3-3") && recycled.contains("--set log.frame_bytes=1 MiB")
         );
         assert!(own.is_capped());
         own.growing = true;
-        assert!(!arguments(&own).contains("retention"));
+        assert!(arguments(&own, &[3]).contains("--set log.retention_bytes=0 "));
         assert!(!own.is_capped());
         own.set.push("log.retention_bytes=1 GiB".to_owned());
+        let both = arguments(&own, &[3]);
+        assert!(
+            both.find("retention_bytes=0") < both.find("retention_bytes=1 GiB"),
+            "the last one counts: {both}"
+        );
         assert!(own.is_capped());
         own.set.push("log.retention_bytes=0".to_owned());
         assert!(!own.is_capped(), "the last one counts, and 0 is none");
-        (own.shards, own.cpus, own.growing) = (4, Some("0-7".to_owned()), false);
-        let shared = arguments(&own);
-        assert!(shared.contains("--shards 4 --cpus 0-7 --set log.retention_bytes=4294967296"), "{shared}");
+        (own.shards, own.growing) = (4, false);
+        let shared = arguments(&own, &[0, 1, 2, 3]);
+        assert!(
+            shared.contains("--shards 4 --cpus 0-0,1-1,2-2,3-3 --set log.retention_bytes=4294967296"),
+            "{shared}"
+        );
+    }
+
+    #[test]
+    fn the_broker_listens_where_the_load_finds_it_and_takes_all_connections() {
+        let mut own = own();
+        let default = Workload::default();
+        let loopback = arguments(&own, &default, &[]);
+        assert!(loopback.contains("--listen 127.0.0.1:0 ") && loopback.contains("--cpus any "), "{loopback}");
+        assert!(!loopback.contains("limits.connections"), "{loopback}");
+        own.netns = true;
+        assert!(arguments(&own, &default, &[]).contains("--listen 10.107.0.1:0 "));
+        let many = Workload { producers: 1_500, connections: Some(1_500), ..default };
+        assert!(arguments(&own, &many, &[]).contains("--set limits.connections=1512"));
     }
 }

@@ -7,6 +7,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
+
 use rustix::process::{Pid, Signal, kill_process};
 
 /// The disk is measured at first start, which takes some seconds; a large store is recovered in fewer.
@@ -25,6 +27,8 @@ pub enum BrokerError {
     Late,
     /// What it printed is no ready line.
     NotReady(Box<str>),
+    /// It ended although nobody had told it to; it said why on standard error.
+    Died,
     /// It ended badly after it was told to stop.
     Stopped(ExitStatus),
     /// It cannot be waited for.
@@ -36,6 +40,8 @@ pub enum BrokerError {
 pub struct BrokerProcess {
     child: Child,
     ready: String,
+    /// Its standard output has ended, and so has it.
+    ended: watch::Receiver<bool>,
 }
 
 impl BrokerProcess {
@@ -43,16 +49,19 @@ impl BrokerProcess {
     pub fn start(mut command: Command) -> Result<Self, BrokerError> {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
         let child = command.spawn().map_err(BrokerError::Spawn)?;
-        let mut broker = Self { child, ready: String::new() };
+        let (tell_ended, ended) = watch::channel(false);
+        let mut broker = Self { child, ready: String::new(), ended };
         let stdout = broker.child.stdout.take().expect("standard output is a pipe");
         let (sender, lines) = mpsc::channel();
-        // Reads on after the first line, so that a broker that says more does not block.
+        // Reads on after the first line, so that a broker that says more does not block, and to see it end.
         std::thread::spawn(move || {
+            let mut first = Some(sender);
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    break;
-                }
+                // It is gone when nobody waits for it any more.
+                first.take().map(|sender| sender.send(line));
             }
+            drop(first);
+            tell_ended.send_replace(true);
         });
         match lines.recv_timeout(READY_WITHIN) {
             Ok(line) => broker.ready = line,
@@ -67,6 +76,15 @@ impl BrokerProcess {
     /// What it printed first.
     pub fn ready_line(&self) -> &str {
         &self.ready
+    }
+
+    /// Returns when it has ended.
+    pub fn ended(&self) -> impl Future<Output = ()> + use<> {
+        let mut ended = self.ended.clone();
+        async move {
+            // The thread that tells is there until it has told.
+            drop(ended.wait_for(|ended| *ended).await);
+        }
     }
 
     /// Its process id.
@@ -107,6 +125,7 @@ impl fmt::Display for BrokerError {
             Self::Ended(status) => write!(f, "the broker did not start: {status}"),
             Self::Late => f.write_str("the broker did not answer in time"),
             Self::NotReady(line) => write!(f, "the broker's ready line is not understood: {line}"),
+            Self::Died => f.write_str("the broker ended in the middle of the run"),
             Self::Stopped(status) => write!(f, "the broker did not end well: {status}"),
             Self::Wait(error) => write!(f, "the broker cannot be waited for: {error}"),
         }

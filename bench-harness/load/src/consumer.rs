@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use corelog_client::{Batch, Client, ConsumeError, Consumer, ConsumerConfig, Partitions, Position, Topic};
+use corelog_client::{Batch, Client, ConsumeError, Consumer, ConsumerConfig, Partitions, Position};
 
 use crate::error::LoadError;
 use crate::shared::Shared;
@@ -20,18 +20,16 @@ pub(crate) struct LoadConsumer {
 impl LoadConsumer {
     pub(crate) async fn new(
         client: &Client,
-        topic: &Topic,
-        partitions: Vec<u32>,
+        config: ConsumerConfig,
         shared: Rc<Shared>,
     ) -> Result<Self, LoadError> {
-        // Offset 0, not the start: a reader that comes too late is told how much has expired.
-        let config = ConsumerConfig {
-            partitions: Partitions::Only(partitions.clone()),
-            ..ConsumerConfig::new(topic, Position::Offset(0))
+        let partitions = match &config.partitions {
+            Partitions::All => (0..shared.assignment.partitions()).collect(),
+            Partitions::Only(partitions) => partitions.clone(),
         };
         let consumer = client.consumer(config).await?;
         let check = |partition| (partition, PartitionCheck::new(partition, shared.assignment));
-        let checks = partitions.into_iter().map(check).collect();
+        let checks = Vec::from_iter(partitions.into_iter().map(check));
         Ok(Self { shared, consumer, checks, unreadable: None })
     }
 

@@ -1,4 +1,4 @@
-//! What the device and the loopback can do without a broker, on the broker's core and in the directory of the data:
+//! What the device and the network can do without a broker, on the broker's core and in the directory of the data:
 //! durable writes with the broker's own ring and flags, writes without a flush from threads, and a bare stream from the
 //! load's core to the broker's.
 
@@ -11,10 +11,12 @@ use std::time::{Duration, Instant};
 
 use corelog_model::{Block, BlockId};
 use corelog_uring::affinity;
-use corelog_uring::baseline::{self, MeasureError};
+use corelog_uring::baseline::{self, End, MeasureError};
 use corelog_uring::limits::{DurableMethod, Preparation};
 
+use crate::cores::Cores;
 use crate::error::LoadError;
+use crate::netns::{self, Netns};
 use crate::results::{DeviceResult, SmallWrite, ratio};
 
 /// How long writes without a flush and the stream are measured.
@@ -31,18 +33,21 @@ const WRITERS: u64 = 4;
 const WRITER_BYTES: u64 = 64 << 20;
 
 /// Measures once, the disk's throughput for `duration`; takes some seconds more, and a gigabyte below `directory`,
-/// given back.
+/// given back. The stream takes the way that the load's connections take.
 pub fn measure(
     directory: &Path,
     growing: bool,
-    broker_core: usize,
-    load_core: usize,
+    cores: Cores,
+    netns: Option<&Netns>,
     duration: Duration,
 ) -> Result<DeviceResult, LoadError> {
     let preparation = if growing { Preparation::Unwritten } else { Preparation::Written };
-    let mut device = on_core(broker_core, || disk(directory, preparation, duration))?;
-    device.tcp_bytes_per_second = baseline::tcp(load_core, broker_core, SHORT)? as f64;
-    device.write_bytes_per_second = plain_writes(directory, broker_core)?;
+    let mut device = on_core(cores.broker, || disk(directory, preparation, duration))?;
+    let load = End { core: cores.load, network: netns.map(|netns| netns.load.clone()) };
+    let broker = End { core: cores.broker, network: netns.map(|netns| netns.broker.clone()) };
+    let address = netns::broker_address(netns.is_some());
+    device.tcp_bytes_per_second = baseline::tcp(load, broker, address, SHORT)? as f64;
+    device.write_bytes_per_second = plain_writes(directory, cores.broker)?;
     Ok(device)
 }
 

@@ -9,6 +9,7 @@ use corelog_client::{ClientError, ConsumeError, ProduceError, TrySendError};
 use corelog_uring::baseline::MeasureError;
 
 use crate::broker::BrokerError;
+use crate::netns::NetnsError;
 use crate::report::ReportError;
 use crate::workload::WorkloadError;
 
@@ -48,6 +49,15 @@ pub enum LoadError {
         /// What is needed, in bytes.
         needed: u64,
     },
+    /// The process may not have as many open files as the run has connections.
+    OpenFiles {
+        /// What it may have.
+        allowed: u64,
+        /// What is needed.
+        needed: u64,
+    },
+    /// The namespaces of the run.
+    Netns(NetnsError),
     /// The broker that was started for the run.
     Broker(BrokerError),
     /// The device or the loopback cannot be measured.
@@ -74,6 +84,10 @@ impl fmt::Display for LoadError {
             Self::NoSpace { path, free, needed } => {
                 write!(f, "{} has {free} bytes free, the run needs {needed}", path.display())
             }
+            Self::OpenFiles { allowed, needed } => {
+                write!(f, "the run needs {needed} open files, this process may have {allowed}")
+            }
+            Self::Netns(error) => error.fmt(f),
             Self::Broker(error) => error.fmt(f),
             Self::Device(error) => write!(f, "measuring the device: {error}"),
             Self::Report(error) => error.fmt(f),
@@ -96,6 +110,6 @@ macro_rules! from {
 
 from!(
     WorkloadError => Workload, ClientError => Client, TrySendError => Send, ProduceError => Produce,
-    ConsumeError => Consume, BrokerError => Broker, ReportError => Report,
+    ConsumeError => Consume, BrokerError => Broker, NetnsError => Netns, ReportError => Report,
     MeasureError => Device
 );

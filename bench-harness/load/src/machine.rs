@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::param::clock_ticks_per_second;
-use rustix::process::{RawPid, getpid};
+use rustix::process::{RawPid, Resource, Rlimit, getpid, getrlimit, setrlimit};
 
 use crate::results::MachineResult;
 
@@ -87,6 +87,14 @@ pub fn describe(load_core: u32) -> MachineResult {
 pub fn free_bytes(directory: &Path) -> io::Result<u64> {
     let stat = rustix::fs::statvfs(directory)?;
     Ok(stat.f_bavail * stat.f_frsize)
+}
+
+/// How many files this process may have open, once it has asked for as many as it may.
+pub fn open_files() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let allowed = if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
+    allowed.unwrap_or(u64::MAX)
 }
 
 /// The type of the file system that holds `directory`, as the mount table names it.

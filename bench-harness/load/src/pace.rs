@@ -38,6 +38,8 @@ impl Pace {
             }
         }
         if now >= intended_ns {
+            // Behind time nobody waits here, and the loop runs all the same.
+            self.watch.turn(now);
             return now;
         }
         let _spinning = Spinning::new(&self.spinning);
@@ -63,5 +65,28 @@ impl<'a> Spinning<'a> {
 impl Drop for Spinning<'_> {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As many producers as leave none of them time to wait: the loop is watched all the same.
+    #[test]
+    fn a_loop_that_is_always_behind_is_still_watched() {
+        let clock = Clock::start();
+        let watch = Watch::new(clock);
+        watch.begin(false);
+        let pace = Pace::new(clock, watch.clone());
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let (begun, mut turns) = (clock.now_ns(), 0_u64);
+        let end = begun + 20_000_000;
+        while runtime.block_on(pace.until(begun)) < end {
+            turns += 1;
+        }
+        watch.with(|hiccups| hiccups.end_interval(|_| {}));
+        let instants = watch.with(|hiccups| hiccups.total().len());
+        assert!(instants >= 390, "one each 50 us of 20 ms: {instants}, in {turns} turns");
     }
 }

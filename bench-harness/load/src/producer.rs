@@ -1,14 +1,12 @@
-//! One producer of the load: a connection, a lane per partition of its own, and the records not yet acknowledged.
+//! One producer of the load: its place in the schedule, and a lane per partition.
 
-use std::collections::VecDeque;
 use std::rc::Rc;
 
-use corelog_client::{
-    BatchAck, Client, Fill, Lane, Producer, ProducerConfig, RecordRef, Topic, TrySendError,
-};
+use corelog_client::Producer;
 
 use crate::clock::wall_us;
 use crate::error::LoadError;
+use crate::lanes::{Lanes, LoadLane};
 use crate::payload::Identity;
 use crate::shared::Shared;
 
@@ -25,48 +23,31 @@ pub(crate) enum Until {
     Number(u64),
 }
 
-/// Consecutive numbers that went into a lane one after the other.
-struct Run {
-    first: u64,
-    count: u64,
-}
-
-struct OwnLane {
-    lane: Lane,
-    unacknowledged: VecDeque<Run>,
-}
-
 pub(crate) struct LoadProducer {
     index: u32,
     shared: Rc<Shared>,
-    producer: Producer,
-    lanes: Vec<OwnLane>,
+    /// Its connections, its own or shared with others.
+    connections: Vec<Producer>,
+    /// One for each partition, in the order in which it takes them.
+    lanes: Vec<Rc<LoadLane>>,
     /// The number of the next record.
     next: u64,
     /// Most records of a burst.
     burst: u64,
-    acks: Vec<BatchAck>,
 }
 
 impl LoadProducer {
-    pub(crate) fn new(
-        index: u32,
-        client: &Client,
-        topic: &Topic,
-        config: ProducerConfig,
-        shared: Rc<Shared>,
-    ) -> Result<Self, LoadError> {
-        let producer = client.producer(config);
+    pub(crate) fn new(index: u32, lanes: &mut Lanes, shared: Rc<Shared>) -> Result<Self, LoadError> {
         let assignment = shared.assignment;
         let burst = (BURST_BYTES / shared.payload.mean_bytes()).max(1) as u64;
-        let mut lanes = Vec::new();
         // The first runs of a producer visit the partitions in the order in which it takes them.
-        for run in 0..u64::from(assignment.partitions()) {
-            let first = Identity { producer: index, number: run * assignment.run_records() };
-            let lane = producer.lane(topic, assignment.partition(first))?;
-            lanes.push(OwnLane { lane, unacknowledged: VecDeque::new() });
-        }
-        Ok(Self { index, shared, producer, lanes, next: 0, burst, acks: Vec::new() })
+        let partition = |run: u64| {
+            assignment.partition(Identity { producer: index, number: run * assignment.run_records() })
+        };
+        let runs = 0..u64::from(assignment.partitions());
+        let own = runs.map(|run| lanes.of_stream(index, partition(run))).collect::<Result<_, _>>()?;
+        let connections = lanes.connections_of(index);
+        Ok(Self { index, shared, connections, lanes: own, next: 0, burst })
     }
 
     /// Its index within the run.
@@ -96,7 +77,7 @@ impl LoadProducer {
             } else {
                 tokio::task::yield_now().await;
             }
-            self.take_acks(self.lane_index())?;
+            self.lane().take_acks()?;
         }
     }
 
@@ -114,7 +95,7 @@ impl LoadProducer {
                 // The driver sends what was pushed before this producer looks at the clock again.
                 tokio::task::yield_now().await;
             }
-            self.take_acks(self.lane_index())?;
+            self.lane().take_acks()?;
         }
         self.finish().await
     }
@@ -144,87 +125,24 @@ impl LoadProducer {
     fn push(&mut self, most: u64) -> Result<bool, LoadError> {
         let run = self.shared.assignment.run_records();
         let most = if self.lanes.len() == 1 { most } else { most.min(run - self.next % run) };
-        let at = self.lane_index();
-        let first = self.next;
-        let (payload, index) = (&self.shared.payload, self.index);
-        let stamp = wall_us();
-        let mut count = 0;
-        let result = self.lanes[at].lane.fill(|fill: &mut Fill<'_>| {
-            while count < most {
-                let id = Identity { producer: index, number: first + count };
-                let record = RecordRef { key: None, value: None, timestamp_us: stamp, headers: &[] };
-                fill.push_with(record, payload.bytes(id), |place| payload.fill(id, place))?;
-                count += 1;
-            }
-            Ok(())
-        });
-        if count > 0 {
-            self.lanes[at].unacknowledged.push_back(Run { first, count });
-            self.next += count;
-        }
-        match result {
-            Ok(()) => Ok(false),
-            Err(TrySendError::Full) => Ok(true),
-            Err(error) => Err(error.into()),
-        }
+        let (count, full) = self.lane().push(self.next_id(), most, wall_us())?;
+        self.next += count;
+        Ok(full)
     }
 
     /// Waits until there is room for the next record. It may be longer than the mean: room for that would be there at once,
     /// again and again, and nothing else would run.
-    async fn room(&mut self) {
-        let bytes = self.shared.payload.bytes(self.next_id());
-        self.own_lane().lane.room(bytes).await;
+    async fn room(&self) {
+        self.lane().room(self.shared.payload.bytes(self.next_id())).await;
     }
 
     /// Waits until everything sent is acknowledged and counted.
-    async fn finish(&mut self) -> Result<(), LoadError> {
-        self.producer.flush().await?;
-        for at in 0..self.lanes.len() {
-            self.take_acks(at)?;
-            while !self.lanes[at].unacknowledged.is_empty() {
-                self.lanes[at].lane.acknowledged().await;
-                self.take_acks(at)?;
-            }
+    async fn finish(&self) -> Result<(), LoadError> {
+        for connection in &self.connections {
+            connection.flush().await?;
         }
-        Ok(())
-    }
-
-    /// Counts the acknowledgements that have come in for one lane.
-    fn take_acks(&mut self, at: usize) -> Result<(), LoadError> {
-        let own = &mut self.lanes[at];
-        own.lane.take_acks(&mut self.acks);
-        if self.acks.is_empty() {
-            return Ok(());
-        }
-        let shared = &self.shared;
-        let mut latencies = shared.latencies();
-        for ack in self.acks.drain(..) {
-            ack.result?;
-            let answered = shared.clock.at(ack.answered_at);
-            let sent = ack.sent_at.map_or(answered, |sent| shared.clock.at(sent));
-            let records = u64::from(ack.records);
-            latencies.service.record(answered.saturating_sub(sent), records);
-            let mut bytes = 0;
-            let mut left = records;
-            while left > 0 {
-                let run = own.unacknowledged.front_mut().expect("no more is acknowledged than was sent");
-                let taken = left.min(run.count);
-                bytes += shared.payload.bytes_of(self.index, run.first..run.first + taken);
-                for number in run.first..run.first + taken {
-                    let Some(intended) = shared.intended_ns(Identity { producer: self.index, number }) else {
-                        break;
-                    };
-                    latencies.response.record(answered.saturating_sub(intended), 1);
-                    latencies.delay.record(sent.saturating_sub(intended), 1);
-                }
-                run.first += taken;
-                run.count -= taken;
-                left -= taken;
-                if run.count == 0 {
-                    own.unacknowledged.pop_front();
-                }
-            }
-            shared.count_acknowledged(records, bytes);
+        for lane in &self.lanes {
+            lane.settle(self.index).await?;
         }
         Ok(())
     }
@@ -233,12 +151,8 @@ impl LoadProducer {
         Identity { producer: self.index, number: self.next }
     }
 
-    fn lane_index(&self) -> usize {
-        ((self.next / self.shared.assignment.run_records()) % self.lanes.len() as u64) as usize
-    }
-
-    fn own_lane(&mut self) -> &mut OwnLane {
-        let at = self.lane_index();
-        &mut self.lanes[at]
+    /// The lane of the next record.
+    fn lane(&self) -> &LoadLane {
+        &self.lanes[((self.next / self.shared.assignment.run_records()) % self.lanes.len() as u64) as usize]
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use corelog_client::Status;
 use serde::{Deserialize, Serialize};
 
+use crate::cores::Sharing;
 use crate::latency::Quantiles;
 use crate::verify::Check;
 
@@ -71,10 +72,16 @@ pub struct WorkloadResult {
     pub record_bytes: u64,
     /// The file whose lines were sent; `None` for generated content.
     pub payload_file: Option<String>,
-    /// Producers, each with its own connection.
+    /// Producers, each with its place in the schedule.
     pub producers: u32,
-    /// Consumers, each with its own connection.
+    /// Connections that carry their records, to each shard.
+    #[serde(default)]
+    pub producer_connections: u32,
+    /// Consumers.
     pub consumers: u32,
+    /// Connections that carry records to them, each to the shards that serve its partitions.
+    #[serde(default)]
+    pub consumer_connections: u32,
     /// Partitions of the topic.
     pub partitions: u32,
     /// A batch is at most this large.
@@ -106,10 +113,22 @@ pub struct MachineResult {
     pub kernel: String,
     /// Total memory.
     pub memory_bytes: u64,
-    /// Core of the broker, when it was started for the run.
+    /// First core of the broker, when it was started for the run and is pinned.
     pub broker_core: Option<u32>,
-    /// Core of the load.
+    /// Cores of its shards, one each; none when they are not pinned or it was already there.
+    #[serde(default)]
+    pub broker_cores: Vec<u32>,
+    /// Core of the load: the first one that it need not share.
     pub load_core: u32,
+    /// All cores that the load's thread was pinned to; none when it was not.
+    #[serde(default)]
+    pub load_cores: Vec<u32>,
+    /// What the two take from each other; `None` with a broker that was already there.
+    #[serde(default)]
+    pub shared: Option<Sharing>,
+    /// What is between load and broker, `loopback` or `netns (veth)`; `None` with a broker that was already there.
+    #[serde(default)]
+    pub network: Option<String>,
     /// File system of the data, when the broker was started for the run.
     pub file_system: Option<String>,
     /// The ready line of the broker: refused registration, buffered files.
@@ -220,7 +239,7 @@ pub struct ReactorHiccup {
     pub p999: f64,
 }
 
-/// What the device and the loopback can do, before and after the run, the better figures.
+/// What the device and the network can do, before and after the run, the better figures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct DeviceResult {
     /// Large writes without a flush.
@@ -229,7 +248,7 @@ pub struct DeviceResult {
     pub durable_write_bytes_per_second: f64,
     /// One 4 KiB durable write at a time.
     pub durable_write_4k_us: SmallWrite,
-    /// A bare stream from the load's core to the broker's.
+    /// A bare stream from the load's core to the broker's, through the network of the run.
     pub tcp_bytes_per_second: f64,
     /// Bytes produced per second over the smaller of the durable write and the stream.
     pub utilization: f64,

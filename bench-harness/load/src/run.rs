@@ -1,21 +1,24 @@
 //! One run against a broker that is there: a topic of its own, producers and consumers on one thread, the phases,
 //! the check, the results.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
-use corelog_client::{Client, ClientConfig, ProducerConfig, Topic};
+use corelog_client::{Client, ClientConfig, ConsumerConfig, Partitions, Position, ProducerConfig, Topic};
 use tokio::task::{JoinSet, LocalSet};
 
 use crate::assignment::Assignment;
 use crate::clock::Clock;
+use crate::connections::Spread;
 use crate::consumer::LoadConsumer;
 use crate::error::LoadError;
 use crate::hiccup::Watch;
 use crate::interrupt::Interrupt;
-use crate::machine::{CpuUse, run_number};
+use crate::lanes::Lanes;
+use crate::machine::{self, CpuUse, run_number};
 use crate::payload::Payload;
 use crate::phase::{Measured, Phase};
 use crate::producer::{LoadProducer, Until};
@@ -26,6 +29,9 @@ use crate::schedule::Schedule;
 use crate::shared::Shared;
 use crate::verify::Check;
 use crate::workload::{ContentSource, Length, Pace, Workload};
+
+/// Open files of the load beside its connections: more than it has.
+const OTHER_FILES: u64 = 64;
 
 /// What a run found; [`crate::bench`] makes the results of it.
 pub struct Outcome {
@@ -52,6 +58,20 @@ pub fn run(
     interrupt: &mut Interrupt,
     observer: Observer<'_>,
 ) -> Result<Outcome, LoadError> {
+    let interrupted = async {
+        interrupt.seen().await;
+        LoadError::Interrupted
+    };
+    run_until(workload, server, interrupted, observer)
+}
+
+/// The same, until `stop` says why it cannot go on.
+pub(crate) fn run_until(
+    workload: &Workload,
+    server: &str,
+    stop: impl Future<Output = LoadError>,
+    observer: Observer<'_>,
+) -> Result<Outcome, LoadError> {
     workload.check()?;
     let clock = Clock::start();
     let watch = Watch::new(clock);
@@ -67,7 +87,7 @@ pub fn run(
         let mut work = pin!(work(workload, server, clock, watch, observer));
         tokio::select! {
             outcome = &mut work => outcome,
-            () = interrupt.seen() => Err(LoadError::Interrupted),
+            why = stop => Err(why),
         }
     })
 }
@@ -81,15 +101,17 @@ async fn work(
 ) -> Result<Outcome, LoadError> {
     let payload = payload(workload)?;
     let record_bytes = payload.mean_bytes();
-    let admin = connect(server).await?;
+    let client = connect(server).await?;
     let name = format!("corelog-bench-{:012x}", run_number());
-    let topic = admin.create_topic(&name, workload.partitions, workload.durability).await?;
+    let topic = client.create_topic(&name, workload.partitions, workload.durability).await?;
     let run_records = (workload.batch_bytes / record_bytes.max(1)).clamp(1, 1 << 20) as u32;
     let assignment = Assignment::new(workload.producers, workload.partitions, run_records);
+    let spread = Spread::new(workload);
+    allow_files(spread, &topic)?;
     let mut run = Run {
         workload,
-        server,
-        admin,
+        spread,
+        client,
         topic,
         shared: Rc::new(Shared::new(clock, watch, payload, assignment)),
         producers: Vec::new(),
@@ -99,9 +121,9 @@ async fn work(
         observer,
     };
     let started = SystemTime::now();
-    run.connect_producers().await?;
+    run.connect_producers()?;
     if workload.consumers > 0 {
-        run.connect_consumers(workload.consumers).await?;
+        run.connect_consumers().await?;
     }
     if workload.fill_bytes > 0 {
         let records = workload.fill_bytes.div_ceil(record_bytes as u64);
@@ -121,7 +143,7 @@ async fn work(
         open_loop = Some(run.phase(Stage::OpenLoop, workload.length, Some(rate)).await?);
     }
     let check = run.verify().await?;
-    run.admin.delete_topic(&name).await?;
+    run.client.delete_topic(&name).await?;
     let histograms = std::mem::take(&mut run.histograms);
     Ok(Outcome { started, saturation, open_loop, rate, record_bytes: record_bytes as u64, check, histograms })
 }
@@ -129,6 +151,17 @@ async fn work(
 async fn connect(server: &str) -> Result<Client, LoadError> {
     let config = ClientConfig { name: "corelog-bench".to_owned(), ..ClientConfig::new([server]) };
     Ok(Client::connect(config).await?)
+}
+
+/// Every connection is an open file, one for each broker core.
+fn allow_files(spread: Spread, topic: &Topic) -> Result<(), LoadError> {
+    let cores: BTreeSet<&str> = topic.partitions().iter().map(|place| place.address.as_str()).collect();
+    let needed =
+        (u64::from(spread.writing()) + u64::from(spread.reading())) * cores.len() as u64 + OTHER_FILES;
+    match machine::open_files() {
+        allowed if allowed < needed => Err(LoadError::OpenFiles { allowed, needed }),
+        _ => Ok(()),
+    }
 }
 
 fn payload(workload: &Workload) -> Result<Payload, LoadError> {
@@ -148,8 +181,8 @@ fn lines(path: &Path) -> Result<Vec<Box<[u8]>>, LoadError> {
 
 struct Run<'a> {
     workload: &'a Workload,
-    server: &'a str,
-    admin: Client,
+    spread: Spread,
+    client: Client,
     topic: Topic,
     shared: Rc<Shared>,
     /// All of them between two phases, none during one.
@@ -162,28 +195,32 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    async fn connect_producers(&mut self) -> Result<(), LoadError> {
+    fn connect_producers(&mut self) -> Result<(), LoadError> {
         let config = ProducerConfig {
             batch_bytes: self.workload.batch_bytes,
-            max_buffer_bytes: self.workload.buffer_bytes.max(self.workload.batch_bytes),
+            max_buffer_bytes: self.spread.buffer_bytes(),
             max_in_flight: self.workload.in_flight,
             codec: self.workload.codec,
             ..ProducerConfig::default()
         };
+        let producers = (0..self.spread.writing()).map(|_| self.client.producer(config.clone())).collect();
+        let mut lanes = Lanes::new(self.topic.clone(), self.spread, self.shared.clone(), producers);
         for index in 0..self.workload.producers {
-            let client = connect(self.server).await?;
-            let shared = self.shared.clone();
-            self.producers.push(LoadProducer::new(index, &client, &self.topic, config.clone(), shared)?);
+            self.producers.push(LoadProducer::new(index, &mut lanes, self.shared.clone())?);
         }
         Ok(())
     }
 
-    async fn connect_consumers(&mut self, count: u32) -> Result<(), LoadError> {
-        for index in 0..count {
-            let client = connect(self.server).await?;
-            let topic = client.topic(self.topic.name()).await?;
-            let partitions: Vec<u32> = (index..self.workload.partitions).step_by(count as usize).collect();
-            let mut consumer = LoadConsumer::new(&client, &topic, partitions, self.shared.clone()).await?;
+    async fn connect_consumers(&mut self) -> Result<(), LoadError> {
+        for connection in 0..self.spread.reading() {
+            // Offset 0, not the start: a reader that comes too late is told how much has expired.
+            let config = ConsumerConfig {
+                partitions: Partitions::Only(self.spread.read_by(connection)),
+                max_bytes: self.spread.fetch_bytes(),
+                prefetch_bytes: self.spread.prefetch_bytes(),
+                ..ConsumerConfig::new(&self.topic, Position::Offset(0))
+            };
+            let mut consumer = LoadConsumer::new(&self.client, config, self.shared.clone()).await?;
             let shared = self.shared.clone();
             self.consumers.spawn_local(async move {
                 tokio::select! {
@@ -250,11 +287,11 @@ impl Run<'_> {
     async fn verify(&mut self) -> Result<Check, LoadError> {
         if self.workload.consumers == 0 {
             self.shared.begin_phase(None);
-            self.connect_consumers(self.workload.partitions.min(4)).await?;
+            self.connect_consumers().await?;
         }
         let mut ends = Vec::new();
         for partition in 0..self.workload.partitions {
-            ends.push(self.admin.offset(&self.topic, partition, corelog_client::Position::End).await?);
+            ends.push(self.client.offset(&self.topic, partition, Position::End).await?);
         }
         let Workload { length, pace, .. } = self.workload;
         let phase = Phase::begin(&self.shared, self.begun, Stage::Verify, *length, *pace);
@@ -283,7 +320,7 @@ impl Run<'_> {
     }
 
     async fn usage(&self) -> Result<Usage, LoadError> {
-        let status = self.admin.status().await?;
+        let status = self.client.status().await?;
         Ok(Usage { at: Instant::now(), cpu: CpuUse::now(), broker: BrokerUse::of(&status) })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use crate::cores::Sharing;
 use crate::latency::Quantiles;
 use crate::results::{DeviceResult, ReactorHiccup, Results, WorkloadResult};
 
@@ -36,19 +37,22 @@ fn workload(workload: &WorkloadResult, out: &mut String) {
     line!(out, "corelog bench: {}, {length} each", workload.phases);
     line!(
         out,
-        "  {} producers, {} consumers, {} partitions; {} B records, {} batches, codec {}, {}, log {}",
-        workload.producers,
-        workload.consumers,
-        workload.partitions,
+        "  {} on {}, {} on {}, {}",
+        counted(workload.producers, "producer"),
+        counted(workload.producer_connections, "connection"),
+        counted(workload.consumers, "consumer"),
+        workload.consumer_connections,
+        counted(workload.partitions, "partition"),
+    );
+    line!(
+        out,
+        "  {} B records, {} batches, codec {}, {}, log {}",
         workload.record_bytes,
         bytes(workload.batch_bytes as f64),
         workload.codec,
         workload.durability,
         workload.log,
     );
-    if let Some(mode) = &workload.mode {
-        line!(out, "  broker mode {mode}");
-    }
     if let Some(server) = &workload.server {
         line!(out, "  broker at {server}");
     }
@@ -56,19 +60,41 @@ fn workload(workload: &WorkloadResult, out: &mut String) {
 
 fn machine(results: &Results, out: &mut String) {
     let machine = &results.machine;
-    let broker = machine.broker_core.map_or_else(String::new, |core| format!("broker on core {core}, "));
-    line!(
-        out,
-        "  {}, {} cores ({broker}load on core {}), {}",
-        machine.cpu,
-        machine.cores,
-        machine.load_core,
-        machine.kernel
-    );
+    line!(out, "  {}, {}, {}", machine.cpu, counted(machine.cores, "core"), machine.kernel);
+    let load = format!("load on {}", cores(&machine.load_cores));
+    match (&results.workload.mode, &machine.network) {
+        (Some(mode), Some(network)) => {
+            let shared = match machine.shared {
+                Some(Sharing::Cores) => ", which they share",
+                Some(Sharing::Siblings) => ", siblings of each other",
+                Some(Sharing::Nothing) | None => "",
+            };
+            let broker = cores(&machine.broker_cores);
+            line!(out, "  broker on {broker}, mode {mode}; {load}{shared}; network: {network}");
+        }
+        _ => line!(out, "  {load}"),
+    }
     if let Some(ready) = &machine.broker_ready {
         line!(out, "  {ready}");
     }
     line!(out);
+}
+
+/// `1 core`, `2 cores`.
+fn counted(count: u32, name: &str) -> String {
+    format!("{count} {name}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Where a side runs.
+fn cores(cores: &[u32]) -> String {
+    match cores {
+        [] => "any core".to_owned(),
+        [one] => format!("core {one}"),
+        _ => {
+            let cores: Vec<String> = cores.iter().map(u32::to_string).collect();
+            format!("cores {}", cores.join(", "))
+        }
+    }
 }
 
 fn throughput(results: &Results, out: &mut String) {
@@ -225,6 +251,32 @@ mod tests {
         assert_eq!(bytes(131_072.0), "131.07 kB");
         assert_eq!(bytes(2_150_000_000.0), "2.15 GB");
     }
+
+    #[test]
+    fn who_runs_where_and_over_what_is_said_at_the_top() {
+        let mut results = Results::default();
+        results.workload.mode = Some("park".to_owned());
+        (results.workload.producers, results.workload.producer_connections) = (200, 1);
+        results.machine.network = Some("netns (veth)".to_owned());
+        (results.machine.broker_cores, results.machine.load_cores) = (vec![1], vec![0]);
+        results.machine.shared = Some(Sharing::Nothing);
+        let top = |results: &Results| table(results).lines().take(6).collect::<Vec<_>>().join("\n");
+        assert!(
+            top(&results).contains("  200 producers on 1 connection, 0 consumers on 0"),
+            "{}",
+            top(&results)
+        );
+        let apart = "  broker on core 1, mode park; load on core 0; network: netns (veth)";
+        assert!(top(&results).lines().any(|line| line == apart), "{}", top(&results));
+        (results.machine.broker_cores, results.machine.load_cores) = (vec![0, 1], vec![0, 1]);
+        results.machine.shared = Some(Sharing::Cores);
+        let shared = "broker on cores 0, 1, mode park; load on cores 0, 1, which they share; network";
+        assert!(top(&results).contains(shared), "{}", top(&results));
+        (results.workload.mode, results.machine.network) = (None, None);
+        results.machine.load_cores.clear();
+        assert!(top(&results).contains("  load on any core"), "{}", top(&results));
+    }
+
     #[test]
     fn the_service_of_a_saturation_phase_stands_below_that_of_the_open_loop() {
         let quantiles = |p50| Quantiles { p50, p90: p50, p99: p50, p999: p50, p9999: p50, max: p50 };

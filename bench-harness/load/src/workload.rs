@@ -18,10 +18,13 @@ pub struct Workload {
     pub pace: Pace,
     /// What the records hold.
     pub content: ContentSource,
-    /// Producers, each with its own connection.
+    /// Producers, each with its place in the schedule.
     pub producers: u32,
-    /// Consumers, each with its own connection. With 0 the records are read and verified after the window.
+    /// Consumers. With 0 the records are read and verified after the window.
     pub consumers: u32,
+    /// Connections that the producers share or have several of, and as many, but no more than there are partitions, for the
+    /// consumers: see [`crate::connections`]. `None`: each producer and each consumer has its own.
+    pub connections: Option<u32>,
     /// Partitions of the topic, which is made for the run.
     pub partitions: u32,
     /// A batch is at most this large.
@@ -85,6 +88,10 @@ pub enum WorkloadError {
     NoPartitions,
     /// Some would have nothing to read.
     MoreConsumersThanPartitions,
+    /// There must be at least one.
+    NoConnections,
+    /// Some would have nothing to carry: each takes a producer on a partition.
+    IdleConnections,
     /// The rate must be a positive number.
     Rate,
     /// The phase must have a length.
@@ -99,6 +106,7 @@ impl Default for Workload {
             content: ContentSource::Size(1_000),
             producers: 4,
             consumers: 4,
+            connections: None,
             partitions: 4,
             batch_bytes: 128 << 10,
             buffer_bytes: 2 << 20,
@@ -134,10 +142,15 @@ impl Workload {
         if empty {
             return Err(WorkloadError::Length);
         }
+        let streams = u64::from(self.producers) * u64::from(self.partitions);
         match () {
             () if self.producers == 0 => Err(WorkloadError::NoProducers),
             () if self.partitions == 0 => Err(WorkloadError::NoPartitions),
             () if self.consumers > self.partitions => Err(WorkloadError::MoreConsumersThanPartitions),
+            () if self.connections == Some(0) => Err(WorkloadError::NoConnections),
+            () if self.connections.is_some_and(|connections| u64::from(connections) > streams) => {
+                Err(WorkloadError::IdleConnections)
+            }
             () => Ok(()),
         }
     }
@@ -152,6 +165,10 @@ impl fmt::Display for WorkloadError {
             Self::NoPartitions => "there must be a partition",
             Self::MoreConsumersThanPartitions => {
                 "with more consumers than partitions some have nothing to read"
+            }
+            Self::NoConnections => "there must be a connection",
+            Self::IdleConnections => {
+                "each connection takes a producer on a partition: more producers or partitions are needed for so many"
             }
             Self::Rate => "the rate must be a positive number of records a second",
             Self::Length => "the run must have a length",
@@ -169,12 +186,14 @@ mod tests {
     fn the_default_can_be_run_and_each_mistake_is_named() {
         assert_eq!(Workload::default().check(), Ok(()));
         type Change = fn(&mut Workload);
-        let cases: [(Change, WorkloadError); 8] = [
+        let cases: [(Change, WorkloadError); 10] = [
             (|w| w.content = ContentSource::Size(15), WorkloadError::RecordTooSmall),
             (|w| w.content = ContentSource::Size(200_000), WorkloadError::RecordTooLarge),
             (|w| w.producers = 0, WorkloadError::NoProducers),
             (|w| (w.partitions, w.consumers) = (0, 0), WorkloadError::NoPartitions),
             (|w| w.consumers = 5, WorkloadError::MoreConsumersThanPartitions),
+            (|w| w.connections = Some(0), WorkloadError::NoConnections),
+            (|w| w.connections = Some(17), WorkloadError::IdleConnections),
             (|w| w.pace = Pace::Rate(f64::NAN), WorkloadError::Rate),
             (|w| w.pace = Pace::Rate(0.0), WorkloadError::Rate),
             (|w| w.length = Length::Records(0), WorkloadError::Length),

@@ -112,6 +112,40 @@ fn the_bytes_of_lines_are_counted_and_not_estimated() {
     );
 }
 
+/// Connections of this process to a port of its own machine, from the kernel's table: the remote address is the third
+/// field of a line, in hexadecimal, and the state the fourth; 01 is that of one that is open.
+fn open_connections(port: u16) -> usize {
+    let table = fs::read_to_string("/proc/self/net/tcp").expect("the kernel's table");
+    let remote = format!(":{port:04X}");
+    let fields = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    fields.filter(|fields| fields[2].ends_with(&remote) && fields[3] == "01").count()
+}
+
+#[test]
+fn there_are_as_many_connections_as_were_asked_for_and_the_same_records_come_back() {
+    for (connections, producers, reading) in
+        [(None, 3, 2), (Some(1), 4, 1), (Some(2), 3, 2), (Some(8), 4, 2), (Some(200), 200, 2)]
+    {
+        let workload = Workload { producers, connections, ..workload() };
+        let broker = Broker::builder().set("limits.connections=256").start().expect("a broker");
+        let (server, mut open) = (broker.address(), 0);
+        let outcome = run(&workload, &server.to_string(), &mut Interrupt::never(), &mut |progress| {
+            if progress.done {
+                open = open_connections(server.port());
+            }
+        })
+        .expect("a result");
+        // One more asks and administers.
+        let writing = connections.unwrap_or(producers) as usize;
+        assert_eq!(open, writing + reading + 1, "{connections:?}");
+        assert!(outcome.check.passed() && outcome.check.expired == 0, "{connections:?}: {:?}", outcome.check);
+        assert_eq!(outcome.check.verified, 2 * RECORDS, "{connections:?}");
+        let phase = outcome.open_loop.expect("a phase");
+        assert_eq!(phase.acknowledged, RECORDS, "{connections:?}");
+        assert!(phase.response.is_some() && phase.end_to_end.is_some());
+    }
+}
+
 #[test]
 fn what_another_run_wrote_is_none_of_this_runs_records() {
     let (one, other) = (workload(), workload());

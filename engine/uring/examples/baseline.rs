@@ -1,10 +1,11 @@
 //! What this machine does without a broker: `cargo run --release -p corelog-uring --example baseline -- DIRECTORY`.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
 use corelog_uring::affinity;
-use corelog_uring::baseline::{self, MeasureError};
+use corelog_uring::baseline::{self, End, MeasureError};
 use corelog_uring::limits::{DurableMethod, Preparation};
 use corelog_uring::probe::{self, ProbeConfig};
 
@@ -17,7 +18,8 @@ fn main() -> Result<(), MeasureError> {
     let (broker, load) = (cores[0], cores[cores.len() - 1]);
     let gigabytes = |bytes: u64| bytes as f64 / 1e9;
 
-    println!("tcp, 4 x 128 KiB        {:8.2} GB/s", gigabytes(baseline::tcp(load, broker, EACH)?));
+    let stream = baseline::tcp(End::on(load), End::on(broker), Ipv4Addr::LOCALHOST, EACH)?;
+    println!("tcp, 4 x 128 KiB        {:8.2} GB/s", gigabytes(stream));
     for (name, preparation) in [("recycled", Preparation::Written), ("unwritten", Preparation::Unwritten)] {
         let rate = baseline::disk(directory, preparation, DurableMethod::Dsync, EACH)?;
         println!("durable 4 x 1 MiB, {name:<9} {:4.2} GB/s", gigabytes(rate));

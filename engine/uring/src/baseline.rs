@@ -16,6 +16,7 @@ use crate::arena::{Arena, Chunk};
 use crate::clock::monotonic_ns;
 use crate::frames::{IN_FLIGHT, LARGE, Run, Scratch, Writer};
 use crate::limits::{DurableMethod, Preparation};
+use crate::network::Network;
 use crate::op::{FileId, Key, SocketId, Submission};
 use crate::ring::{Ring, RingConfig};
 use crate::socket::{self, SocketOptions};
@@ -125,17 +126,33 @@ impl Growing {
     }
 }
 
-/// Bytes a second over loopback: four connections, sends and receives of 128 KiB through one ring on each side,
-/// the sender pinned to `load_core`, the receiver to `broker_core`.
-pub fn tcp(load_core: usize, broker_core: usize, duration: Duration) -> Result<u64, MeasureError> {
+/// One end of the bare stream.
+#[derive(Clone, Debug)]
+pub struct End {
+    /// Where its thread stays.
+    pub core: usize,
+    /// The network that its sockets are in; `None`: the caller's.
+    pub network: Option<Network>,
+}
+
+impl End {
+    /// On this core, in the caller's network.
+    pub const fn on(core: usize) -> Self {
+        Self { core, network: None }
+    }
+}
+
+/// Bytes a second from end to end: four connections, sends and receives of 128 KiB through one ring on each side. The
+/// receiver, where a broker would be, listens at `address`.
+pub fn tcp(load: End, broker: End, address: Ipv4Addr, duration: Duration) -> Result<u64, MeasureError> {
     let stop = Arc::new(AtomicBool::new(false));
-    let (tell_address, address) = mpsc::channel();
-    let receiver = pinned("corelog-receive", broker_core, move || receive(&tell_address, duration))?;
-    let Ok(address) = address.recv() else {
+    let (tell_address, taken) = mpsc::channel();
+    let receiver = at_end("corelog-receive", broker, move || receive(address, &tell_address, duration))?;
+    let Ok(address) = taken.recv() else {
         return join(receiver);
     };
     let stopped = Arc::clone(&stop);
-    let sender = pinned("corelog-send", load_core, move || send(address, &stopped))?;
+    let sender = at_end("corelog-send", load, move || send(address, &stopped))?;
     let received = join(receiver);
     stop.store(true, Ordering::Relaxed);
     // The receiver is gone, so the sender's connections break: that is how it ends.
@@ -147,12 +164,15 @@ pub fn tcp(load_core: usize, broker_core: usize, duration: Duration) -> Result<u
 
 type Job<T> = thread::JoinHandle<Result<T, MeasureError>>;
 
-fn pinned<T: Send + 'static>(
+fn at_end<T: Send + 'static>(
     name: &str,
-    core: usize,
+    end: End,
     work: impl FnOnce() -> Result<T, MeasureError> + Send + 'static,
 ) -> Result<Job<T>, MeasureError> {
-    let job = move || if affinity::pin(core) { work() } else { Err(MeasureError::Thread) };
+    let job = move || {
+        end.network.map_or(Ok(()), |network| network.enter()).map_err(MeasureError::Network)?;
+        if affinity::pin(end.core) { work() } else { Err(MeasureError::Thread) }
+    };
     thread::Builder::new().name(name.to_owned()).spawn(job).map_err(|_| MeasureError::Thread)
 }
 
@@ -180,9 +200,13 @@ fn key(slot: u32) -> Key {
     Key::new(0, 0, slot)
 }
 
-fn receive(tell_address: &mpsc::Sender<SocketAddr>, duration: Duration) -> Result<u64, MeasureError> {
+fn receive(
+    address: Ipv4Addr,
+    tell_address: &mpsc::Sender<SocketAddr>,
+    duration: Duration,
+) -> Result<u64, MeasureError> {
     let (mut ring, blocks) = ring_and_blocks()?;
-    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let any = SocketAddr::from((address, 0));
     let (listener, address) = socket::listen(any, &SocketOptions::default())?;
     let listener = ring.register_listener(listener)?;
     for slot in 0..CONNECTIONS {
@@ -283,14 +307,16 @@ mod tests {
     #[test]
     fn bytes_flow_between_two_cores() {
         let cores = affinity::cores();
-        let measured = tcp(cores[cores.len() - 1], cores[0], SHORT).expect("loopback");
+        let (load, broker) = (End::on(cores[cores.len() - 1]), End::on(cores[0]));
+        let measured = tcp(load, broker, Ipv4Addr::LOCALHOST, SHORT).expect("loopback");
         // Slower than any machine, but not nothing.
         assert!(measured > 10_000_000, "{measured} bytes/s");
     }
 
     #[test]
     fn a_core_that_does_not_exist_ends_the_measurement() {
-        assert_eq!(tcp(0, 100_000, SHORT), Err(MeasureError::Thread));
+        let measured = tcp(End::on(0), End::on(100_000), Ipv4Addr::LOCALHOST, SHORT);
+        assert_eq!(measured, Err(MeasureError::Thread));
     }
 
     #[test]

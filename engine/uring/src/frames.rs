@@ -34,6 +34,8 @@ pub enum MeasureError {
     Socket(crate::socket::SocketError),
     /// A connection of the TCP measurement broke.
     Connection(crate::op::Errno),
+    /// A thread of it is not let into its network.
+    Network(crate::op::Errno),
     /// A thread could not be started or kept on its core.
     Thread,
 }
@@ -258,7 +260,8 @@ impl fmt::Display for MeasureError {
             Self::Memory(error) => error.fmt(f),
             Self::File(error) => error.fmt(f),
             Self::Socket(error) => error.fmt(f),
-            Self::Connection(errno) => write!(f, "a connection over loopback broke: {errno}"),
+            Self::Connection(errno) => write!(f, "a connection of the bare stream broke: {errno}"),
+            Self::Network(errno) => write!(f, "a thread cannot enter its network: {errno}"),
             Self::Thread => f.write_str("cannot start a thread on its core"),
         }
     }

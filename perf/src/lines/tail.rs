@@ -1,12 +1,13 @@
 //! A consumer that starts half a gibibyte behind, within a live window of one: how fast it catches up.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use corelog_client::{Client, ClientConfig, ConsumerConfig, Position};
-use corelog_uring::{affinity, baseline};
+use corelog_uring::affinity;
+use corelog_uring::baseline::{self, End};
 
 use crate::broker::Broker;
 use crate::child;
@@ -32,7 +33,8 @@ const STREAM: Duration = Duration::from_secs(1);
 pub(super) fn measure(place: &Place) -> io::Result<Sample> {
     let mut sample = Sample::default();
     let (load, core) = (place.cores.load, place.cores.broker);
-    sample.stream = Some(baseline::tcp(load, core, STREAM).map_err(io::Error::other)? as f64);
+    let stream = baseline::tcp(End::on(load), End::on(core), Ipv4Addr::LOCALHOST, STREAM);
+    sample.stream = Some(stream.map_err(io::Error::other)? as f64);
     let directory = place.own()?;
     let broker =
         Broker::start(place, &directory.path().join("store"), "adaptive", &["log.window_bytes=1 GiB"])?;

@@ -1,12 +1,19 @@
 //! `corelog bench`: the load, its progress, the table and the report directory.
 
+mod cores;
+
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use corelog_load::results::Results;
 use corelog_load::{
-    ContentSource, Interrupt, Length, OwnBroker, Pace, Progress, Which, Workload, bench, bytes, report, table,
+    ContentSource, Interrupt, Length, OwnBroker, Pace, Placement, Progress, Which, Workload, bench, bytes,
+    report, table,
 };
+use corelog_server::placement::PlacementError;
+use corelog_uring::affinity;
+use corelog_uring::topology::Topology;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::{Bench, Format, Mode, Rate};
@@ -16,10 +23,11 @@ use crate::output::Output;
 pub(super) fn run(arguments: &Bench, format: Format) -> Result<(), Failure> {
     let workload = workload(arguments);
     let which = which(arguments)?;
+    let placement = placement(arguments)?;
     let mut interrupt =
         Interrupt::watch().map_err(|error| Failure::io("signals cannot be waited for", &error))?;
     let mut display = Display::new();
-    let result = bench(&workload, &which, &mut interrupt, &mut |progress| display.show(progress));
+    let result = bench(&workload, &which, &placement, &mut interrupt, &mut |progress| display.show(progress));
     display.end();
     let run = result.map_err(|error| Failure::load(&error))?;
 
@@ -40,12 +48,17 @@ pub(super) fn run(arguments: &Bench, format: Format) -> Result<(), Failure> {
         }
     }
     output.flush()?;
-    if run.results.passed() {
+    verdict(&run.results)
+}
+
+/// A run whose records are not all accounted for is a failure.
+fn verdict(results: &Results) -> Result<(), Failure> {
+    if results.passed() {
         return Ok(());
     }
-    let cause = match run.results.wrongly_expired() {
-        0 => format!("{:?}", run.results.check),
-        expired => format!("{expired} records expired in a log without a cap; {:?}", run.results.check),
+    let cause = match results.wrongly_expired() {
+        0 => format!("{:?}", results.check),
+        expired => format!("{expired} records expired in a log without a cap; {:?}", results.check),
     };
     let help = "this is a bug of corelog or damage on the way: keep the report and file an issue";
     Err(Failure::new("CHECK", "what came back is not what was acknowledged", help).cause(cause))
@@ -65,9 +78,10 @@ fn workload(arguments: &Bench) -> Workload {
             Some(path) => ContentSource::Lines(path.clone()),
             None => ContentSource::Size(usize::try_from(arguments.record_size).unwrap_or(usize::MAX)),
         },
-        producers: arguments.producers,
+        producers: arguments.producers.unwrap_or(default.producers.max(arguments.connections.unwrap_or(0))),
         // Fewer partitions than the default number of consumers is no mistake of the caller's.
         consumers: arguments.consumers.min(arguments.partitions),
+        connections: arguments.connections,
         partitions: arguments.partitions,
         batch_bytes,
         buffer_bytes: default.buffer_bytes.max(batch_bytes.saturating_mul(4)),
@@ -90,11 +104,26 @@ fn which(arguments: &Bench) -> Result<Which, Failure> {
         directory: PathBuf::from("."),
         mode: arguments.mode.unwrap_or(Mode::Adaptive).name().to_owned(),
         shards: arguments.shards,
-        cpus: arguments.cpus.clone(),
+        netns: arguments.netns,
         growing: arguments.growing,
         set: arguments.set.clone(),
         baseline: (!arguments.no_baselines).then_some(arguments.baseline),
     }))
+}
+
+/// The cores that were asked for, or the best ones.
+fn placement(arguments: &Bench) -> Result<Placement, Failure> {
+    let topology = Topology::read(Path::new("/"), affinity::cores());
+    let shards = arguments.server.is_none().then_some(arguments.shards);
+    let (broker, load) = (arguments.cpus.as_ref(), arguments.load_cpus.as_ref());
+    cores::choose(&topology, shards, broker, load).map_err(|error| match error {
+        cores::CoresError::Broker(error) => Failure::usage("the broker has no such cores").cause(error),
+        cores::CoresError::Load(PlacementError::TooFew { shards: asked, cpus }) => {
+            let cause = format!("{asked} processors are asked for, and {cpus} may be used");
+            Failure::usage("the load has no such cores").cause(cause)
+        }
+        cores::CoresError::Load(error) => Failure::usage("the load has no such cores").cause(error),
+    })
 }
 
 /// `./corelog-report-` and the date and time in UTC.
@@ -171,6 +200,39 @@ impl Display {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::{Cli, Command};
+    use clap::Parser as _;
+
+    fn parsed(arguments: &[&str]) -> Bench {
+        let cli = Cli::try_parse_from([&["corelog", "bench"][..], arguments].concat()).expect("a valid line");
+        let Command::Bench(bench) = cli.command else { panic!("it is bench") };
+        bench
+    }
+
+    #[test]
+    fn there_are_producers_for_all_connections_unless_their_number_is_said() {
+        let counts = |arguments: &[&str]| {
+            let workload = workload(&parsed(arguments));
+            (workload.producers, workload.connections, workload.check().is_ok())
+        };
+        assert_eq!(counts(&[]), (4, None, true));
+        assert_eq!(counts(&["--connections", "1"]), (4, Some(1), true));
+        assert_eq!(counts(&["--connections", "200"]), (200, Some(200), true));
+        assert_eq!(counts(&["--connections", "8", "--producers", "2"]), (2, Some(8), true));
+        assert_eq!(counts(&["--connections", "9", "--producers", "2"]), (2, Some(9), false));
+    }
+
+    #[test]
+    fn records_that_expire_in_a_log_without_a_cap_are_a_failure_in_words() {
+        let mut results = Results::default();
+        results.check.expired = 3;
+        assert_eq!(verdict(&results), Ok(()), "nobody said that it has none");
+        results.workload.capped = Some(false);
+        let failure = verdict(&results).expect_err("a failure");
+        assert_eq!((failure.code, failure.exit), ("CHECK", crate::failure::Exit::Failed));
+        let cause = failure.cause.expect("a cause");
+        assert!(cause.contains("3 records expired in a log without a cap"), "{cause}");
+    }
 
     #[test]
     fn report_directories_sort_by_time() {

@@ -3,6 +3,9 @@
 mod bench;
 mod broker;
 mod errors;
+mod netns;
 mod relay;
 mod round_trip;
+#[path = "../processes/skip.rs"]
+mod skip;
 mod verdict;
