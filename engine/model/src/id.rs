@@ -38,6 +38,8 @@ impl GroupId {
     pub const LOG: Self = Self(0);
     /// The metadata group: topics, configurations, producer-id ranges. Lives in log 0.
     pub const METADATA: Self = Self(1);
+    /// The positions group: how far readers with a name have come. Each log has one, for the partitions it keeps.
+    pub const POSITIONS: Self = Self(2);
     /// The first id given to a partition; smaller ones are the system's.
     pub const FIRST_PARTITION: Self = Self(16);
 }

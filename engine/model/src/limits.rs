@@ -14,6 +14,10 @@ pub const MAX_RECORDS_PER_BATCH: usize = 1 << 20;
 pub const FRAME_TARGET_BYTES: usize = 1 << 20;
 /// Topic names: 1 to 249 of `[a-zA-Z0-9._-]`, as Kafka's, and neither `.` nor `..`.
 pub const MAX_TOPIC_NAME_BYTES: usize = 249;
+/// Names of positions: 1 to 255 bytes of text without control characters.
+pub const MAX_POSITION_NAME_BYTES: usize = 255;
+/// What a client may keep with a position: text of at most so many bytes.
+pub const MAX_POSITION_METADATA_BYTES: usize = 255;
 /// Partitions of one topic.
 pub const MAX_PARTITIONS_PER_TOPIC: u32 = 100_000;
 
@@ -31,4 +35,9 @@ pub fn is_topic_name(name: &str) -> bool {
         && name != "."
         && name != ".."
         && name.bytes().all(allowed)
+}
+
+/// Whether `name` may be the name of a position. Wider than a topic's, so that names of Kafka's groups fit.
+pub fn is_position_name(name: &str) -> bool {
+    (1..=MAX_POSITION_NAME_BYTES).contains(&name.len()) && !name.contains(char::is_control)
 }

@@ -20,7 +20,7 @@ pub enum Operation {
     Describe,
     /// Append records.
     Produce,
-    /// Read records and offsets.
+    /// Read records and offsets, keep positions.
     Consume,
     /// Create or delete it.
     Alter,

@@ -429,6 +429,7 @@ impl Shard {
         for (group, slot) in closed {
             self.groups.remove(&group);
             self.producers.drop_group(group);
+            self.positions.drop_group(group);
             let mut partition = self.partitions.remove(slot).expect("a group names a partition");
             self.wake_all(now, &mut partition.waits, out);
             self.by_log_slot.remove(&partition.slot);

@@ -12,6 +12,7 @@ impl Shard {
         self.sessions.check();
         self.pending.check();
         self.producers.check();
+        self.positions.check(|group| self.groups.contains_key(&group));
         self.metadata.check();
         self.directory.check();
         let partitions = self.partitions.iter().map(|(_, partition)| &partition.waits);

@@ -1,8 +1,8 @@
 //! The state of a shard as bytes: what the log carries forward so that old extents can go.
 //!
 //! A checkpoint is a sequence of parts of bounded size, each a row of items; the first part of a full one is marked.
-//! An incremental one holds the groups and producers that changed, and all of the metadata if any of it did: a
-//! counters item begins the metadata anew. Items carry their length, so that a reader passes over kinds it does not
+//! An incremental one holds the groups, producers and positions that changed, and all of the metadata if any of it did: a
+//! counters item begins the metadata anew. Where a position was forgotten it holds all of them, anew. Items carry their length, so that a reader passes over kinds it does not
 //! know, and the index of the last entry they include; replay passes over entries up to it. Decoding never panics:
 //! the bytes come from a disk.
 //!
@@ -15,7 +15,11 @@
 //!                   last append u64, epochs: (term u32, start u64)
 //! 4      producer   group u64, producer u64, epoch u16, next sequence u32, index u64, last use u64,
 //!                   batches: (first u32, last u32, base offset u64, append u64)
+//! 5      positions  next index u64, flags u8 (1 = those before are forgotten)
+//! 6      position   group u64, name, offset u64, epoch u32 (0 = none), committed u64, note
 //! ```
+//!
+//! A version that does not know of positions passes over them, and drops them with its next full checkpoint.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,6 +30,7 @@ use corelog_storage::CheckpointKind;
 use crate::codec::{RISING_LIMIT, Reader, Writer};
 use crate::metadata::{Metadata, Topic, TopicSpec, TopicState};
 use crate::partition::{Cursors, Partition};
+use crate::position::{Change, Positions, read_position, write_position};
 use crate::producer_state::{ProducerState, Producers, REMEMBERED, Remembered};
 use crate::shard::Shard;
 
@@ -51,6 +56,7 @@ impl Shard {
             metadata: &self.metadata,
             metadata_changed: self.metadata.next_index != self.metadata_checkpointed,
             producers: &self.producers,
+            positions: &self.positions,
         };
         let groups = self.partitions.iter().map(|(_, partition)| partition);
         let CheckpointBuffers { parts, encoder } = &mut self.checkpoint;
@@ -59,6 +65,7 @@ impl Shard {
         self.log.checkpoint(kind, parts);
         self.metadata_checkpointed = self.metadata.next_index;
         self.producers.checkpointed();
+        self.positions.checkpointed();
         self.partitions.iter_mut().for_each(|partition| partition.changed = false);
     }
 }
@@ -121,6 +128,7 @@ pub(crate) struct View<'a> {
     pub(crate) metadata: &'a Metadata,
     pub(crate) metadata_changed: bool,
     pub(crate) producers: &'a Producers,
+    pub(crate) positions: &'a Positions,
 }
 
 /// Encodes the state, or what changed of it, into parts of at most `part_bytes` (one larger item has a part of its
@@ -155,7 +163,22 @@ pub(crate) fn encode<'a>(
         CheckpointKind::Full => view.producers.iter().for_each(&mut add_producer),
         CheckpointKind::Incremental => view.producers.changed().for_each(&mut add_producer),
     }
+    encode_positions(full, view.positions, &mut parts);
     (parts.hand_on)(&parts.encoder.part);
+}
+
+fn encode_positions(full: bool, positions: &Positions, parts: &mut Parts<'_>) {
+    let anew = full || positions.is_anew();
+    if positions.next_index == 1 || !full && !positions.has_changed() {
+        return;
+    }
+    parts.add(5, |to| {
+        to.u64(positions.next_index);
+        to.u8(u8::from(anew));
+    });
+    for (group, name, position) in positions.iter(anew) {
+        parts.add(6, |to| write_position(to, group, name, position));
+    }
 }
 
 /// What checkpoints say so far.
@@ -164,6 +187,7 @@ pub(crate) struct State {
     pub(crate) metadata: Metadata,
     pub(crate) groups: BTreeMap<GroupId, Partition>,
     pub(crate) producers: Producers,
+    pub(crate) positions: Positions,
 }
 
 impl State {
@@ -173,6 +197,7 @@ impl State {
         if flags & FIRST != 0 {
             self.groups.clear();
             self.producers.clear();
+            self.positions.clear();
         }
         while !from.is_empty() {
             if let Some(item) = read_item(&mut from).ok_or(Malformed)? {
@@ -195,6 +220,17 @@ impl State {
             Item::Producer(state) => {
                 self.producers.restore(state);
                 Some(())
+            }
+            Item::Positions { next_index, anew } => {
+                if anew {
+                    self.positions.clear();
+                }
+                self.positions.next_index = next_index;
+                Some(())
+            }
+            Item::Position(change) => {
+                let begun = self.positions.next_index > 1;
+                begun.then(|| self.positions.apply(change, 0))
             }
         }
     }
@@ -225,6 +261,8 @@ impl State {
             self.groups.remove(&group);
             self.producers.drop_group(group);
         }
+        let groups = &self.groups;
+        self.positions.retain(|group| groups.contains_key(&group));
     }
 
     fn open_group(&self, item: &GroupItem) -> Option<Partition> {
@@ -295,6 +333,12 @@ pub(crate) enum Item {
     Topic(Topic),
     Group(GroupItem),
     Producer(ProducerState),
+    /// Those that follow are of this state of the positions group.
+    Positions {
+        next_index: u64,
+        anew: bool,
+    },
+    Position(Change),
 }
 
 /// The items of one part, those of unknown kinds left out.
@@ -324,6 +368,8 @@ fn read_item(from: &mut Reader<'_>) -> Option<Option<Item>> {
         2 => Item::Topic(read_topic_item(&mut body)?),
         3 => Item::Group(read_group(&mut body)?),
         4 => Item::Producer(read_producer(&mut body)?),
+        5 => read_positions(&mut body)?,
+        6 => Item::Position(read_position(&mut body)?),
         _ => return Some(None),
     }))
 }
@@ -335,6 +381,16 @@ fn read_counters(from: &mut Reader<'_>) -> Option<Counters> {
     let rising = [next_index, next_topic, next_group, producer_ids_end];
     let counters = Counters { store, next_index, next_topic, next_group, producer_ids_end };
     rising.iter().all(|number| *number <= RISING_LIMIT).then_some(counters)
+}
+
+fn read_positions(from: &mut Reader<'_>) -> Option<Item> {
+    let next_index = from.u64().filter(|index| (1..=RISING_LIMIT).contains(index))?;
+    let anew = match from.u8()? {
+        0 => false,
+        1 => true,
+        _ => return None,
+    };
+    Some(Item::Positions { next_index, anew })
 }
 
 fn write_counters(to: &mut Writer<'_>, metadata: &Metadata) {
@@ -425,12 +481,14 @@ fn read_producer(from: &mut Reader<'_>) -> Option<ProducerState> {
 mod tests {
     use super::*;
     use crate::metadata::Command;
+    use crate::position::Position;
     use crate::producer_state::{Identity, ProducerLimits};
 
     const LIMITS: ProducerLimits = ProducerLimits { pairs: 1000, expiry_us: 1000, keep_us: 100 };
 
     fn empty() -> State {
-        State { metadata: Metadata::new(7), groups: BTreeMap::new(), producers: Producers::new(LIMITS) }
+        let (metadata, producers) = (Metadata::new(7), Producers::new(LIMITS));
+        State { metadata, groups: BTreeMap::new(), producers, positions: Positions::new(1000) }
     }
 
     /// One ready topic of three partitions with epochs and producers, one topic on its way.
@@ -456,16 +514,35 @@ mod tests {
             for n in 0..20u32 {
                 append(&mut state, group, n, Term(1 + n / 7));
             }
+            commit(&mut state, group, "reader", Some(20));
+            commit(&mut state, group, "größe: another", Some(7));
         }
         state
     }
 
     fn parts_of(state: &State, kind: CheckpointKind, part_bytes: usize) -> Vec<Vec<u8>> {
         let mut parts = Vec::new();
-        let view = View { metadata: &state.metadata, metadata_changed: true, producers: &state.producers };
+        let State { metadata, producers, positions, .. } = state;
+        let view = View { metadata, metadata_changed: true, producers, positions };
         let (groups, mut encoder) = (state.groups.values(), Encoder::default());
         encode(kind, &view, groups, part_bytes, &mut encoder, &mut |part| parts.push(part.to_vec()));
         parts
+    }
+
+    fn commit(state: &mut State, group: GroupId, name: &str, offset: Option<u64>) {
+        let position = |offset| Position {
+            offset,
+            leader_epoch: (offset > 10).then_some(Term(2)),
+            commit_us: 9,
+            metadata: "a note".into(),
+        };
+        state.positions.next_index += 1;
+        state.positions.apply(Change { group, name: name.into(), position: offset.map(position) }, 0);
+    }
+
+    fn positions_of(state: &State) -> Vec<(GroupId, String, Position)> {
+        let all = state.positions.iter(true);
+        all.map(|(group, name, position)| (group, name.to_owned(), position.clone())).collect()
     }
 
     fn append(state: &mut State, group: GroupId, n: u32, term: Term) {
@@ -489,6 +566,8 @@ mod tests {
             assert_eq!(back.metadata, state.metadata);
             assert_eq!(format!("{:?}", back.groups), format!("{:?}", state.groups));
             assert!(back.producers.iter().eq(state.producers.iter()));
+            assert_eq!(positions_of(&back), positions_of(&state));
+            assert_eq!((back.positions.len(), back.positions.next_index), (6, 7));
             assert_eq!(
                 parts_of(&back, CheckpointKind::Full, part_bytes),
                 parts,
@@ -506,12 +585,16 @@ mod tests {
             back.decode(&part).unwrap();
         }
         state.producers.checkpointed();
+        state.positions.checkpointed();
         state.groups.values_mut().for_each(|group| group.changed = false);
         append(&mut state, GroupId(17), 20, Term(4));
+        commit(&mut state, GroupId(17), "reader", Some(21));
         let parts = parts_of(&state, CheckpointKind::Incremental, 1 << 20);
         assert!(parts[0].len() < parts_of(&state, CheckpointKind::Full, 1 << 20)[0].len() / 2);
         back.decode(&parts[0]).unwrap();
         assert!(back.producers.iter().eq(state.producers.iter()), "in the same order of use");
+        assert_eq!(positions_of(&back), positions_of(&state));
+        assert_eq!(count_positions(&parts[0]), 1, "the one that changed");
         state.groups.values_mut().for_each(|group| group.changed = true);
         assert_eq!(format!("{:?}", back.groups), format!("{:?}", state.groups));
 
@@ -521,6 +604,30 @@ mod tests {
         back.decode(&parts_of(&state, CheckpointKind::Incremental, 1 << 20)[0]).unwrap();
         back.drop_closed(LogId(0));
         assert!(back.groups.is_empty() && back.producers.len() == 0);
+        assert_eq!((back.positions.len(), back.positions.bytes()), (0, 0));
+    }
+
+    fn count_positions(part: &[u8]) -> usize {
+        items(part).unwrap().iter().filter(|item| matches!(item, Item::Position(_))).count()
+    }
+
+    /// What was forgotten since the last checkpoint is in no other: the next one says all anew.
+    #[test]
+    fn a_forgotten_position_does_not_come_back_with_a_checkpoint() {
+        let mut state = sample();
+        let mut back = empty();
+        for part in parts_of(&state, CheckpointKind::Full, 500) {
+            back.decode(&part).unwrap();
+        }
+        state.positions.checkpointed();
+        assert!(!state.positions.has_changed());
+        commit(&mut state, GroupId(17), "reader", None);
+        for part in parts_of(&state, CheckpointKind::Incremental, 500) {
+            back.decode(&part).unwrap();
+        }
+        assert_eq!(positions_of(&back), positions_of(&state));
+        assert_eq!((back.positions.len(), back.positions.next_index), (5, 8));
+        back.positions.check(|_| true);
     }
 
     #[test]
@@ -537,6 +644,8 @@ mod tests {
         assert_eq!(count(|fact| matches!(fact, Fact::Topic { step: Step::Creating, .. })), 1);
         assert_eq!(count(|fact| matches!(fact, Fact::Partition { log_start: 0, log_end: 20, .. })), 3);
         assert_eq!(count(|fact| matches!(fact, Fact::Producer { .. })), state.producers.len());
+        assert_eq!(count(|fact| matches!(fact, Fact::Positions { next_index: 7, anew: true })), 1);
+        assert_eq!(count(|fact| matches!(fact, Fact::Position { offset: 20, .. })), 3);
         for end in 0..parts[0].len() {
             let _ = checkpoint(&parts[0][..end]);
         }

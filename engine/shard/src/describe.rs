@@ -73,6 +73,8 @@ impl Shard {
             partitions: bounded(self.partitions.len()),
             producers: bounded(self.producers.len()),
             subscriptions: self.waits.streams(),
+            positions: self.positions.len(),
+            position_bytes: self.positions.bytes(),
             waits: self.waits.for_data(),
             reads: self.waits.for_disk(),
             pending: bounded(self.pending.len()),

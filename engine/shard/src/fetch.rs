@@ -3,11 +3,11 @@
 //! Whatever a fetch waited for, it is then attempted anew from its offset: the log may have moved on meanwhile. A
 //! subscription is a fetch whose offset moves on with each answer; what is its own stands in `subscription`.
 
-use corelog_model::Now;
+use corelog_model::{Now, Term};
 use corelog_storage::{Finished, Read, ReadRequest, TimeFound};
 
 use crate::event::{Actions, ConnId, Taken};
-use crate::partition::PartitionId;
+use crate::partition::{Partition, PartitionId};
 use crate::refusal::Refusal;
 use crate::request::At;
 use crate::response::Response;
@@ -220,24 +220,29 @@ impl Shard {
     fn visible(&self, fetch: &Fetch) -> Result<(), Refusal> {
         let partition = self.partitions.get(fetch.partition).ok_or(Refusal::UnknownTopicId)?;
         let cursors = partition.cursors();
-        let current = self.log.term();
-        if let Some(epoch) = fetch.leader_epoch {
-            if epoch > current {
-                return Err(Refusal::UnknownEpoch { current });
-            }
-            if epoch < current {
-                // Below the start there is nothing left that a reader could go back to.
-                let end = partition.epochs.end_of(epoch, cursors.log_end).max(cursors.log_start);
-                if fetch.offset > end {
-                    return Err(Refusal::LogTruncated { offset: end });
-                }
-            }
-        }
+        self.agrees(partition, fetch.offset, fetch.leader_epoch)?;
         if (cursors.log_start..=cursors.high_watermark).contains(&fetch.offset) {
             Ok(())
         } else {
             Err(out_of_range(fetch.offset, cursors.log_start, cursors.high_watermark))
         }
+    }
+
+    /// Whether what was read before `offset`, last in `leader_epoch`, is what the log has.
+    pub(crate) fn agrees(
+        &self,
+        partition: &Partition,
+        offset: u64,
+        leader_epoch: Option<Term>,
+    ) -> Result<(), Refusal> {
+        let (cursors, current) = (partition.cursors(), self.log.term());
+        let Some(epoch) = leader_epoch.filter(|epoch| *epoch != current) else { return Ok(()) };
+        if epoch > current {
+            return Err(Refusal::UnknownEpoch { current });
+        }
+        // Below the start there is nothing left that a reader could go back to.
+        let end = partition.epochs.end_of(epoch, cursors.log_end).max(cursors.log_start);
+        if offset > end { Err(Refusal::LogTruncated { offset: end }) } else { Ok(()) }
     }
 
     /// The answer with the slices from `from` on.
@@ -340,6 +345,6 @@ impl Shard {
     }
 }
 
-fn out_of_range(offset: u64, log_start: u64, high_watermark: u64) -> Refusal {
+pub(crate) fn out_of_range(offset: u64, log_start: u64, high_watermark: u64) -> Refusal {
     Refusal::OffsetOutOfRange { offset, log_start, high_watermark }
 }

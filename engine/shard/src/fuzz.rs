@@ -13,6 +13,7 @@ use crate::checkpoint::{Encoder, State, View, encode};
 use crate::codec::RISING_LIMIT;
 use crate::metadata::{Command, Metadata};
 use crate::partition::Epochs;
+use crate::position::{Change, Positions};
 use crate::producer_state::{ProducerLimits, Producers};
 
 #[cfg(test)]
@@ -21,16 +22,18 @@ mod mutate;
 
 const STORE: u64 = 7;
 const LIMITS: ProducerLimits = ProducerLimits { pairs: 100, expiry_us: 1000, keep_us: 100 };
+const POSITIONS: u32 = 100;
 /// The least that an item of a checkpoint takes.
 const LEAST_ITEM_BYTES: usize = 30;
 
-/// The first of `bytes` says what the rest is: parts of checkpoints, or commands of the metadata group; each with its
-/// length (u16) before it. Returns whether all of them were accepted.
+/// The first of `bytes` says what the rest is: parts of checkpoints, commands of the metadata group, or entries of the
+/// positions group; each with its length (u16) before it. Returns whether all of them were accepted.
 pub fn shard_entry(bytes: &[u8]) -> bool {
     let Some((&which, bytes)) = bytes.split_first() else { return false };
     let mut state = empty();
-    match which % 2 {
+    match which % 3 {
         0 => pieces(bytes).all(|piece| command(piece, &mut state.metadata)),
+        2 => pieces(bytes).all(|piece| change(piece, &mut state.positions)),
         _ => {
             let whole = pieces(bytes).all(|part| state.decode(part).is_ok());
             whole && restored(state, bytes.len())
@@ -39,7 +42,8 @@ pub fn shard_entry(bytes: &[u8]) -> bool {
 }
 
 fn empty() -> State {
-    State { metadata: Metadata::new(STORE), groups: BTreeMap::new(), producers: Producers::new(LIMITS) }
+    let (metadata, producers) = (Metadata::new(STORE), Producers::new(LIMITS));
+    State { metadata, groups: BTreeMap::new(), producers, positions: Positions::new(POSITIONS) }
 }
 
 fn pieces(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -67,9 +71,22 @@ fn command(bytes: &[u8], metadata: &mut Metadata) -> bool {
     true
 }
 
+fn change(bytes: &[u8], positions: &mut Positions) -> bool {
+    let Some(change) = Change::decode(bytes) else { return false };
+    let mut again = Vec::new();
+    change.encode(&mut again);
+    assert_eq!(again, bytes, "all of {change:?} is read");
+    let (before, forgets) = (positions.len(), change.position.is_none());
+    positions.apply(change, 0);
+    positions.check(|_| true);
+    assert!(positions.len() <= before + u32::from(!forgets));
+    true
+}
+
 /// The state of checkpoints, each part of which was accepted.
 fn restored(mut state: State, bytes: usize) -> bool {
-    let items = state.metadata.topics.len() + state.groups.len() + state.producers.len();
+    let named = state.positions.len() as usize;
+    let items = state.metadata.topics.len() + state.groups.len() + state.producers.len() + named;
     assert!(items * LEAST_ITEM_BYTES <= bytes, "{items} items of {bytes} bytes");
     sound(&state);
     // As a start does, and then the first checkpoint after it.
@@ -77,6 +94,7 @@ fn restored(mut state: State, bytes: usize) -> bool {
     state.drop_closed(LogId(0));
     state.producers.trim();
     sound(&state);
+    state.positions.check(|group| state.groups.contains_key(&group));
     assert!(state.producers.len() <= LIMITS.pairs as usize);
     assert_eq!(state.metadata.topics.len(), topics);
     let again = parts_of(&state);
@@ -86,6 +104,7 @@ fn restored(mut state: State, bytes: usize) -> bool {
     }
     assert_eq!(back.metadata, state.metadata);
     assert_eq!(format!("{:?}", back.groups), format!("{:?}", state.groups));
+    assert!(back.positions.iter(true).eq(state.positions.iter(true)));
     assert_eq!(parts_of(&back), again, "the same state is the same bytes");
     true
 }
@@ -94,7 +113,10 @@ fn sound(state: &State) {
     let metadata = &state.metadata;
     metadata.check();
     state.producers.check();
-    for rising in [metadata.next_index, metadata.next_topic, metadata.next_group, metadata.producer_ids_end] {
+    state.positions.check(|_| true);
+    let next_index = state.positions.next_index;
+    let Metadata { next_topic, next_group, producer_ids_end, .. } = *metadata;
+    for rising in [metadata.next_index, next_topic, next_group, producer_ids_end, next_index] {
         assert!(rising <= RISING_LIMIT, "{rising} has room to rise");
     }
     for (group, partition) in &state.groups {
@@ -109,7 +131,8 @@ fn sound(state: &State) {
 
 fn parts_of(state: &State) -> Vec<Vec<u8>> {
     let mut parts = Vec::new();
-    let view = View { metadata: &state.metadata, metadata_changed: true, producers: &state.producers };
+    let State { metadata, producers, positions, .. } = state;
+    let view = View { metadata, metadata_changed: true, producers, positions };
     let mut encoder = Encoder::default();
     let groups = state.groups.values();
     encode(CheckpointKind::Full, &view, groups, 1000, &mut encoder, &mut |part| parts.push(part.to_vec()));
@@ -127,6 +150,7 @@ mod tests {
     use super::*;
     use crate::metadata::TopicSpec;
     use crate::partition::Partition;
+    use crate::position::Position;
     use crate::producer_state::{Identity, Remembered};
 
     /// Inputs beyond the corpus in one run of the tests.
@@ -168,6 +192,13 @@ mod tests {
         commands
     }
 
+    fn changes(group: GroupId) -> Vec<Change> {
+        let position = Position { offset: 9, leader_epoch: Some(Term(3)), commit_us: 5, metadata: "".into() };
+        let unread = Position { leader_epoch: None, metadata: "größe".into(), ..position.clone() };
+        let change = |name: &str, position| Change { group, name: name.into(), position };
+        vec![change("a", Some(position)), change("b: c", Some(unread)), change("a", None)]
+    }
+
     /// A topic of two partitions with records, epochs and producers.
     fn state() -> State {
         let mut state = empty();
@@ -205,6 +236,18 @@ mod tests {
                 .enumerate()
                 .map(|(at, one)| (format!("command-{at}"), joined(0, &[one]))),
         );
+        let changes = changes(GroupId(16)).into_iter().map(|change| {
+            let mut bytes = Vec::new();
+            change.encode(&mut bytes);
+            bytes
+        });
+        seeds.push(("positions".to_owned(), joined(2, &changes.collect::<Vec<_>>())));
+        let mut positioned = state();
+        for change in self::changes(GroupId(17)).into_iter().take(2) {
+            positioned.positions.next_index += 1;
+            positioned.positions.apply(change, 0);
+        }
+        seeds.push(("checkpoint-positions".to_owned(), joined(1, &parts_of(&positioned))));
         let full = parts_of(&state());
         seeds.push(("checkpoint-empty".to_owned(), joined(1, &parts_of(&empty()))));
         seeds.push(("checkpoint".to_owned(), joined(1, &full)));

@@ -6,6 +6,7 @@ use corelog_model::{Durability, GroupId, LogId, ProducerId, Term, TopicId};
 
 use crate::checkpoint::{Item, items};
 use crate::metadata::{Command, TopicSpec, TopicState};
+use crate::position::Change;
 
 /// How far the creation or deletion of a topic is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +114,35 @@ pub enum Fact {
         /// The sequence of its next record.
         next_sequence: u32,
     },
+    /// How far whoever reads a partition under a name has come.
+    Position {
+        /// The name.
+        name: String,
+        /// The partition's group.
+        group: GroupId,
+        /// The next offset to be read.
+        offset: u64,
+        /// The epoch of what was read before it, where that was said.
+        leader_epoch: Option<Term>,
+        /// When it was committed, in microseconds since 1970.
+        commit_timestamp_us: u64,
+        /// The client's note.
+        metadata: String,
+    },
+    /// A position is forgotten.
+    Forgotten {
+        /// Its name.
+        name: String,
+        /// The partition's group.
+        group: GroupId,
+    },
+    /// The positions that follow are as the entries before this one have them.
+    Positions {
+        /// Index of the positions group's next entry.
+        next_index: u64,
+        /// Those of earlier checkpoints do not count any more.
+        anew: bool,
+    },
 }
 
 /// What an entry of the metadata group says; `None` when it does not decode.
@@ -131,6 +161,11 @@ pub fn metadata(payload: &[u8]) -> Option<Fact> {
     })
 }
 
+/// What an entry of the positions group says; `None` when it does not decode.
+pub fn position(payload: &[u8]) -> Option<Fact> {
+    Change::decode(payload).map(position_fact)
+}
+
 /// What the shard's part of a checkpoint says; `None` when it does not decode.
 pub fn checkpoint(part: &[u8]) -> Option<Vec<Fact>> {
     Some(items(part)?.into_iter().map(Fact::from).collect())
@@ -144,6 +179,22 @@ fn topic_fact(spec: &TopicSpec, step: Step) -> Fact {
         first_group: spec.first_group,
         partitions: spec.partitions(),
         step,
+    }
+}
+
+fn position_fact(change: Change) -> Fact {
+    let Change { group, name, position } = change;
+    let name = name.as_ref().to_owned();
+    match position {
+        None => Fact::Forgotten { name, group },
+        Some(position) => Fact::Position {
+            name,
+            group,
+            offset: position.offset,
+            leader_epoch: position.leader_epoch,
+            commit_timestamp_us: position.commit_us,
+            metadata: position.metadata.as_ref().to_owned(),
+        },
     }
 }
 
@@ -178,6 +229,8 @@ impl From<Item> for Fact {
                 group: state.group,
                 next_sequence: state.next_sequence,
             },
+            Item::Positions { next_index, anew } => Self::Positions { next_index, anew },
+            Item::Position(change) => position_fact(change),
         }
     }
 }

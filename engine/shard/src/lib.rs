@@ -14,6 +14,7 @@
 //! | `room` | how long room is waited for |
 //! | `pending`, `wait` | answers that wait: for a frame, for data, for the disk |
 //! | `producer_state` | deduplication |
+//! | `position` | how far readers with a name have come |
 //! | `metadata`, `change` | topics and producer ids as a log of their own, and the steps that change them |
 //! | `mail`, `peers`, `holding` | what the shards of several logs say to each other, and what the others do for log 0 |
 //! | `directory` | what clients may see of all logs |
@@ -46,6 +47,7 @@ mod metadata;
 mod partition;
 mod peers;
 mod pending;
+mod position;
 mod produce;
 mod producer_state;
 mod refusal;
@@ -65,8 +67,10 @@ pub use mail::{Letter, Mail, News};
 pub use metadata::TopicSpec;
 pub use producer_state::ProducerLimits;
 pub use refusal::{Bounded, Part, Refusal};
-pub use request::{At, Request};
-pub use response::{DamageView, MetadataView, PartitionView, Response, TopicView};
+pub use request::{At, Request, Which};
+pub use response::{
+    DamageView, MetadataView, PartitionView, PositionView, PositionsView, Response, TopicView,
+};
 pub use session::MAX_HANDLE;
 pub use shard::{Limits, Shard, ShardConfig};
 pub use starting::{StartError, Starting};

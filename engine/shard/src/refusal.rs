@@ -1,8 +1,8 @@
 //! Why a shard refuses a request: the peer's mistakes and the world's limits, as values.
 //!
 //! net/wire maps each to a wire code in one function. Nothing was appended when a refusal is answered, with one
-//! exception: [`Refusal::ReadOnly`] and [`Refusal::UnknownTopicId`] to a produce that was already in a frame leave
-//! its outcome open.
+//! exception: [`Refusal::ReadOnly`] and [`Refusal::UnknownTopicId`] to a produce, or to a change of a position, that was
+//! already in a frame leave its outcome open.
 
 use corelog_model::Term;
 
@@ -34,6 +34,8 @@ pub enum Refusal {
         /// The limit; 0 where it is what the log's largest batch can list, which depends on the name.
         max: u32,
     },
+    /// Not 1 to 255 bytes of text without control characters.
+    InvalidPositionName,
     /// A batch does not verify.
     Corrupt(Part),
     /// A batch is larger than the log takes.
@@ -137,4 +139,6 @@ pub enum Bounded {
     Partitions,
     /// Topic changes and producer-id requests in progress.
     Changes,
+    /// Named positions.
+    Positions,
 }

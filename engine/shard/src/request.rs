@@ -76,6 +76,36 @@ pub enum Request<'a> {
         /// What is looked for.
         at: At,
     },
+    /// Keeps how far whoever reads the handle's partition under `name` has come; answered when that is durable, whatever
+    /// the topic's level. The last commit counts.
+    CommitPosition {
+        /// The partition.
+        handle: u32,
+        /// See `corelog_model::limits::is_position_name`.
+        name: &'a str,
+        /// The next offset to be read; at most the high watermark.
+        offset: u64,
+        /// The epoch of what was read before it, where known: if the log fell back since, the answer is `LogTruncated`.
+        leader_epoch: Option<Term>,
+        /// A note of the client's: at most `corelog_model::limits::MAX_POSITION_METADATA_BYTES`.
+        metadata: &'a str,
+    },
+    /// Forgets a position, if there is one; answered when that is durable.
+    DeletePosition {
+        /// The partition.
+        handle: u32,
+        /// Its name.
+        name: &'a str,
+    },
+    /// Positions kept for the handle's partition, as far as they are durable.
+    ReadPositions {
+        /// The partition.
+        handle: u32,
+        /// Which of them.
+        which: Which<'a>,
+        /// About how long the answer may be in bytes; one position is answered even if it is larger.
+        max_bytes: u32,
+    },
     /// Topics and where their partitions live.
     Metadata {
         /// One topic by name, or all.
@@ -99,6 +129,15 @@ pub enum Request<'a> {
     ProducerId,
     /// Counters and cursors of the shard.
     Status,
+}
+
+/// Some of the positions of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which<'a> {
+    /// The one of this name.
+    One(&'a str),
+    /// Those whose names come after this one, by their bytes, in that order; all after the empty one.
+    After(&'a str),
 }
 
 /// A place in a partition.

@@ -1,6 +1,7 @@
 //! What a shard answers. Hot answers are small values; the cold ones are boxed.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use corelog_model::{Durability, LogId, ProducerId, Term, TopicId};
 
@@ -69,6 +70,12 @@ pub enum Response {
         /// The largest timestamp of the batch that holds it, in microseconds since 1970, where known.
         timestamp_us: Option<u64>,
     },
+    /// To `CommitPosition`: it is durable.
+    PositionCommitted,
+    /// To `DeletePosition`: there is none, durably.
+    PositionDeleted,
+    /// To `ReadPositions`.
+    Positions(Box<PositionsView>),
     /// To `Metadata`.
     Metadata(Box<MetadataView>),
     /// To `CreateTopic`.
@@ -89,6 +96,34 @@ pub enum Response {
     Status(Box<ShardStatus>),
     /// The request was not done, and why.
     Refused(Refusal),
+}
+
+/// Positions of a partition, and what they are to be held against.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PositionsView {
+    /// The oldest offset kept.
+    pub log_start: u64,
+    /// The offset after the last visible record.
+    pub high_watermark: u64,
+    /// By name, in order.
+    pub positions: Vec<PositionView>,
+    /// Whether there are more behind the last one.
+    pub more: bool,
+}
+
+/// How far whoever reads a partition under a name has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PositionView {
+    /// The name.
+    pub name: Arc<str>,
+    /// The next offset to be read.
+    pub offset: u64,
+    /// The epoch of what was read before it, where that was said.
+    pub leader_epoch: Option<Term>,
+    /// When it was committed, in microseconds since 1970.
+    pub commit_timestamp_us: u64,
+    /// The client's note.
+    pub metadata: Arc<str>,
 }
 
 /// Topics as the metadata group knows them.

@@ -15,6 +15,7 @@ use crate::metadata::Metadata;
 use crate::partition::{PartitionId, Partitions};
 use crate::peers::Peers;
 use crate::pending::{Frontier, PendingQueue};
+use crate::position::{Commit, Positions};
 use crate::producer_state::{ProducerLimits, Producers};
 use crate::refusal::Refusal;
 use crate::request::Request;
@@ -55,6 +56,8 @@ pub struct Limits {
     pub partitions: u32,
     /// Topic changes in progress, and producer ids asked for.
     pub changes: u32,
+    /// Named positions, of all partitions: a position takes up to 640 bytes.
+    pub positions: u32,
     /// Producer state.
     pub producers: ProducerLimits,
     /// No fetch waits longer than this, in microseconds.
@@ -71,6 +74,7 @@ impl Default for Limits {
             topics: 100_000,
             partitions: 100_000,
             changes: 256,
+            positions: 100_000,
             producers: ProducerLimits {
                 pairs: 100_000,
                 expiry_us: 24 * 3600 * 1_000_000,
@@ -105,6 +109,7 @@ pub struct Shard {
     pub(crate) waits: Waits,
     pub(crate) pending: PendingQueue,
     pub(crate) producers: Producers,
+    pub(crate) positions: Positions,
     /// What this log's metadata group says, and what clients may see of all logs.
     pub(crate) metadata: Metadata,
     pub(crate) directory: Directory,
@@ -217,6 +222,19 @@ impl Shard {
             (Request::OffsetForTime { at, .. }, Target::Partition(id)) => {
                 self.offset_for(now, asker, id, at, out)
             }
+            (
+                Request::CommitPosition { name, offset, leader_epoch, metadata, .. },
+                Target::Partition(id),
+            ) => {
+                let commit = Commit { offset, leader_epoch, metadata };
+                self.change_position(now, asker, id, name, Some(commit), out)
+            }
+            (Request::DeletePosition { name, .. }, Target::Partition(id)) => {
+                self.change_position(now, asker, id, name, None, out)
+            }
+            (Request::ReadPositions { which, max_bytes, .. }, Target::Partition(id)) => {
+                self.read_positions(asker, id, which, max_bytes, out)
+            }
             (Request::Metadata { topic }, _) => self.describe(asker, topic, out),
             (Request::CreateTopic { name, partitions, durability }, _) => {
                 self.create_topic(now, asker, name, partitions, durability, out)
@@ -246,7 +264,10 @@ impl Shard {
             Request::Fetch { handle, .. }
             | Request::OffsetForTime { handle, .. }
             | Request::Subscribe { handle, .. }
-            | Request::Credit { handle, .. } => (Operation::Consume, handle),
+            | Request::Credit { handle, .. }
+            | Request::CommitPosition { handle, .. }
+            | Request::DeletePosition { handle, .. }
+            | Request::ReadPositions { handle, .. } => (Operation::Consume, handle),
             Request::CreateTopic { .. } | Request::DeleteTopic { .. } | Request::ProducerId
                 if !self.is_first() =>
             {
@@ -308,6 +329,7 @@ impl Shard {
         while let Some(pending) = self.pending.pop_due(self.frontier()) {
             self.complete(pending, out);
         }
+        self.follow_positions(out);
         let waiting = self.pending.len() > 0 || !self.changes.is_idle();
         if waiting && self.log.is_read_only() {
             while let Some(pending) = self.pending.pop_any() {

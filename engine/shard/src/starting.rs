@@ -22,6 +22,7 @@ use crate::metadata::{Command, Metadata};
 use crate::partition::{Cursors, Partition, Partitions};
 use crate::peers::Peers;
 use crate::pending::PendingQueue;
+use crate::position::{Change, Positions};
 use crate::produce::identity_of;
 use crate::producer_state::{Producers, Remembered};
 use crate::room::Patience;
@@ -42,6 +43,11 @@ pub enum StartError {
         /// Its index.
         index: u64,
     },
+    /// An entry of the positions group does not decode.
+    Position {
+        /// Its index.
+        index: u64,
+    },
     /// A batch that verifies lies at offsets that its partition has already.
     Offsets {
         /// The partition's group.
@@ -59,6 +65,7 @@ impl fmt::Display for StartError {
             Self::Metadata { index } => {
                 write!(f, "entry {index} of the metadata contradicts the ones before it")
             }
+            Self::Position { index } => write!(f, "entry {index} of the positions does not decode"),
             Self::Offsets { group, base_offset } => {
                 write!(f, "a batch of group {group} at offset {base_offset} lies where others are")
             }
@@ -88,6 +95,7 @@ impl Starting {
             metadata: Metadata::new(config.log.store),
             groups: BTreeMap::new(),
             producers: Producers::new(config.limits.producers),
+            positions: Positions::new(config.limits.positions),
         };
         let replay = Replay { state, log: config.log.log, error: None };
         Self { opening: Opening::new(config.log.clone(), memory, listing, now), config, replay }
@@ -125,12 +133,16 @@ impl Starting {
             metadata: Metadata::new(config.log.store),
             groups: BTreeMap::new(),
             producers: Producers::new(limits.producers),
+            positions: Positions::new(limits.positions),
         };
         let mut state = std::mem::replace(&mut self.replay.state, empty);
         state.drop_closed(config.log.log);
         state.producers.trim();
         state.producers.started(now);
-        let State { metadata, groups: recovered, producers } = state;
+        let State { metadata, groups: recovered, producers, mut positions } = state;
+        // Where the newest entries are damaged their indexes are not given again.
+        let last_index = log.group(GroupId::POSITIONS).map_or(0, |slot| log.last_index(slot));
+        positions.next_index = positions.next_index.max(last_index + 1);
         let mut partitions = Partitions::default();
         let mut groups = BTreeMap::new();
         let mut by_log_slot = BTreeMap::new();
@@ -167,6 +179,7 @@ impl Starting {
             groups,
             by_log_slot,
             producers,
+            positions,
             metadata,
             metadata_checkpointed: 0,
             counters: Counters::default(),
@@ -203,6 +216,7 @@ impl Replay {
             Replayed::Entry { header, payload, .. } => match header.kind {
                 EntryKind::Metadata => self.metadata(header.index, payload),
                 EntryKind::Batch => self.batch(&header, payload),
+                EntryKind::Position => self.position(header.index, payload),
                 _ => Ok(()),
             },
             Replayed::Damaged { .. } | Replayed::PossiblyLost { .. } | Replayed::TailCut { .. } => Ok(()),
@@ -230,6 +244,20 @@ impl Replay {
         Ok(())
     }
 
+    /// Each entry says all that there is to say of its position, so one that is missing was damaged and is named as that.
+    fn position(&mut self, index: u64, payload: &[u8]) -> Result<(), StartError> {
+        let state = &mut self.state;
+        if index < state.positions.next_index {
+            return Ok(());
+        }
+        let change = Change::decode(payload).ok_or(StartError::Position { index })?;
+        state.positions.next_index = index + 1;
+        if state.groups.contains_key(&change.group) {
+            state.positions.apply(change, 0);
+        }
+        Ok(())
+    }
+
     fn open_groups(&mut self, id: TopicId) {
         let spec = &self.state.metadata.topics[&id].spec;
         for (number, group) in spec.partitions_in(self.log) {
@@ -243,6 +271,7 @@ impl Replay {
         for (_, group) in topic.spec.partitions_in(self.log) {
             self.state.groups.remove(&group);
             self.state.producers.drop_group(group);
+            self.state.positions.drop_group(group);
         }
     }
 

@@ -28,6 +28,10 @@ pub struct ShardStatus {
     pub producers: u32,
     /// Subscriptions.
     pub subscriptions: u32,
+    /// Named positions.
+    pub positions: u32,
+    /// Memory of named positions, about, in bytes.
+    pub position_bytes: u64,
     /// Fetches and subscriptions that wait for data.
     pub waits: u32,
     /// The same that wait for the disk.
@@ -45,6 +49,8 @@ impl AddAssign for ShardStatus {
         self.partitions += other.partitions;
         self.producers += other.producers;
         self.subscriptions += other.subscriptions;
+        self.positions += other.positions;
+        self.position_bytes += other.position_bytes;
         self.waits += other.waits;
         self.reads += other.reads;
         self.pending += other.pending;
