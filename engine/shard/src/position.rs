@@ -436,8 +436,7 @@ impl Shard {
             let (kind, group) = (EntryKind::Position, GroupId::POSITIONS);
             let frame = self.log.append_control(kind, group, index, &bytes).frame;
             self.positions.next_index += 1;
-            let (group, name, forgets) =
-                (change.group, Arc::clone(&change.name), change.position.is_none());
+            let (group, name, forgets) = (change.group, Arc::clone(&change.name), change.position.is_none());
             self.positions.under_way.push_back(UnderWay { frame, group, name, forgets, asker });
             self.positions.apply(change, frame);
         }
@@ -474,6 +473,9 @@ impl Shard {
         max_bytes: u32,
         out: &mut Actions,
     ) -> Taken {
+        if matches!(which, Which::One(name) if !is_position_name(name)) {
+            return self.refuse(asker, Refusal::InvalidPositionName, out);
+        }
         let partition = self.partitions.get(id).expect("a resolved partition exists");
         let cursors = partition.cursors();
         let durable = self.log.durable_frame();

@@ -222,10 +222,7 @@ impl Shard {
             (Request::OffsetForTime { at, .. }, Target::Partition(id)) => {
                 self.offset_for(now, asker, id, at, out)
             }
-            (
-                Request::CommitPosition { name, offset, leader_epoch, metadata, .. },
-                Target::Partition(id),
-            ) => {
+            (Request::CommitPosition { name, offset, leader_epoch, metadata, .. }, Target::Partition(id)) => {
                 let commit = Commit { offset, leader_epoch, metadata };
                 self.change_position(now, asker, id, name, Some(commit), out)
             }

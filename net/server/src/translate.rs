@@ -5,15 +5,18 @@
 use std::borrow::Cow;
 
 use corelog_model::LogId;
-use corelog_shard::{At, Bounded, MetadataView, Part, Refusal, Request, Response};
+use corelog_shard::{At, Bounded, MetadataView, Part, PositionsView, Refusal, Request, Response, Which};
 use corelog_wire::error::{bound, part};
 use corelog_wire::frame::FRAME_OVERHEAD_BYTES;
 use corelog_wire::metadata::DAMAGED_RANGES_MAX;
 use corelog_wire::response::HOT_RESPONSE_BYTES;
 use corelog_wire::{
-    DamagedRange, Endpoint, ErrorBody, ErrorCode, MetadataReply, PartitionPlace, ReplyTo, TopicView,
-    encode_response_head,
+    DamagedRange, Endpoint, ErrorBody, ErrorCode, MetadataReply, PartitionPlace, PositionView,
+    PositionsReply, ReplyTo, TopicView, encode_response_head,
 };
+
+/// Of positions in one answer, in bytes: who wants more asks again. So unread answers of a connection stay few bytes.
+const POSITIONS_BYTES: u32 = 16 << 10;
 
 /// Where clients are to dial, as the metadata say it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +60,17 @@ pub(crate) fn request<'a>(request: &corelog_wire::Request<'a>) -> Option<Request
             };
             Request::OffsetForTime { handle, at }
         }
+        Wire::CommitPosition { handle, name, offset, leader_epoch, metadata } => {
+            Request::CommitPosition { handle, name, offset, leader_epoch, metadata }
+        }
+        Wire::ReadPositions { handle, which } => {
+            let which = match which {
+                corelog_wire::Which::One(name) => Which::One(name),
+                corelog_wire::Which::After(name) => Which::After(name),
+            };
+            Request::ReadPositions { handle, which, max_bytes: POSITIONS_BYTES }
+        }
+        Wire::DeletePosition { handle, name } => Request::DeletePosition { handle, name },
         Wire::ProducerId => Request::ProducerId,
         Wire::Status => Request::Status,
         Wire::Subscribe { handle, offset, leader_epoch, max_bytes, credit } => {
@@ -73,7 +87,9 @@ pub(crate) fn bounded(mut request: Request<'_>, limit: usize) -> Request<'_> {
         Request::Fetch { max_bytes, min_bytes, .. } => {
             (*max_bytes, *min_bytes) = ((*max_bytes).min(room), (*min_bytes).min(room));
         }
-        Request::Subscribe { max_bytes, .. } => *max_bytes = (*max_bytes).min(room),
+        Request::Subscribe { max_bytes, .. } | Request::ReadPositions { max_bytes, .. } => {
+            *max_bytes = (*max_bytes).min(room);
+        }
         _ => {}
     }
     request
@@ -106,6 +122,9 @@ pub(crate) fn response(
         Response::TopicCreated { topic } => Wire::TopicCreated { topic },
         Response::TopicDeleted => Wire::TopicDeleted,
         Response::ProducerId { id, epoch } => Wire::ProducerId { id, epoch },
+        Response::PositionCommitted => Wire::PositionCommitted,
+        Response::PositionDeleted => Wire::PositionDeleted,
+        Response::Positions(ref view) => Wire::Positions(positions(view)),
         Response::Metadata(ref view) => return metadata(view, to, around, out),
         Response::Status(_) => unreachable!("the core answers for all"),
         Response::Refused(ref refusal) => {
@@ -134,6 +153,18 @@ pub(crate) fn append(
             }
         }
     }
+}
+
+fn positions(view: &PositionsView) -> PositionsReply<'_> {
+    let positions = view.positions.iter().map(|position| PositionView {
+        name: &position.name,
+        offset: position.offset,
+        leader_epoch: position.leader_epoch,
+        commit_timestamp_us: position.commit_timestamp_us,
+        metadata: &position.metadata,
+    });
+    let (log_start, high_watermark) = (view.log_start, view.high_watermark);
+    PositionsReply { log_start, high_watermark, more: view.more, positions: positions.collect() }
 }
 
 fn metadata(view: &MetadataView, to: ReplyTo, around: Surroundings<'_>, out: &mut Vec<u8>) {
@@ -185,6 +216,7 @@ pub(crate) fn error_body<'m>(refusal: &Refusal, message: &'m str) -> ErrorBody<'
         Refusal::NotReady => (Code::NotReady, [0; 2], SOON_US),
         Refusal::TopicExists => (Code::TopicExists, [0; 2], 0),
         Refusal::InvalidTopicName => (Code::InvalidTopicName, [0; 2], 0),
+        Refusal::InvalidPositionName => (Code::InvalidPositionName, [0; 2], 0),
         Refusal::InvalidPartitions { partitions, max } => {
             (Code::InvalidPartitions, [partitions.into(), max.into()], 0)
         }
@@ -224,6 +256,7 @@ pub(crate) fn words(refusal: &Refusal) -> Cow<'static, str> {
         Refusal::NotReady => "the topic is being created or deleted",
         Refusal::TopicExists => "the name is taken",
         Refusal::InvalidTopicName => "1 to 249 of a-z A-Z 0-9 . _ -",
+        Refusal::InvalidPositionName => "1 to 255 bytes of text without control characters",
         Refusal::Corrupt(Part::Layout) => "a batch is cut short or has impossible fields",
         Refusal::Corrupt(Part::Header) => "the CRC of a batch header does not match",
         Refusal::Corrupt(Part::Body) => "the CRC of a batch body does not match",
@@ -297,6 +330,7 @@ const fn bound(what: Bounded) -> (u64, &'static str) {
         Bounded::Topics => (bound::TOPICS, "too many topics"),
         Bounded::Partitions => (bound::PARTITIONS, "too many partitions"),
         Bounded::Changes => (bound::CHANGES, "too many changes in progress"),
+        Bounded::Positions => (bound::POSITIONS, "too many named positions"),
     }
 }
 
@@ -311,7 +345,7 @@ mod tests {
 
     type Row = (Refusal, ErrorCode, [u64; 2], &'static str);
 
-    const NUMBERED: [Row; 12] = [
+    const NUMBERED: [Row; 13] = [
         (
             Refusal::OffsetOutOfRange { offset: 3, log_start: 5, high_watermark: 9 },
             ErrorCode::OffsetOutOfRange,
@@ -383,6 +417,12 @@ mod tests {
             ErrorCode::TooMany,
             [4, 2],
             "too many topics, 2 are allowed",
+        ),
+        (
+            Refusal::TooMany { what: Bounded::Positions, max: 7 },
+            ErrorCode::TooMany,
+            [10, 7],
+            "too many named positions, 7 are allowed",
         ),
     ];
 

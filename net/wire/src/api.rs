@@ -93,14 +93,16 @@ apis! {
     12 Subscribe 1..=1,
     /// Gives a subscription room for more bytes, or ends it.
     13 Credit 1..=1,
+    /// Keeps how far whoever reads a partition under a name has come; answered when that is durable.
+    14 CommitPosition 1..=1,
+    /// Reads the positions kept for a partition.
+    15 ReadPositions 1..=1,
+    /// Forgets a position.
+    18 DeletePosition 1..=1,
 }
 
 /// Numbers kept for apis to come; a broker that does not serve them answers UNSUPPORTED_VERSION.
 pub mod reserved {
-    /// Stores how far a consumer has come.
-    pub const COMMIT_POSITION: u16 = 14;
-    /// Reads stored positions.
-    pub const READ_POSITIONS: u16 = 15;
     /// Proves who the client is.
     pub const AUTHENTICATE: u16 = 16;
     /// From here on: between brokers.

@@ -147,6 +147,9 @@ error_codes! {
     80 StorageFull "STORAGE_FULL" Later [],
     /// A disk failed and the log takes no more writes; reads go on.
     81 ReadOnly "READ_ONLY" Never [],
+
+    /// Not 1 to 255 bytes of text without control characters.
+    100 InvalidPositionName "INVALID_POSITION_NAME" Never [],
 }
 
 /// Values of the detail `part` of CORRUPT_BATCH.
@@ -179,6 +182,8 @@ pub mod bound {
     pub const CONNECTIONS: u64 = 7;
     /// Requests of a connection that are not answered yet.
     pub const IN_FLIGHT: u64 = 8;
+    /// Named positions.
+    pub const POSITIONS: u64 = 10;
 }
 
 impl fmt::Display for ErrorCode {

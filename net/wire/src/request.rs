@@ -19,6 +19,8 @@ const FETCH_NAMES_EPOCH: u32 = 1 << 0;
 const SUBSCRIBE_NAMES_EPOCH: u32 = 1 << 0;
 const CREDIT_ENDS: u32 = 1 << 0;
 const METADATA_NAMES_TOPIC: u32 = 1 << 0;
+const COMMIT_NAMES_EPOCH: u32 = 1 << 0;
+const READ_ONE_POSITION: u32 = 1 << 0;
 
 const AT_START: u32 = 0;
 const AT_END: u32 = 1;
@@ -117,6 +119,42 @@ pub enum Request<'a> {
         /// The subscription is to end; its last push says so.
         ends: bool,
     },
+    /// Keeps how far whoever reads the handle's partition under a name has come.
+    CommitPosition {
+        /// The partition.
+        handle: u32,
+        /// The name.
+        name: &'a str,
+        /// The next offset to be read.
+        offset: u64,
+        /// The epoch of what was read before it, where known.
+        leader_epoch: Option<Term>,
+        /// A note of the client's.
+        metadata: &'a str,
+    },
+    /// Reads positions kept for the handle's partition.
+    ReadPositions {
+        /// The partition.
+        handle: u32,
+        /// Which of them.
+        which: Which<'a>,
+    },
+    /// Forgets a position kept for the handle's partition, if there is one.
+    DeletePosition {
+        /// The partition.
+        handle: u32,
+        /// The name.
+        name: &'a str,
+    },
+}
+
+/// Some of the positions of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which<'a> {
+    /// The one of this name.
+    One(&'a str),
+    /// Those whose names come after this one, by their bytes; all after the empty one.
+    After(&'a str),
 }
 
 /// A place in a partition.
@@ -156,6 +194,9 @@ impl<'a> Request<'a> {
             Self::Status => Api::Status,
             Self::Subscribe { .. } => Api::Subscribe,
             Self::Credit { .. } => Api::Credit,
+            Self::CommitPosition { .. } => Api::CommitPosition,
+            Self::ReadPositions { .. } => Api::ReadPositions,
+            Self::DeletePosition { .. } => Api::DeletePosition,
         }
     }
 
@@ -167,7 +208,10 @@ impl<'a> Request<'a> {
             | Self::Fetch { handle, .. }
             | Self::OffsetForTime { handle, .. }
             | Self::Subscribe { handle, .. }
-            | Self::Credit { handle, .. } => handle,
+            | Self::Credit { handle, .. }
+            | Self::CommitPosition { handle, .. }
+            | Self::ReadPositions { handle, .. }
+            | Self::DeletePosition { handle, .. } => handle,
             _ => 0,
         }
     }
@@ -230,6 +274,22 @@ impl<'a> Request<'a> {
                 head.u32(if ends { CREDIT_ENDS } else { 0 });
                 head.u32(bytes);
             }
+            Self::CommitPosition { name, offset, leader_epoch, metadata, .. } => {
+                head.u32(if leader_epoch.is_some() { COMMIT_NAMES_EPOCH } else { 0 });
+                head.u32(leader_epoch.unwrap_or_default().0);
+                head.u64(offset);
+                head.text(name);
+                head.text(metadata);
+            }
+            Self::ReadPositions { which, .. } => {
+                let (flags, name) = match which {
+                    Which::One(name) => (READ_ONE_POSITION, name),
+                    Which::After(name) => (0, name),
+                };
+                head.u32(flags);
+                head.text(name);
+            }
+            Self::DeletePosition { name, .. } => head.text(name),
         }
     }
 }
@@ -282,6 +342,14 @@ pub fn decode_request<'a>(header: &FrameHeader, body: &'a [u8]) -> Result<Reques
             let ends = head.flags(CREDIT_ENDS, "credit flags")? != 0;
             Request::Credit { handle, bytes: head.u32("bytes")?, ends }
         }
+        Api::CommitPosition => decode_commit_position(&mut head, handle)?,
+        Api::ReadPositions => {
+            let one = head.flags(READ_ONE_POSITION, "positions flags")? != 0;
+            let name = head.text("name")?;
+            let which = if one { Which::One(name) } else { Which::After(name) };
+            Request::ReadPositions { handle, which }
+        }
+        Api::DeletePosition => Request::DeletePosition { handle, name: head.text("name")? },
     };
     head.end()?;
     Ok(request)
@@ -327,6 +395,15 @@ fn decode_offset_for_time<'a>(head: &mut Reader<'a>, handle: u32) -> Result<Requ
         _ => return Err(WireError::BadValue { field: "at" }),
     };
     Ok(Request::OffsetForTime { handle, at })
+}
+
+fn decode_commit_position<'a>(head: &mut Reader<'a>, handle: u32) -> Result<Request<'a>, WireError> {
+    let named = head.flags(COMMIT_NAMES_EPOCH, "position flags")? != 0;
+    let epoch = Term(head.u32("leader_epoch")?);
+    let offset = head.u64("offset")?;
+    let name = head.text("name")?;
+    let metadata = head.text("metadata")?;
+    Ok(Request::CommitPosition { handle, name, offset, leader_epoch: named.then_some(epoch), metadata })
 }
 
 /// Writes header and head to the start of `out` and returns how many bytes that are, a multiple of 16. What is to

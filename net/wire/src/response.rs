@@ -8,11 +8,12 @@ use crate::fault::{NoRoom, WireError};
 use crate::frame::{FLAG_ERROR, FLAG_RESPONSE, FrameHeader};
 use crate::hello::HelloReply;
 use crate::metadata::MetadataReply;
+use crate::position::PositionsReply;
 use crate::reader::Reader;
 use crate::status::Status;
 use crate::writer::Writer;
 
-/// Header and head of the hot responses (all but Hello, Metadata, Status and errors) take at most this many bytes.
+/// Header and head of the hot responses (all but Hello, Metadata, Status, Positions and errors) take at most this many bytes.
 pub const HOT_RESPONSE_BYTES: usize = 80;
 
 const OFFSET_HAS_TIMESTAMP: u32 = 1 << 0;
@@ -102,6 +103,12 @@ pub enum Response<'a> {
     },
     /// To `Credit`.
     Credited,
+    /// To `CommitPosition`: it is durable.
+    PositionCommitted,
+    /// To `ReadPositions`.
+    Positions(PositionsReply<'a>),
+    /// To `DeletePosition`: there is none, durably.
+    PositionDeleted,
     /// To anything: it was not done, and why.
     Error(ErrorBody<'a>),
 }
@@ -143,6 +150,9 @@ impl<'a> Response<'a> {
             Self::Status(_) => Api::Status,
             Self::Pushed { .. } => Api::Subscribe,
             Self::Credited => Api::Credit,
+            Self::PositionCommitted => Api::CommitPosition,
+            Self::Positions(_) => Api::ReadPositions,
+            Self::PositionDeleted => Api::DeletePosition,
             Self::Error(_) => return None,
         })
     }
@@ -161,7 +171,12 @@ impl<'a> Response<'a> {
             Self::Metadata(ref metadata) => metadata.encode(head),
             Self::Status(ref status) => status.encode(head),
             Self::Error(ref error) => error.encode(head),
-            Self::Pong | Self::TopicDeleted | Self::Credited => {}
+            Self::Positions(ref positions) => positions.encode(head),
+            Self::Pong
+            | Self::TopicDeleted
+            | Self::Credited
+            | Self::PositionCommitted
+            | Self::PositionDeleted => {}
             Self::TopicCreated { topic } => head.u128(topic.0),
             Self::Opened { topic, partition, log_start, high_watermark, leader_epoch, durability } => {
                 head.u128(topic.0);
@@ -202,7 +217,7 @@ impl<'a> Response<'a> {
 }
 
 /// Reads a response. `header` is its frame's, `body` all bytes of the frame after it. Borrows from `body`;
-/// allocates for Metadata and Status only, and no more than the bytes received account for.
+/// allocates for Metadata, Status and Positions only, and no more than the bytes received account for.
 pub fn decode_response<'a>(header: &FrameHeader, body: &'a [u8]) -> Result<Response<'a>, WireError> {
     if !header.is_response() {
         return Err(WireError::WrongDirection);
@@ -224,6 +239,9 @@ pub fn decode_response<'a>(header: &FrameHeader, body: &'a [u8]) -> Result<Respo
         Api::Hello => return HelloReply::decode(head).map(Response::Hello),
         Api::Metadata => return MetadataReply::decode(head).map(Response::Metadata),
         Api::Status => return Status::decode(head).map(|status| Response::Status(Box::new(status))),
+        Api::ReadPositions => return PositionsReply::decode(head).map(Response::Positions),
+        Api::CommitPosition => Response::PositionCommitted,
+        Api::DeletePosition => Response::PositionDeleted,
         Api::Ping => Response::Pong,
         Api::CreateTopic => Response::TopicCreated { topic: TopicId(head.u128("topic id")?) },
         Api::DeleteTopic => Response::TopicDeleted,

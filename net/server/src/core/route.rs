@@ -63,7 +63,10 @@ impl Core {
             | Request::Fetch { handle, .. }
             | Request::Subscribe { handle, .. }
             | Request::Credit { handle, .. }
-            | Request::OffsetForTime { handle, .. } => connection.routes.get(handle).unwrap_or(here),
+            | Request::OffsetForTime { handle, .. }
+            | Request::CommitPosition { handle, .. }
+            | Request::DeletePosition { handle, .. }
+            | Request::ReadPositions { handle, .. } => connection.routes.get(handle).unwrap_or(here),
             Request::CreateTopic { .. } | Request::DeleteTopic { .. } | Request::ProducerId => LogId(0),
             Request::Metadata { .. } | Request::Status => here,
         })

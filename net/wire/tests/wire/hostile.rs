@@ -166,6 +166,60 @@ fn a_partition_at_no_endpoint_is_an_error() {
     assert_eq!(decode_response(&frame.header, frame.body), Err(WireError::BadValue { field: "endpoint" }));
 }
 
+/// The frame of the reply that lists positions. Its head: flags 4, log start 8, high watermark 8, count 4; then the first
+/// item's length at 24 and its flags at 28.
+fn positions_frame() -> (Response<'static>, Vec<u8>) {
+    let found = responses().into_iter().find(|(name, _)| *name == "read-positions");
+    let (_, positions) = found.expect("a sample");
+    let frame = response_frame(&positions);
+    (positions, frame)
+}
+
+#[test]
+fn a_position_of_a_version_to_come_is_read_as_far_as_it_is_known() {
+    let (positions, frame) = positions_frame();
+    let head = head_of(&frame);
+    let length = u32::from_le_bytes(head[24..28].try_into().expect("four bytes"));
+    let end = 28 + length as usize;
+    let longer = (length + UNKNOWN_TAG.len() as u32).to_le_bytes();
+    let head = [&head[..24], &longer, &head[28..end], &UNKNOWN_TAG, &head[end..]].concat();
+    let bytes = with_head(&frame, &head);
+    let frame = only_frame(&bytes);
+    assert_eq!(decode_response(&frame.header, frame.body), Ok(positions));
+}
+
+#[test]
+fn lists_of_positions_that_lie_are_refused() {
+    let rows = [
+        (0, 2, WireError::BadValue { field: "positions flags" }),
+        (23, 0x7f, WireError::Truncated { field: "positions" }),
+        (20, 3, WireError::Truncated { field: "positions" }),
+        (27, 1, WireError::Truncated { field: "position" }),
+        (28, 2, WireError::BadValue { field: "position flags" }),
+        (54, 0xff, WireError::NotUtf8 { field: "name" }),
+    ];
+    for (at, value, fault) in rows {
+        let (_, frame) = positions_frame();
+        let mut head = head_of(&frame).to_vec();
+        head[at] = value;
+        let bytes = with_head(&frame, &head);
+        let frame = only_frame(&bytes);
+        assert_eq!(decode_response(&frame.header, frame.body), Err(fault), "byte {at}");
+    }
+}
+
+/// Whoever asks for what follows nothing would ask for ever.
+#[test]
+fn a_list_that_goes_on_behind_nothing_is_refused() {
+    let (_, frame) = positions_frame();
+    let mut head = head_of(&frame)[..24].to_vec();
+    head[20..24].fill(0);
+    let bytes = with_head(&frame, &head);
+    let frame = only_frame(&bytes);
+    let fault = WireError::BadValue { field: "positions flags" };
+    assert_eq!(decode_response(&frame.header, frame.body), Err(fault));
+}
+
 /// A row: what is wrong, how it is done to the frame of `fetch`, what the header's check says.
 type Lie = (&'static str, fn(&mut FrameHeader), WireError);
 
@@ -285,7 +339,7 @@ type BadByte = (&'static str, usize, u8, WireError);
 
 #[test]
 fn values_without_a_meaning_are_named() {
-    let rows: [BadByte; 8] = [
+    let rows: [BadByte; 12] = [
         ("metadata-one", 0, 2, WireError::BadValue { field: "metadata flags" }),
         ("metadata-one", 6, 0xff, WireError::NotUtf8 { field: "topic" }),
         ("create-topic", 4, 3, WireError::BadValue { field: "durability" }),
@@ -294,6 +348,10 @@ fn values_without_a_meaning_are_named() {
         ("offset-time", 0, 3, WireError::BadValue { field: "at" }),
         ("delete-topic", 0, 8, WireError::Truncated { field: "name" }),
         ("delete-topic", 0, 6, WireError::Truncated { field: "tag" }),
+        ("commit-position", 0, 2, WireError::BadValue { field: "position flags" }),
+        ("commit-position-note", 29, 0xff, WireError::NotUtf8 { field: "metadata" }),
+        ("read-position", 1, 1, WireError::BadValue { field: "positions flags" }),
+        ("delete-position", 2, 0xff, WireError::NotUtf8 { field: "name" }),
     ];
     for (name, at, value, fault) in rows {
         let (_, request) = requests().into_iter().find(|(known, _)| *known == name).expect("a sample");
@@ -370,7 +428,11 @@ fn hot_messages_fit_the_room_that_is_promised() {
     for (name, sample) in responses() {
         let cold = matches!(
             sample,
-            Response::Hello(_) | Response::Metadata(_) | Response::Status(_) | Response::Error(_)
+            Response::Hello(_)
+                | Response::Metadata(_)
+                | Response::Status(_)
+                | Response::Positions(_)
+                | Response::Error(_)
         );
         let mut room = [0; response::HOT_RESPONSE_BYTES];
         assert!(cold || encode_response_head(&sample, to, 0, &mut room).is_ok(), "{name}");

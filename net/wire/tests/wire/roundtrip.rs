@@ -3,8 +3,8 @@
 use corelog_model::{Durability, LogId, ProducerId, Term, TopicId};
 use corelog_wire::{
     ApiVersions, At, DamagedRange, Endpoint, ErrorBody, ErrorCode, Frame, Hello, HelloReply, MetadataReply,
-    PartitionPlace, Request, Response, Split, Status, TopicView, decode_request, decode_response,
-    encode_request, split,
+    PartitionPlace, PositionView, PositionsReply, Request, Response, Split, Status, TopicView, Which,
+    decode_request, decode_response, encode_request, split,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -121,6 +121,34 @@ proptest! {
     #[test]
     fn offset_for_time(handle: u32, at in at()) {
         arrives(Request::OffsetForTime { handle, at })?;
+    }
+
+    #[test]
+    fn commit_position(
+        handle: u32, name in ".{0,300}", offset: u64, epoch: Option<u32>, metadata in ".{0,300}",
+    ) {
+        let (name, metadata, leader_epoch) = (name.as_str(), metadata.as_str(), epoch.map(Term));
+        arrives(Request::CommitPosition { handle, name, offset, leader_epoch, metadata })?;
+        arrives(Request::DeletePosition { handle, name })?;
+        arrives(Request::ReadPositions { handle, which: Which::One(name) })?;
+        arrives(Request::ReadPositions { handle, which: Which::After(name) })?;
+    }
+
+    #[test]
+    fn positions_reply(
+        cursors: (u64, u64), more: bool,
+        positions in vec((".{1,30}", any::<u64>(), any::<Option<u32>>(), any::<u64>(), ".{0,30}"), 1..6),
+    ) {
+        let (log_start, high_watermark) = cursors;
+        let positions = positions.iter().map(|(name, offset, epoch, commit_timestamp_us, metadata)| PositionView {
+            name,
+            offset: *offset,
+            leader_epoch: epoch.map(Term),
+            commit_timestamp_us: *commit_timestamp_us,
+            metadata,
+        });
+        let positions = positions.collect();
+        comes_back(Response::Positions(PositionsReply { log_start, high_watermark, more, positions }))?;
     }
 
     #[test]

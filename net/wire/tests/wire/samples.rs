@@ -3,8 +3,8 @@
 use corelog_model::{Durability, LogId, ProducerId, Term, TopicId};
 use corelog_wire::{
     ApiVersions, At, Call, DamagedRange, Endpoint, ErrorBody, ErrorCode, Frame, Hello, HelloReply,
-    MetadataReply, PartitionPlace, ReplyTo, Request, Response, Split, Status, TopicView, encode_request,
-    encode_response, split,
+    MetadataReply, PartitionPlace, PositionView, PositionsReply, ReplyTo, Request, Response, Split, Status,
+    TopicView, Which, encode_request, encode_response, split,
 };
 
 /// How the samples are called.
@@ -63,7 +63,16 @@ pub(crate) fn requests() -> Vec<(&'static str, Request<'static>)> {
         ("subscribe-no-epoch", subscribe(None)),
         ("credit", Request::Credit { handle: 258, bytes: 1 << 21, ends: false }),
         ("credit-end", Request::Credit { handle: 258, bytes: 0, ends: true }),
+        ("commit-position", commit(Some(Term(3)), "")),
+        ("commit-position-note", commit(None, "worker-7: größe")),
+        ("read-position", Request::ReadPositions { handle: 258, which: Which::One("billing") }),
+        ("read-positions", Request::ReadPositions { handle: 258, which: Which::After("billing") }),
+        ("delete-position", Request::DeletePosition { handle: 258, name: "billing" }),
     ]
+}
+
+const fn commit(leader_epoch: Option<Term>, metadata: &'static str) -> Request<'static> {
+    Request::CommitPosition { handle: 258, name: "billing", offset: 1_000_001, leader_epoch, metadata }
 }
 
 const fn fetch(leader_epoch: Option<Term>) -> Request<'static> {
@@ -103,6 +112,10 @@ pub(crate) fn responses() -> Vec<(&'static str, Response<'static>)> {
         ("subscribe-begun", pushed(&[], false)),
         ("subscribe-last", pushed(&[], true)),
         ("credit", Response::Credited),
+        ("commit-position", Response::PositionCommitted),
+        ("read-positions", Response::Positions(positions())),
+        ("read-positions-none", Response::Positions(no_positions())),
+        ("delete-position", Response::PositionDeleted),
         ("error", Response::Error(refusal())),
         ("error-unsupported", Response::Error(unsupported())),
     ]
@@ -170,6 +183,23 @@ const fn fetched(batches: &'static [u8]) -> Response<'static> {
 
 const fn pushed(batches: &'static [u8], is_last: bool) -> Response<'static> {
     Response::Pushed { log_start: 100, high_watermark: 2_000, leader_epoch: Term(7), is_last, batches }
+}
+
+const fn no_positions() -> PositionsReply<'static> {
+    PositionsReply { log_start: 100, high_watermark: 2_000, more: false, positions: Vec::new() }
+}
+
+fn positions() -> PositionsReply<'static> {
+    let first = PositionView {
+        name: "audit: größe",
+        offset: 1_001,
+        leader_epoch: None,
+        commit_timestamp_us: 1_795_000_000_000_002,
+        metadata: "worker-7",
+    };
+    let leader_epoch = Some(Term(6));
+    let second = PositionView { name: "billing", offset: 1_002, leader_epoch, metadata: "", ..first };
+    PositionsReply { more: true, positions: vec![first, second], ..no_positions() }
 }
 
 fn status() -> Status {
