@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use corelog_server::placement::Cpus;
+use corelog_model::limits::is_position_name;
 
 /// The broker and its tools.
 #[derive(Debug, Parser)]
@@ -47,6 +48,9 @@ pub enum Command {
     Produce(Produce),
     /// Print the records of a topic.
     Consume(Consume),
+    /// List, show, reset and delete positions: how far consumers with a name have come.
+    #[command(subcommand)]
+    Position(Position),
     /// Measure a broker: throughput, latency, CPU, and that nothing is lost.
     Bench(Bench),
     /// Look into a stopped store.
@@ -175,6 +179,17 @@ pub enum Durability {
     Memory,
 }
 
+impl From<Begin> for corelog_client::Position {
+    fn from(begin: Begin) -> Self {
+        match begin {
+            Begin::Start => Self::Start,
+            Begin::End => Self::End,
+            Begin::Offset(offset) => Self::Offset(offset),
+            Begin::Time(microseconds) => Self::Time(microseconds),
+        }
+    }
+}
+
 impl From<Durability> for corelog_client::Durability {
     fn from(level: Durability) -> Self {
         match level {
@@ -257,6 +272,10 @@ pub struct Consume {
     /// refused.
     #[arg(long, value_name = "start|end|OFFSET|@TIMESTAMP", default_value = "start", value_parser = position)]
     pub from: Begin,
+    /// Go on after the last record that was printed under this name. What is printed is committed under it, after it was
+    /// written to standard output; --from is for partitions without a position.
+    #[arg(long = "as", value_name = "NAME", value_parser = name)]
+    pub name: Option<String>,
     /// End after this many records.
     #[arg(long, value_name = "N")]
     pub count: Option<u64>,
@@ -275,6 +294,62 @@ pub struct Consume {
     #[command(flatten)]
     /// Where.
     pub server: Server,
+}
+
+/// `corelog position`
+#[derive(Debug, Subcommand)]
+pub enum Position {
+    /// Show positions and how much is still to be read.
+    List {
+        /// Of this name only.
+        #[arg(long = "as", value_name = "NAME", value_parser = name)]
+        name: Option<String>,
+        /// Of this topic only.
+        #[arg(long, value_name = "TOPIC")]
+        topic: Option<String>,
+        #[command(flatten)]
+        /// Where.
+        server: Server,
+    },
+    /// Show the positions of one name in one topic.
+    Get {
+        /// The name.
+        #[arg(value_parser = name)]
+        name: String,
+        /// The topic.
+        topic: String,
+        #[command(flatten)]
+        /// Where.
+        server: Server,
+    },
+    /// Set where a name goes on. Not while a consumer runs under it: its next commit counts.
+    Reset {
+        /// The name.
+        #[arg(value_parser = name)]
+        name: String,
+        /// The topic.
+        topic: String,
+        /// `start`, `end`, an offset, or `@` and seconds since 1970: at or before the first record not before that time.
+        #[arg(long, value_name = "start|end|OFFSET|@TIMESTAMP", value_parser = position)]
+        to: Begin,
+        /// The partition; all without it.
+        #[arg(long)]
+        partition: Option<u32>,
+        #[command(flatten)]
+        /// Where.
+        server: Server,
+    },
+    /// Forget the positions of a name.
+    Delete {
+        /// The name.
+        #[arg(value_parser = name)]
+        name: String,
+        /// The topic; all without it.
+        topic: Option<String>,
+        #[command(flatten)]
+        /// Where.
+        server: Server,
+    },
 }
 
 /// Where to begin to read.
@@ -391,6 +466,11 @@ pub enum Log {
         /// The data directory, or one of its logs.
         dir: PathBuf,
     },
+}
+
+fn name(text: &str) -> Result<String, String> {
+    let fault = || "it takes 1 to 255 bytes of text without control characters".to_owned();
+    is_position_name(text).then(|| text.to_owned()).ok_or_else(fault)
 }
 
 fn header(text: &str) -> Result<(String, String), String> {
@@ -513,5 +593,7 @@ mod tests {
         }
         assert_eq!(header("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
         assert!(header("=b").is_err() && header("a").is_err());
+        assert_eq!(name("billing, größe"), Ok("billing, größe".to_owned()));
+        assert!(name("").is_err() && name("a\nb").is_err() && name(&"x".repeat(256)).is_err());
     }
 }

@@ -4,7 +4,9 @@ use std::fmt::{self, Display, Write as _};
 use std::io;
 use std::process::ExitCode;
 
-use corelog_client::{ClientError, ConsumeError, ErrorCode, LinkError, ProduceError, Refused, TrySendError};
+use corelog_client::{
+    ClientError, CommitError, ConsumeError, ErrorCode, LinkError, ProduceError, Refused, TrySendError,
+};
 use corelog_load::LoadError;
 use corelog_load::netns::NetnsError;
 
@@ -203,6 +205,17 @@ impl Failure {
         Self::new(code, what, help).cause(error).exit(exit)
     }
 
+    /// What was read could not be committed.
+    pub fn commit(what: impl Into<String>, error: &CommitError) -> Self {
+        match error {
+            CommitError::Refused { refused, .. } => Self::refused(what, refused),
+            CommitError::NotNamed
+            | CommitError::UnknownPartition
+            | CommitError::NotGiven { .. }
+            | CommitError::Closed => Self::new("NOT_COMMITTED", what, REPORT).cause(error),
+        }
+    }
+
     /// The broker's own code and words, and what its operator or the caller can do.
     fn refused(what: impl Into<String>, refused: &Refused) -> Self {
         let cause =
@@ -341,6 +354,7 @@ const fn help_for(code: ErrorCode) -> &'static str {
         ErrorCode::UnknownPartition => PARTITIONS,
         ErrorCode::TopicExists => "`corelog topic describe NAME` shows it",
         ErrorCode::InvalidTopicName => "choose a name of 1 to 249 letters, digits, `.`, `_` and `-`",
+        ErrorCode::InvalidPositionName => "choose a name of 1 to 255 bytes without control characters",
         ErrorCode::InvalidPartitions => "choose from 1 to 100000 --partitions",
         ErrorCode::CorruptBatch => "send it again; if it is refused again, test the memory of both machines",
         ErrorCode::OutOfOrderSequence | ErrorCode::UnknownProducerId | ErrorCode::FencedProducerEpoch => {
@@ -444,6 +458,13 @@ mod tests {
             ConsumeError::Closed,
         ];
         consumes.extend(codes().map(|code| ConsumeError::Refused { partition: 0, refused: refused(code) }));
+        let mut commits = vec![
+            CommitError::NotNamed,
+            CommitError::UnknownPartition,
+            CommitError::NotGiven { partition: 0, offset: 1 },
+            CommitError::Closed,
+        ];
+        commits.extend(codes().map(|code| CommitError::Refused { partition: 0, refused: refused(code) }));
         let sends = [
             TrySendError::Full,
             TrySendError::RecordTooLarge,
@@ -454,6 +475,7 @@ mod tests {
         let mut all: Vec<Failure> = clients.iter().map(|error| Failure::client("x", error)).collect();
         all.extend(produces.iter().map(|error| Failure::produce("x", error)));
         all.extend(consumes.iter().map(|error| Failure::consume("x", error)));
+        all.extend(commits.iter().map(|error| Failure::commit("x", error)));
         all.extend(sends.map(|error| Failure::try_send("x", error)));
         all.extend(loads().iter().map(Failure::load));
         all.push(Failure::usage("x"));

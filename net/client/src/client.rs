@@ -15,7 +15,7 @@ use crate::config::{ClientConfig, ConsumerConfig, Partitions, Position, Producer
 use crate::consumer::Consumer;
 use crate::core::backoff::{pause_us, to_us};
 use crate::core::buffers::Pool;
-use crate::core::control::{Question, Token, Told};
+use crate::core::control::{About, Question, Token, Told};
 use crate::core::rng::Rng;
 use crate::driver::clock::Clock;
 use crate::driver::consume;
@@ -184,8 +184,7 @@ impl Client {
             Position::End => At::End,
             Position::Time(us) => At::Time(us),
         };
-        let question = Question::Offset { topic: topic.id(), partition, at };
-        match self.ask_owner(topic, partition, question).await? {
+        match self.ask_about(topic, partition, About::Offset(at)).await? {
             Told::Offset(offset) => Ok(offset),
             _ => Err(self.unexpected()),
         }
@@ -193,12 +192,13 @@ impl Client {
 
     /// Asks about a partition: whoever answers first, and if that one does not serve it, the core that the metadata name,
     /// again and again until the deadline, since metadata may be behind.
-    async fn ask_owner(
+    pub(crate) async fn ask_about(
         &self,
         topic: &Topic,
         partition: u32,
-        question: Question,
+        about: About,
     ) -> Result<Told, ClientError> {
+        let question = Question::OfPartition { topic: topic.id(), partition, about };
         let deadline_us = self.deadline_us();
         let Inner { config, clock, questions, .. } = &*self.inner;
         let mut rng = Rng::new(self.child_seed());
@@ -292,7 +292,7 @@ impl Client {
         Rng::new(self.inner.seed.wrapping_add(child)).next_u64()
     }
 
-    fn unexpected(&self) -> ClientError {
+    pub(crate) fn unexpected(&self) -> ClientError {
         let server = self.inner.config.servers.first().cloned().unwrap_or_default();
         ClientError::Unreachable { server, cause: LinkError::Unexpected }
     }

@@ -125,6 +125,9 @@ pub struct ConsumerConfig {
     pub prefetch_bytes: usize,
     /// What to do when the offset asked for is not kept.
     pub reset: Reset,
+    /// Under which name the consumer keeps how far it has come. Each partition then goes on from the position committed
+    /// under it, and from `from` where there is none.
+    pub name: Option<String>,
 }
 
 impl ClientConfig {
@@ -185,6 +188,14 @@ impl ConsumerConfig {
             max_wait: Duration::from_millis(500),
             prefetch_bytes: 2 << 20,
             reset: Reset::Fail,
+            name: None,
         }
+    }
+
+    /// The same, to go on from what was committed under this name: 1 to 255 bytes without control characters. What was read
+    /// is committed by [`Consumer::commit`](crate::Consumer::commit).
+    #[must_use]
+    pub fn named(self, name: impl Into<String>) -> Self {
+        Self { name: Some(name.into()), ..self }
     }
 }

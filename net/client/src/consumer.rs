@@ -7,14 +7,16 @@ use std::task::Poll;
 use corelog_model::batch::{self, AlignedVec, BatchHeader, BatchView, Record};
 
 use crate::config::Position;
-use crate::core::consumer::RawBatch;
+use crate::core::consumer::{Consumer as Core, RawBatch};
 use crate::driver::consume::Shared;
-use crate::error::{ClientError, ConsumeError};
+use crate::error::{ClientError, CommitError, ConsumeError};
 
 /// Reads partitions in order, each on its own; among partitions in order of arrival.
 ///
-/// It lives through restarts of the broker; `next` then simply takes longer. Dropping it ends its fetches. Positions live in
-/// the consumer only: keep [`Batch::next_offset`] to resume.
+/// It lives through restarts of the broker; `next` then simply takes longer. Dropping it ends its fetches. With a name
+/// ([`ConsumerConfig::named`](crate::ConsumerConfig::named)) the broker keeps how far it has come, as far as that is committed;
+/// without one keep [`Batch::next_offset`] to resume. What is committed is up to the caller, after the records are dealt
+/// with: then each is dealt with at least once, whoever dies when.
 pub struct Consumer {
     shared: Arc<Shared>,
 }
@@ -64,6 +66,46 @@ impl Consumer {
             None => Poll::Pending,
         });
         found.await.ok_or(ClientError::Closed)
+    }
+
+    /// Commits all that was yielded so far, of every partition, under the consumer's name; done when that is on stable
+    /// storage. The records of the last batch count as dealt with, and so does a jump by [`seek`](Self::seek). What is under
+    /// way already is waited for too. In force from the first poll on, even if the future is then dropped.
+    pub async fn commit(&mut self) -> Result<(), CommitError> {
+        let mut ticket = None;
+        self.wait_for_commits(move |core| match ticket {
+            Some(ticket) => Ok(ticket),
+            None => core.commit().inspect(|asked| ticket = Some(*asked)),
+        })
+        .await
+    }
+
+    /// Commits what lies before `offset` of a partition, without waiting: at most one commit of a partition is on its way,
+    /// and the newest of those that come meanwhile follows it. [`committed`](Self::committed) waits, and says what
+    /// failed. An offset beyond the last batch yielded is refused here; and where an earlier commit of the partition was
+    /// refused meanwhile, that is said in its place, once.
+    pub fn commit_later(&mut self, partition: u32, offset: u64) -> Result<(), CommitError> {
+        self.shared.with(|core, _| core.commit_to(partition, offset))
+    }
+
+    /// Waits until every commit asked for so far is on stable storage. A commit that was refused is said once, here or by
+    /// [`commit`](Self::commit).
+    pub async fn committed(&mut self) -> Result<(), CommitError> {
+        self.wait_for_commits(|core| Ok(core.last_ticket())).await
+    }
+
+    async fn wait_for_commits(
+        &self,
+        mut ticket: impl FnMut(&mut Core) -> Result<u64, CommitError>,
+    ) -> Result<(), CommitError> {
+        poll_fn(|cx| {
+            let result = self.shared.with(|core, _| match ticket(core) {
+                Ok(ticket) => core.committed(ticket, cx.waker()),
+                Err(error) => Some(Err(error)),
+            });
+            result.map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
     }
 
     /// The offset after the last record yielded of this partition; `None` until it is known or if it is not read.

@@ -180,6 +180,32 @@ pub enum ConsumeError {
     Closed,
 }
 
+/// Why a position was not committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CommitError {
+    /// The consumer has no name to commit under.
+    NotNamed,
+    /// The consumer does not read this partition.
+    UnknownPartition,
+    /// The caller has not been given all records before this offset.
+    NotGiven {
+        /// The partition.
+        partition: u32,
+        /// The offset to be committed.
+        offset: u64,
+    },
+    /// The broker said no, for good: the position is what it was before. LOG_TRUNCATED and OFFSET_OUT_OF_RANGE mean that what
+    /// was read was lost in a crash of the broker, which `next` says too.
+    Refused {
+        /// The partition.
+        partition: u32,
+        /// The broker's answer.
+        refused: Refused,
+    },
+    /// The runtime that the consumer was made on has ended.
+    Closed,
+}
+
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.message.is_empty() {
@@ -286,9 +312,24 @@ impl fmt::Display for ConsumeError {
     }
 }
 
+impl fmt::Display for CommitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotNamed => f.write_str("the consumer has no name"),
+            Self::UnknownPartition => f.write_str("the consumer does not read this partition"),
+            Self::NotGiven { partition, offset } => {
+                write!(f, "partition {partition}: not all records before offset {offset} were read")
+            }
+            Self::Refused { partition, refused } => write!(f, "partition {partition}: {refused}"),
+            Self::Closed => f.write_str("the consumer's runtime has ended"),
+        }
+    }
+}
+
 impl std::error::Error for Refused {}
 impl std::error::Error for LinkError {}
 impl std::error::Error for ClientError {}
 impl std::error::Error for TrySendError {}
 impl std::error::Error for ProduceError {}
 impl std::error::Error for ConsumeError {}
+impl std::error::Error for CommitError {}

@@ -4,7 +4,8 @@
 //! * [`Producer`] collects records into batches per partition; each record has a [`Receipt`].
 //!   [`Lane`] is the same for a caller that feeds one partition at full speed: one lock for many records, one
 //!   [`BatchAck`] for many receipts.
-//! * [`Consumer`] yields [`Batch`]es that are read in place.
+//! * [`Consumer`] yields [`Batch`]es that are read in place, and commits how far it has come if it has a name;
+//!   [`NamedPosition`] is the same from outside.
 //!
 //! **Invariant:** everything that decides lives in `core/`, without socket, clock or randomness of its own;
 //! `driver/` moves bytes. Every public future may be dropped at any point: what was reported accepted stays
@@ -17,6 +18,7 @@ mod consumer;
 mod core;
 mod driver;
 mod error;
+mod position;
 mod producer;
 mod topic;
 
@@ -29,6 +31,7 @@ pub use corelog_model::batch::{BatchError, BatchHeader, Codec, Record, RecordRef
 pub use corelog_model::{Durability, ProducerId, TopicId};
 pub use corelog_wire::{ErrorCode, Status, WireError};
 pub use driver::clock::wall_us;
-pub use error::{ClientError, ConsumeError, LinkError, ProduceError, Refused, TrySendError};
+pub use error::{ClientError, CommitError, ConsumeError, LinkError, ProduceError, Refused, TrySendError};
+pub use position::{Committed, NamedPosition};
 pub use producer::{Acked, BatchAck, Fill, Lane, Partition, Producer, Pushed, Receipt};
 pub use topic::{Damage, PartitionInfo, Topic};

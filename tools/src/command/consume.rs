@@ -1,22 +1,31 @@
 //! `corelog consume`: one record a line, the values as they are.
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use corelog_client::{
-    Batch, Client, ConsumeError, Consumer, ConsumerConfig, Partitions, Position, Record, Topic,
+    Batch, Client, ClientError, ConsumeError, Consumer, ConsumerConfig, NamedPosition, Partitions, Position,
+    Record, Topic,
 };
 use serde_json::{Map, Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::connect;
 use crate::cli::{Begin, Consume, Format};
 use crate::failure::Failure;
 use crate::output::Output;
 
+/// How long the broker may take to keep the last position.
+const LAST_COMMIT: Duration = Duration::from_secs(30);
+
 pub(super) async fn run(arguments: &Consume, format: Format) -> Result<(), Failure> {
     let what = format!("topic {} cannot be consumed", arguments.topic);
     let failed = |error| Failure::client(&what, &error);
+    // From the first record on a signal ends this in order.
+    let interrupted = interrupted()?;
     let client = connect(&arguments.server, &what).await?;
     let topic = client.topic(&arguments.topic).await.map_err(failed)?;
     let partitions = match arguments.partition {
@@ -26,30 +35,77 @@ pub(super) async fn run(arguments: &Consume, format: Format) -> Result<(), Failu
         Some(partition) => vec![partition],
         None => (0..topic.partition_count()).collect(),
     };
-    let from = match arguments.from {
-        Begin::Start => Position::Start,
-        Begin::End => Position::End,
-        Begin::Offset(offset) => Position::Offset(offset),
-        Begin::Time(microseconds) => Position::Time(microseconds),
+    let from = Position::from(arguments.from);
+    let named = arguments.name.as_ref().map(|name| client.position(name, &topic));
+    let recalled = match &named {
+        Some(position) => recall(position, &partitions, from).await.map_err(failed)?,
+        None => BTreeMap::new(),
     };
-    let plan = Plan::make(arguments, &client, &topic, partitions, from, &what).await?;
+    let plan = Plan::make(arguments, &client, &topic, partitions, from, &recalled, &what).await?;
     if arguments.count == Some(0) || plan.partitions.is_empty() {
         return Ok(());
     }
+    let seeks = |partition: &u32| matches!(from, Position::Time(_)) && !recalled.contains_key(partition);
+    let seeking = plan.partitions.iter().copied().filter(seeks).collect();
     let partitions = Partitions::Only(plan.partitions);
-    let config = ConsumerConfig { partitions, ..ConsumerConfig::new(&topic, from) };
+    let name = arguments.name.clone();
+    let config = ConsumerConfig { partitions, name, ..ConsumerConfig::new(&topic, from) };
     let mut consumer = client.consumer(config).await.map_err(failed)?;
-    for (partition, end) in plan.shorter {
+    for &(partition, end) in &plan.shorter {
         consumer.seek(partition, Position::Offset(end)).await.map_err(failed)?;
     }
     let first = if let Begin::Offset(offset) = arguments.from { offset } else { 0 };
-    let mut printer =
-        Printer { arguments, format, output: Output::new(), printed: 0, first, ends: plan.ends };
-    tokio::select! {
-        result = printer.follow(consumer, &what) => result?,
-        _ = tokio::signal::ctrl_c() => {}
+    let shorter = plan.shorter.iter().map(|&(partition, _)| (partition, first)).collect();
+    let (output, ends) = (Output::new(), plan.ends);
+    let mut printer = Printer { arguments, format, output, printed: 0, shorter, seeking, ends };
+    let followed = tokio::select! {
+        result = printer.follow(&mut consumer, &what) => result,
+        () = interrupted => Ok(()),
+    };
+    let flushed = printer.output.flush();
+    let committed = if named.is_some() { finish(&mut consumer, arguments).await } else { Ok(()) };
+    followed.and(flushed).and(committed)
+}
+
+/// Done at the first signal that asks for the end. Signals are taken from now on.
+fn interrupted() -> Result<impl Future<Output = ()>, Failure> {
+    let take = |kind| signal(kind).map_err(|error| Failure::io("signals cannot be taken", &error));
+    let (mut interrupt, mut terminate) = (take(SignalKind::interrupt())?, take(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+/// Where the name goes on, by partition. A name that begins at the end begins there for good, whenever its first record
+/// comes.
+async fn recall(
+    position: &NamedPosition,
+    partitions: &[u32],
+    from: Position,
+) -> Result<BTreeMap<u32, u64>, ClientError> {
+    let known = position.list().await?;
+    let mut recalled: BTreeMap<u32, u64> =
+        known.iter().map(|committed| (committed.partition, committed.offset)).collect();
+    recalled.retain(|partition, _| partitions.contains(partition));
+    for &partition in partitions.iter().filter(|_| from == Position::End) {
+        if let Entry::Vacant(vacant) = recalled.entry(partition) {
+            vacant.insert(position.reset(partition, from).await?);
+        }
     }
-    printer.output.flush()
+    Ok(recalled)
+}
+
+/// The last commits are on stable storage: the next consumer of this name begins where the output ends.
+async fn finish(consumer: &mut Consumer, arguments: &Consume) -> Result<(), Failure> {
+    let name = arguments.name.as_deref().unwrap_or_default();
+    let what = format!("how far {name} has come in {} is not kept", arguments.topic);
+    match tokio::time::timeout(LAST_COMMIT, consumer.committed()).await {
+        Ok(committed) => committed.map_err(|error| Failure::commit(what, &error)),
+        Err(_) => Err(Failure::client(what, &ClientError::Timeout)),
+    }
 }
 
 /// What is read of a topic.
@@ -70,6 +126,7 @@ impl Plan {
         topic: &Topic,
         partitions: Vec<u32>,
         from: Position,
+        recalled: &BTreeMap<u32, u64>,
         what: &str,
     ) -> Result<Self, Failure> {
         let failed = |error| Failure::client(what, &error);
@@ -80,6 +137,13 @@ impl Plan {
         let mut ends = BTreeMap::new();
         for &partition in &plan.partitions {
             let end = client.offset(topic, partition, Position::End).await.map_err(failed)?;
+            if let Some(&start) = recalled.get(&partition) {
+                // One beyond the end is for the consumer to complain about.
+                if start != end {
+                    ends.insert(partition, end);
+                }
+                continue;
+            }
             let start = client.offset(topic, partition, from).await.map_err(failed)?;
             if start > end && matches!(from, Position::Offset(_)) {
                 if arguments.partition.is_some() {
@@ -108,20 +172,63 @@ struct Printer<'a> {
     format: Format,
     output: Output,
     printed: u64,
-    /// The offset to begin with.
-    first: u64,
+    /// Partitions that did not reach the offset to begin with, and that offset.
+    shorter: BTreeMap<u32, u64>,
+    /// Partitions of which the first record at or after the time to begin with has not come.
+    seeking: BTreeSet<u32>,
     /// By partition: where to end. A partition that has come there is removed.
     ends: Option<BTreeMap<u32, u64>>,
 }
 
 impl Printer<'_> {
-    async fn follow(&mut self, mut consumer: Consumer, what: &str) -> Result<(), Failure> {
+    /// What is committed was printed and flushed before; in between nothing is waited for, so no signal comes there.
+    async fn follow(&mut self, consumer: &mut Consumer, what: &str) -> Result<(), Failure> {
         while !self.is_done() {
-            let batch = consumer.next().await.map_err(|error| Failure::consume(what, &error))?;
-            self.print(batch, what)?;
+            let batch = consumer.next().await.map_err(|error| self.failure(what, &error))?;
+            let partition = batch.partition();
+            let before = self.printed;
+            let reached = self.print(batch, what)?;
             self.output.flush()?;
+            if self.printed > before {
+                self.seeking.remove(&partition);
+            }
+            if let Some(reached) = reached.filter(|reached| self.keeps(partition, *reached)) {
+                let committed = consumer.commit_later(partition, reached);
+                committed.map_err(|error| Failure::commit(what, &error))?;
+            }
         }
         Ok(())
+    }
+
+    /// Whether this is a place to go on from: what comes before it was seen by the reader, and what comes after it is wanted.
+    fn keeps(&self, partition: u32, reached: u64) -> bool {
+        let begun = self.shorter.get(&partition).is_none_or(|first| *first <= reached);
+        self.arguments.name.is_some()
+            && begun
+            && !self.seeking.contains(&partition)
+            && !self.output.is_reader_gone()
+    }
+
+    fn failure(&self, what: &str, error: &ConsumeError) -> Failure {
+        let failure = Failure::consume(what, error);
+        let Some(name) = &self.arguments.name else { return failure };
+        let to = match error {
+            ConsumeError::OffsetOutOfRange { .. } => "start".to_owned(),
+            ConsumeError::LogTruncated { offset, .. } => offset.to_string(),
+            ConsumeError::Damaged { last, .. } => last.saturating_add(1).to_string(),
+            _ => return failure,
+        };
+        let partition = match error {
+            ConsumeError::OffsetOutOfRange { partition, .. }
+            | ConsumeError::LogTruncated { partition, .. }
+            | ConsumeError::Damaged { partition, .. } => partition,
+            _ => return failure,
+        };
+        let topic = &self.arguments.topic;
+        let help = format!(
+            "`corelog position reset {name} {topic} --partition {partition} --to {to}` lets it go on there"
+        );
+        Failure { help, ..failure }
     }
 
     fn is_done(&self) -> bool {
@@ -130,19 +237,26 @@ impl Printer<'_> {
             || self.ends.as_ref().is_some_and(BTreeMap::is_empty)
     }
 
-    fn print(&mut self, mut batch: Batch, what: &str) -> Result<(), Failure> {
+    /// Prints what is wanted of a batch; the offset after it, unless the partition has come to its end before.
+    fn print(&mut self, mut batch: Batch, what: &str) -> Result<Option<u64>, Failure> {
         let partition = batch.partition();
         let next_offset = batch.next_offset();
         let end = match &self.ends {
             None => u64::MAX,
-            Some(ends) => ends.get(&partition).copied().unwrap_or(0),
+            Some(ends) => match ends.get(&partition) {
+                Some(end) => *end,
+                None => return Ok(None),
+            },
         };
-        let records = batch.records().map_err(|error| Failure::consume(what, &error))?;
+        let first = self.shorter.get(&partition).copied().unwrap_or(0);
+        let mut reached = next_offset;
+        let records = batch.records().map_err(|error| self.failure(what, &error))?;
         for record in records {
             if record.offset >= end || self.is_done() {
+                reached = record.offset;
                 break;
             }
-            if record.offset < self.first {
+            if record.offset < first {
                 continue;
             }
             match self.format {
@@ -156,7 +270,7 @@ impl Printer<'_> {
         {
             ends.remove(&partition);
         }
-        Ok(())
+        Ok(Some(reached))
     }
 
     fn print_text(&mut self, partition: u32, record: &Record<'_>) -> Result<(), Failure> {

@@ -4,6 +4,7 @@ mod bench;
 mod config;
 mod consume;
 mod log;
+mod position;
 mod produce;
 mod serve;
 mod topic;
@@ -24,6 +25,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Topic(arguments) => on_runtime(topic::run(&arguments, format)),
         Command::Produce(arguments) => on_runtime(produce::run(&arguments, format)),
         Command::Consume(arguments) => on_runtime(consume::run(&arguments, format)),
+        Command::Position(arguments) => on_runtime(position::run(&arguments, format)),
         Command::Bench(arguments) => bench::run(&arguments, format),
         Command::Log(arguments) => log::run(&arguments, format),
     }

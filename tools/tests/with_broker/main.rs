@@ -4,6 +4,7 @@ mod bench;
 mod broker;
 mod errors;
 mod netns;
+mod positions;
 mod relay;
 mod round_trip;
 #[path = "../processes/skip.rs"]

@@ -4,7 +4,10 @@
 //! `prefetch_bytes` and one push. A broker that does not serve subscriptions is asked for one fetch after another, as long
 //! as less than `prefetch_bytes` waits; and so is any when answers are to have `min_bytes`. **Invariants:** a cursor's `next` is the offset after the last batch queued; answers to what was
 //! asked before a seek carry an earlier generation and are dropped; what is queued before a seek is dropped with it; after
-//! a seek to a time no record comes before the first that is at or after it.
+//! a seek to a time no record comes before the first that is at or after it; no offset is committed beyond the last batch
+//! taken.
+
+mod committing;
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
@@ -18,6 +21,7 @@ use corelog_wire::{At, ErrorCode, Request, Response};
 use crate::config::{Backoff, ConsumerConfig, Position, Reset};
 use crate::core::backoff::{pause_us, to_us};
 use crate::core::buffers::Chunk;
+use crate::core::commits::{Commits, Reached, Ticket};
 use crate::core::effects::Effects;
 use crate::core::rng::Rng;
 use crate::error::{ConsumeError, Refused};
@@ -46,6 +50,10 @@ pub(crate) enum Ask {
     Partition { token: Token, request: Request<'static> },
     /// For the subscription of a cursor, or for the connection: what is answered tells nothing.
     Aside(Request<'static>),
+    /// The position committed under the consumer's name.
+    Recall { token: Token, handle: u32 },
+    /// To commit it.
+    Commit { token: Token, handle: u32, reached: Reached },
     /// Where the partitions of the topic are served now.
     Locate,
 }
@@ -55,10 +63,13 @@ pub(crate) enum Ask {
 pub(crate) struct Token {
     cursor: usize,
     generation: u32,
+    commits: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
+    /// To be looked up under the consumer's name.
+    Recall,
     /// To be looked up.
     Find(At),
     At(u64),
@@ -84,8 +95,12 @@ struct Cursor {
     credit: Option<i64>,
     /// Its subscription is of no interest any more, and the broker is to be told so.
     unsubscribes: bool,
-    /// The offset after the last batch taken.
+    /// The offset after the last batch taken, and the epoch of that batch.
     position: Option<u64>,
+    position_epoch: Option<Term>,
+    /// The epoch that the broker named when the partition was opened.
+    opened_epoch: Option<Term>,
+    commits: Commits,
     not_before_us: u64,
     failures: u32,
     /// A seek waits for its offset.
@@ -126,6 +141,9 @@ pub(crate) struct Consumer {
     patience_us: u64,
     queue: VecDeque<Queued>,
     waker: Option<Waker>,
+    /// The last commit asked for, and who waits for commits.
+    last_ticket: Ticket,
+    committing: Option<Waker>,
     rng: Rng,
     closed: bool,
 }
@@ -144,24 +162,11 @@ impl Consumer {
         let mut handles = vec![0; links];
         let mut cursor = |&(partition, link): &(u32, usize)| {
             handles[link] += 1;
-            Cursor {
-                partition,
-                link,
-                handle: handles[link],
-                opened: false,
-                asked: false,
-                generation: 0,
-                next: place(config.from),
-                since_us: time(config.from),
-                epoch: None,
-                queued_bytes: 0,
-                credit: None,
-                unsubscribes: false,
-                position: known(config.from),
-                not_before_us: 0,
-                failures: 0,
-                seeking: None,
+            let mut cursor = Cursor::new(partition, link, handles[link]);
+            if config.name.is_none() {
+                cursor.go_to(config.from);
             }
+            cursor
         };
         let cursors: Vec<Cursor> = places.iter().map(&mut cursor).collect();
         let by_partition = cursors.iter().enumerate().map(|(at, cursor)| (cursor.partition, at)).collect();
@@ -176,6 +181,8 @@ impl Consumer {
             patience_us: patience_us.saturating_add(wait_us),
             queue: VecDeque::new(),
             waker: None,
+            last_ticket: 0,
+            committing: None,
             rng: Rng::new(seed),
             closed: false,
         }
@@ -211,13 +218,30 @@ impl Consumer {
                 cursor.credit = cursor.credit.map(|credit| credit + i64::from(bytes));
                 out.push(Ask::Aside(Request::Credit { handle, bytes, ends: false }));
             }
-            let full = cursor.queued_bytes >= self.config.prefetch_bytes;
-            if cursor.asked || cursor.credit.is_some() || full || cursor.not_before_us > now_us {
+            let token = Token { cursor: at, generation: cursor.generation, commits: false };
+            let commits = cursor.commits.is_due(now_us);
+            if commits
+                && cursor.opened
+                && let Some(reached) = cursor.commits.send(now_us)
+            {
+                self.links[link].alive_us = now_us;
+                out.push(Ask::Commit { token: Token { commits, ..token }, handle, reached });
+            }
+            let full = cursor.queued_bytes >= self.config.prefetch_bytes || cursor.next == Place::Stopped;
+            // A commit needs the handle, whatever else is wanted.
+            let idle = full && !(commits && !cursor.opened);
+            if cursor.asked || cursor.credit.is_some() || idle || cursor.not_before_us > now_us {
                 continue;
             }
             let request = match cursor.next {
-                Place::Stopped => continue,
                 _ if !cursor.opened => Request::Open { handle, topic, partition: cursor.partition },
+                Place::Stopped => continue,
+                Place::Recall => {
+                    cursor.asked = true;
+                    self.links[link].alive_us = now_us;
+                    out.push(Ask::Recall { token, handle });
+                    continue;
+                }
                 Place::Find(at) => Request::OffsetForTime { handle, at },
                 Place::At(offset) if subscribes => {
                     let credit = window - cursor.queued_bytes as u32;
@@ -236,7 +260,6 @@ impl Consumer {
             };
             cursor.asked = true;
             self.links[link].alive_us = now_us;
-            let token = Token { cursor: at, generation: cursor.generation };
             out.push(Ask::Partition { token, request });
         }
     }
@@ -251,7 +274,7 @@ impl Consumer {
     fn silent(&self, link: usize) -> Option<Silent> {
         let Link { alive_us, pinged, .. } = self.links[link];
         let mut cursors = self.cursors.iter().filter(|cursor| cursor.link == link);
-        if pinged || cursors.clone().any(|cursor| cursor.asked) {
+        if pinged || cursors.clone().any(Cursor::is_waiting) {
             return Some(Silent::Stuck { at_us: alive_us.saturating_add(self.patience_us) });
         }
         let doubted = Silent::Doubted { at_us: alive_us.saturating_add(self.patience_us / 2) };
@@ -270,7 +293,7 @@ impl Consumer {
     pub(crate) fn on_located(&mut self, links: &[usize]) {
         for cursor in &mut self.cursors {
             let Some(&link) = links.get(cursor.partition as usize) else { continue };
-            if cursor.link == link || cursor.opened || cursor.asked {
+            if cursor.link == link || cursor.opened || cursor.is_waiting() {
                 continue;
             }
             self.handles[link] += 1;
@@ -288,6 +311,7 @@ impl Consumer {
         for cursor in self.cursors.iter_mut().filter(|cursor| cursor.link == link) {
             (cursor.opened, cursor.asked, cursor.unsubscribes) = (false, false, false);
             cursor.credit = None;
+            cursor.commits.again();
         }
     }
 
@@ -308,11 +332,16 @@ impl Consumer {
         effects: &mut Effects,
     ) {
         self.on_alive(self.cursors[token.cursor].link, now_us);
+        if token.commits {
+            return self.on_commit_answer(token.cursor, response, now_us, effects);
+        }
         let cursor = &mut self.cursors[token.cursor];
         let current = cursor.generation == token.generation;
         if let Response::Opened { leader_epoch, .. } = response {
             cursor.opened = true;
             cursor.asked = false;
+            cursor.opened_epoch = Some(*leader_epoch);
+            self.links[cursor.link].kick |= cursor.commits.is_due(now_us);
             // Who starts at the end has read nothing, but knows up to where this epoch reached.
             if current && cursor.next == Place::Find(At::End) {
                 cursor.epoch = Some(*leader_epoch);
@@ -328,7 +357,7 @@ impl Consumer {
         match *response {
             Response::OffsetFound { offset, .. } => {
                 cursor.next = Place::At(offset);
-                cursor.position = Some(offset);
+                (cursor.position, cursor.position_epoch) = (Some(offset), None);
                 cursor.failures = 0;
                 effects.wake.extend(cursor.seeking.take());
             }
@@ -344,9 +373,25 @@ impl Consumer {
                     self.cursors[token.cursor].credit = None;
                 }
             }
+            Response::Positions(ref reply) => {
+                cursor.failures = 0;
+                match reply.positions.first() {
+                    Some(position) => cursor.recall(position.offset, position.leader_epoch),
+                    None => {
+                        cursor.go_to(self.config.from);
+                        if cursor.next == Place::Find(At::End) {
+                            cursor.epoch = cursor.opened_epoch;
+                        }
+                    }
+                }
+            }
             Response::Error(ref body) => {
                 cursor.credit = None;
                 let refused = Refused::from(body);
+                if !cursor.opened && !refused.code.retryable() {
+                    cursor.commits.refused(&refused);
+                    effects.wake.extend(self.committing.take());
+                }
                 self.on_refused(token.cursor, refused, u64::from(body.retry_after_us), now_us, effects);
             }
             _ => {}
@@ -510,8 +555,13 @@ impl Consumer {
         cursor.queued_bytes -= queued.bytes;
         self.links[cursor.link].kick |= before != room(cursor);
         match &queued.item {
-            Ok(batch) => cursor.position = Some(batch.header.next_offset()),
-            Err(ConsumeError::LogTruncated { offset, .. }) => cursor.position = Some(*offset),
+            Ok(batch) => {
+                cursor.position = Some(batch.header.next_offset());
+                cursor.position_epoch = Some(batch.header.leader_epoch);
+            }
+            Err(ConsumeError::LogTruncated { offset, .. }) => {
+                (cursor.position, cursor.position_epoch) = (Some(*offset), None);
+            }
             Err(_) => {}
         }
         Some(queued.item)
@@ -532,9 +582,8 @@ impl Consumer {
         let Some(&at) = self.by_partition.get(&partition) else { return false };
         self.drop_queued(at);
         let cursor = &mut self.cursors[at];
-        cursor.restart(place(to));
-        cursor.since_us = time(to);
-        cursor.position = known(to);
+        cursor.restart(Place::Stopped);
+        cursor.go_to(to);
         self.links[cursor.link].kick = true;
         true
     }
@@ -546,7 +595,7 @@ impl Consumer {
         match cursor.next {
             _ if self.closed => Some(None),
             Place::At(_) | Place::Stopped => Some(cursor.position),
-            Place::Find(_) => {
+            Place::Find(_) | Place::Recall => {
                 cursor.seeking = Some(waker.clone());
                 None
             }
@@ -565,6 +614,7 @@ impl Consumer {
     pub(crate) fn close(&mut self, effects: &mut Effects) {
         self.closed = true;
         effects.wake.extend(self.waker.take());
+        effects.wake.extend(self.committing.take());
         effects.wake.extend(self.cursors.iter_mut().filter_map(|cursor| cursor.seeking.take()));
     }
 
@@ -582,7 +632,9 @@ impl Consumer {
         let paused = |cursor: &&Cursor| cursor.link == link && !cursor.asked && cursor.not_before_us > now_us;
         let paused = self.cursors.iter().filter(paused).map(|cursor| cursor.not_before_us).min();
         let silent = self.silent(link).map(|(Silent::Doubted { at_us } | Silent::Stuck { at_us })| at_us);
-        paused.into_iter().chain(silent).min()
+        let commits = self.cursors.iter().filter(|cursor| cursor.link == link);
+        let commits = commits.filter_map(|cursor| cursor.commits.due_us().filter(|due_us| *due_us > now_us));
+        paused.into_iter().chain(silent).chain(commits.min()).min()
     }
 
     /// The link's connection answers no more and is to be made anew.
@@ -601,6 +653,51 @@ enum Silent {
 }
 
 impl Cursor {
+    /// One that is to look up where it begins.
+    fn new(partition: u32, link: usize, handle: u32) -> Self {
+        Self {
+            partition,
+            link,
+            handle,
+            opened: false,
+            asked: false,
+            generation: 0,
+            next: Place::Recall,
+            since_us: 0,
+            epoch: None,
+            queued_bytes: 0,
+            credit: None,
+            unsubscribes: false,
+            position: None,
+            position_epoch: None,
+            opened_epoch: None,
+            commits: Commits::default(),
+            not_before_us: 0,
+            failures: 0,
+            seeking: None,
+        }
+    }
+
+    /// Begins there.
+    const fn go_to(&mut self, to: Position) {
+        self.next = place(to);
+        self.since_us = time(to);
+        (self.position, self.position_epoch) = (known(to), None);
+    }
+
+    /// Goes on from a committed position.
+    const fn recall(&mut self, offset: u64, epoch: Option<Term>) {
+        self.next = Place::At(offset);
+        (self.position, self.position_epoch) = (Some(offset), epoch);
+        self.epoch = epoch;
+        self.commits.recalled(offset);
+    }
+
+    /// Whether an answer is to come, beside what is pushed.
+    const fn is_waiting(&self) -> bool {
+        self.asked || self.commits.is_sent()
+    }
+
     /// Credit that is to be given to the broker now, in bytes: what was taken from the queue, when it is worth a request.
     fn owed(&self, window: u32) -> Option<u32> {
         let free = i64::from(window) - self.credit? - self.queued_bytes as i64;

@@ -10,13 +10,14 @@ use std::collections::VecDeque;
 use corelog_model::{Durability, TopicId};
 use corelog_wire::error::bound;
 use corelog_wire::request::MAX_HANDLE;
-use corelog_wire::{At, ErrorBody, ErrorCode, Request, Response, Status};
+use corelog_wire::{At, ErrorBody, ErrorCode, Request, Response, Status, Which};
 
 use crate::config::Backoff;
 use crate::core::backoff::pause_us;
 use crate::core::connection::Connection;
 use crate::core::rng::Rng;
 use crate::error::{ClientError, Refused};
+use crate::position::Committed;
 use crate::topic::{Damage, PartitionInfo, Topic};
 
 /// Names a question; chosen by whoever asks.
@@ -30,8 +31,24 @@ pub(crate) enum Question {
     Topic(String),
     CreateTopic { name: String, partitions: u32, durability: Durability },
     DeleteTopic(String),
-    Offset { topic: TopicId, partition: u32, at: At },
+    OfPartition { topic: TopicId, partition: u32, about: About },
     Status,
+}
+
+/// What may be asked about a partition, once it has a handle.
+#[derive(Clone, Debug)]
+pub(crate) enum About {
+    Offset(At),
+    /// The position of this name.
+    Position(String),
+    /// Those whose names come after this one.
+    Positions(String),
+    Commit {
+        name: String,
+        offset: u64,
+        metadata: String,
+    },
+    Forget(String),
 }
 
 /// What is answered.
@@ -40,6 +57,11 @@ pub(crate) enum Told {
     Done,
     Topics(Vec<Topic>),
     Offset(u64),
+    /// Positions of a partition, and whether there are more.
+    Positions {
+        positions: Vec<Committed>,
+        more: bool,
+    },
     Status(Box<Status>),
 }
 
@@ -58,7 +80,7 @@ struct Asked {
 /// What an answer belongs to.
 pub(crate) enum Token {
     Whole(Ticket),
-    /// The handle that an `Offset` question is then asked with.
+    /// The handle that a question about a partition is then asked with.
     Handle(Ticket, u32),
 }
 
@@ -71,7 +93,7 @@ pub(crate) struct Control {
 }
 
 impl Question {
-    /// Whether asking twice does the same as asking once.
+    /// Whether asking twice does the same as asking once. A position that is set twice is the same position.
     const fn repeats(&self) -> bool {
         !matches!(self, Self::CreateTopic { .. } | Self::DeleteTopic(_))
     }
@@ -110,7 +132,7 @@ impl Control {
                 }
                 Question::DeleteTopic(name) => connection.ask(&Request::DeleteTopic { name }, whole),
                 Question::Status => connection.ask(&Request::Status, whole),
-                &Question::Offset { topic, partition, .. } => {
+                &Question::OfPartition { topic, partition, .. } => {
                     let handle = self.last_handle % MAX_HANDLE + 1;
                     self.last_handle = handle;
                     connection.ask(
@@ -133,10 +155,10 @@ impl Control {
     ) -> Option<Then> {
         let (Token::Whole(ticket) | Token::Handle(ticket, _)) = token;
         let at = self.out.iter().position(|asked| asked.ticket == ticket)?;
-        if let (Token::Handle(_, handle), Response::Opened { .. }, Question::Offset { at, .. }) =
+        if let (Token::Handle(_, handle), Response::Opened { .. }, Question::OfPartition { about, .. }) =
             (&token, response, &self.out[at].question)
         {
-            return Some(Then { ticket, handle: *handle, at: *at });
+            return Some(Then { ticket, handle: *handle, about: about.clone() });
         }
         let mut asked = self.out.swap_remove(at);
         if let Response::Error(body) = response
@@ -174,8 +196,8 @@ impl Control {
 /// Whether the same question can be answered in a while without anybody doing anything for it. Not where the broker means
 /// another place, and not at a bound that only a deletion moves.
 fn time_can_mend(body: &ErrorBody<'_>) -> bool {
-    let full =
-        body.code == ErrorCode::TooMany && matches!(body.details[0], bound::TOPICS | bound::PARTITIONS);
+    let full = body.code == ErrorCode::TooMany
+        && matches!(body.details[0], bound::TOPICS | bound::PARTITIONS | bound::POSITIONS);
     body.code.retryable() && body.code != ErrorCode::NotHere && !full
 }
 
@@ -183,12 +205,21 @@ fn time_can_mend(body: &ErrorBody<'_>) -> bool {
 pub(crate) struct Then {
     ticket: Ticket,
     handle: u32,
-    at: At,
+    about: About,
 }
 
 impl Then {
     pub(crate) fn send(self, connection: &mut Connection<Token>) {
-        let request = Request::OffsetForTime { handle: self.handle, at: self.at };
+        let handle = self.handle;
+        let request = match &self.about {
+            About::Offset(at) => Request::OffsetForTime { handle, at: *at },
+            About::Position(name) => Request::ReadPositions { handle, which: Which::One(name) },
+            About::Positions(after) => Request::ReadPositions { handle, which: Which::After(after) },
+            About::Commit { name, offset, metadata } => {
+                Request::CommitPosition { handle, name, offset: *offset, leader_epoch: None, metadata }
+            }
+            About::Forget(name) => Request::DeletePosition { handle, name },
+        };
         connection.ask(&request, Token::Whole(self.ticket));
     }
 }
@@ -196,12 +227,32 @@ impl Then {
 fn told(question: &Question, response: &Response<'_>) -> Result<Told, ClientError> {
     match response {
         Response::Error(body) => Err(refused(question, body)),
+        Response::Positions(reply) => {
+            let partition =
+                if let Question::OfPartition { partition, .. } = question { *partition } else { 0 };
+            Ok(Told::Positions { positions: committed(partition, reply), more: reply.more })
+        }
         Response::Metadata(reply) => Ok(Told::Topics(topics_of(reply))),
         Response::OffsetFound { offset, .. } => Ok(Told::Offset(*offset)),
         Response::Status(status) => Ok(Told::Status(status.clone())),
         // The connection has seen to it that the answer is of the api that was asked.
         _ => Ok(Told::Done),
     }
+}
+
+/// What a ReadPositions answer about a partition says.
+fn committed(partition: u32, reply: &corelog_wire::PositionsReply<'_>) -> Vec<Committed> {
+    let one = |view: &corelog_wire::PositionView<'_>| Committed {
+        name: view.name.to_owned(),
+        partition,
+        offset: view.offset,
+        leader_epoch: view.leader_epoch.map(|term| term.0),
+        commit_timestamp_us: view.commit_timestamp_us,
+        metadata: view.metadata.to_owned(),
+        log_start: reply.log_start,
+        high_watermark: reply.high_watermark,
+    };
+    reply.positions.iter().map(one).collect()
 }
 
 /// What a Metadata answer says.

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use corelog_wire::{Api, Request, Response};
+use corelog_wire::{Api, Request, Response, Which};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
@@ -32,6 +32,8 @@ pub(crate) struct Shared {
     dropped: AtomicBool,
     client: ClientConfig,
     topic: Topic,
+    /// What its positions are kept under.
+    name: Option<String>,
     chunk_bytes: usize,
     clock: Clock,
     runtime: Handle,
@@ -62,6 +64,11 @@ impl Shared {
 
     fn links(&self) -> MutexGuard<'_, Links> {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The core asks for positions only with a name.
+    fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or_default()
     }
 
     /// The consumer is gone.
@@ -115,7 +122,7 @@ pub(crate) fn start(
     let linked: Vec<(u32, usize)> =
         places.iter().map(|(partition, address)| (*partition, link(address))).collect();
     let chunk_bytes = config.max_bytes as usize + CHUNK_EXTRA_BYTES;
-    let topic = config.topic.clone();
+    let (topic, name) = (config.topic.clone(), config.name.clone());
     let mut rng = Rng::new(seed);
     let core = Consumer::new(
         config,
@@ -131,6 +138,7 @@ pub(crate) fn start(
         dropped: AtomicBool::new(false),
         client: client.clone(),
         topic,
+        name,
         chunk_bytes,
         clock,
         runtime: runtime.clone(),
@@ -187,6 +195,17 @@ impl Role for ConsumeRole {
                 }
                 Ask::Partition { token, request } => connection.ask(&request, Asked::Cursor(token)),
                 Ask::Aside(request) => connection.ask(&request, Asked::Aside),
+                Ask::Recall { token, handle } => {
+                    let which = Which::One(self.shared.name());
+                    connection.ask(&Request::ReadPositions { handle, which }, Asked::Cursor(token));
+                }
+                Ask::Commit { token, handle, reached } => {
+                    let (offset, leader_epoch) = (reached.offset, reached.epoch);
+                    let name = self.shared.name();
+                    let request =
+                        Request::CommitPosition { handle, name, offset, leader_epoch, metadata: "" };
+                    connection.ask(&request, Asked::Cursor(token));
+                }
                 Ask::Locate => {
                     let request = Request::Metadata { topic: Some(self.shared.topic.name()) };
                     connection.ask(&request, Asked::Located);

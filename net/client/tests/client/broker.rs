@@ -1,7 +1,7 @@
 //! A small broker for the client's own tests: the native protocol over loopback, logs in memory, deduplication as the
 //! real one's, and faults by seed or by script.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -13,7 +13,8 @@ use corelog_wire::api::SERVED;
 use corelog_wire::frame::HEADER_BYTES;
 use corelog_wire::{
     Api, ApiVersions, At, Endpoint, ErrorBody, FrameHeader, HelloReply, MetadataReply, PartitionPlace,
-    ReplyTo, Request, Response, Split, Status, TopicView, decode_request, encode_response, split,
+    PositionView, PositionsReply, ReplyTo, Request, Response, Split, Status, TopicView, Which,
+    decode_request, encode_response, split,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -39,6 +40,8 @@ struct Log {
     start: u64,
     end: u64,
     producers: HashMap<ProducerId, Known>,
+    /// By name: offset, epoch, note.
+    positions: BTreeMap<String, (u64, Option<Term>, String)>,
 }
 
 #[derive(Default)]
@@ -67,6 +70,11 @@ pub(crate) struct Store {
     pub(crate) produce_refusals: VecDeque<(ErrorCode, [u64; 2])>,
     /// Answers to the next opens.
     pub(crate) open_refusals: VecDeque<(ErrorCode, [u64; 2])>,
+    /// Answers to the next commits.
+    pub(crate) commit_refusals: VecDeque<(ErrorCode, [u64; 2])>,
+    pub(crate) commits: usize,
+    /// Positions in one answer, if not all.
+    pub(crate) positions_at_a_time: Option<usize>,
     /// The port of the core that serves all partitions, if not every one does.
     pub(crate) home: Option<u16>,
     /// Opens that were refused because another core serves the partition.
@@ -406,10 +414,65 @@ fn cold(shared: &Shared, request: Request<'_>, handles: &mut Handles, reply: imp
             };
             reply(&Response::OffsetFound { offset, timestamp_us: None });
         }
+        Request::CommitPosition { .. } | Request::ReadPositions { .. } | Request::DeletePosition { .. } => {
+            positions(&mut store, request, handles, reply);
+        }
         Request::Produce { .. }
         | Request::Fetch { .. }
         | Request::Subscribe { .. }
         | Request::Credit { .. } => unreachable!("served elsewhere"),
+    }
+}
+
+fn positions(store: &mut Store, request: Request<'_>, handles: &Handles, reply: impl Fn(&Response<'_>)) {
+    let Some(&(topic, partition)) = handles.get(&request.handle()) else {
+        return reply(&refusal(ErrorCode::UnknownHandle, [0, 0]));
+    };
+    let refused = match request {
+        Request::CommitPosition { .. } => {
+            store.commits += 1;
+            store.commit_refusals.pop_front()
+        }
+        _ => None,
+    };
+    if let Some((code, details)) = refused {
+        return reply(&refusal(code, details));
+    }
+    let most = store.positions_at_a_time.unwrap_or(usize::MAX);
+    let log = match store.log(topic, partition) {
+        Ok((log, _)) => log,
+        Err(code) => return reply(&refusal(code, [0, 0])),
+    };
+    match request {
+        Request::CommitPosition { offset, .. } if offset > log.end => {
+            reply(&refusal(ErrorCode::OffsetOutOfRange, [log.start, log.end]));
+        }
+        Request::CommitPosition { name, offset, leader_epoch, metadata, .. } => {
+            log.positions.insert(name.to_owned(), (offset, leader_epoch, metadata.to_owned()));
+            reply(&Response::PositionCommitted);
+        }
+        Request::DeletePosition { name, .. } => {
+            log.positions.remove(name);
+            reply(&Response::PositionDeleted);
+        }
+        Request::ReadPositions { which, .. } => {
+            let wanted = |name: &str| match which {
+                Which::One(one) => name == one,
+                Which::After(after) => name > after,
+            };
+            let all: Vec<_> = log.positions.iter().filter(|(name, _)| wanted(name)).collect();
+            let views = all.iter().take(most).map(|(name, (offset, leader_epoch, metadata))| PositionView {
+                name,
+                offset: *offset,
+                leader_epoch: *leader_epoch,
+                commit_timestamp_us: 5,
+                metadata,
+            });
+            let (log_start, high_watermark, more) = (log.start, log.end, all.len() > most);
+            let positions = views.collect();
+            reply(&Response::Positions(PositionsReply { log_start, high_watermark, more, positions }));
+        }
+        _ => unreachable!("served elsewhere"),
     }
 }
 

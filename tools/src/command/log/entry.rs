@@ -37,6 +37,7 @@ impl Names {
             Some((topic, partition)) => format!("{topic}/{partition}"),
             None if group == GroupId::LOG => "the log".to_owned(),
             None if group == GroupId::METADATA => "metadata".to_owned(),
+            None if group == GroupId::POSITIONS => "positions".to_owned(),
             None => "unknown".to_owned(),
         }
     }
@@ -73,6 +74,23 @@ impl Names {
                 producer.0,
                 self.group(*group)
             ),
+            Fact::Position { name, group, offset, leader_epoch, metadata, .. } => {
+                let mut text = format!("position {name:?} in {}, offset {offset}", self.group(*group));
+                if let Some(term) = leader_epoch {
+                    write!(text, " after term {term}").expect("writing to a string cannot fail");
+                }
+                if !metadata.is_empty() {
+                    write!(text, ", note {metadata:?}").expect("writing to a string cannot fail");
+                }
+                text
+            }
+            Fact::Forgotten { name, group } => {
+                format!("position {name:?} in {} forgotten", self.group(*group))
+            }
+            Fact::Positions { next_index, anew } => {
+                let which = if *anew { "all positions" } else { "positions that changed" };
+                format!("{which}, next entry {next_index}")
+            }
         }
     }
 
@@ -116,14 +134,29 @@ impl Names {
                 "partition": self.group(*group),
                 "next_sequence": next_sequence,
             }),
+            Fact::Position { name, group, offset, leader_epoch, commit_timestamp_us, metadata } => json!({
+                "position": name,
+                "partition": self.group(*group),
+                "offset": offset,
+                "leader_epoch": leader_epoch.map(|term| term.0),
+                "commit_timestamp_us": commit_timestamp_us,
+                "metadata": metadata,
+            }),
+            Fact::Forgotten { name, group } => {
+                json!({ "forgotten": name, "partition": self.group(*group) })
+            }
+            Fact::Positions { next_index, anew } => {
+                json!({ "positions_next_index": next_index, "anew": anew })
+            }
         }
     }
 }
 
-/// What an entry says of topics and partitions; `None` when it says nothing of them, or does not decode.
+/// What an entry says of topics, partitions and positions; `None` when it says nothing of them, or does not decode.
 fn facts(entry: &EntryHeader, payload: &[u8]) -> Option<Vec<Fact>> {
     match entry.kind {
         EntryKind::Metadata => inspect::metadata(payload).map(|fact| vec![fact]),
+        EntryKind::Position => inspect::position(payload).map(|fact| vec![fact]),
         EntryKind::Checkpoint => {
             let (_, content) = PartHeader::decode(payload).filter(|(part, _)| part.owner)?;
             inspect::checkpoint(content)
@@ -146,14 +179,8 @@ pub(super) struct Content {
 pub(super) fn content(entry: &EntryHeader, payload: &[u8], names: &Names) -> Content {
     match entry.kind {
         EntryKind::Batch => batch(payload),
-        EntryKind::Metadata => match facts(entry, payload).as_deref() {
-            Some([fact]) => Content {
-                line: format!(", {}", names.words(fact)),
-                below: Vec::new(),
-                fields: vec![("metadata", names.document(fact))],
-            },
-            _ => undecoded(),
-        },
+        EntryKind::Metadata => one_fact("metadata", entry, payload, names),
+        EntryKind::Position => one_fact("position", entry, payload, names),
         EntryKind::Checkpoint => match PartHeader::decode(payload) {
             Some((part, content)) if part.owner => owners_part(&part, inspect::checkpoint(content), names),
             Some((part, content)) => own_part(&part, content),
@@ -163,6 +190,17 @@ pub(super) fn content(entry: &EntryHeader, payload: &[u8], names: &Names) -> Con
             FooterHeader::decode(payload).map_or_else(undecoded, |footer| footer_part(&footer))
         }
         _ => Content { line: String::new(), below: Vec::new(), fields: Vec::new() },
+    }
+}
+
+fn one_fact(field: &'static str, entry: &EntryHeader, payload: &[u8], names: &Names) -> Content {
+    match facts(entry, payload).as_deref() {
+        Some([fact]) => Content {
+            line: format!(", {}", names.words(fact)),
+            below: Vec::new(),
+            fields: vec![(field, names.document(fact))],
+        },
+        _ => undecoded(),
     }
 }
 
