@@ -7,6 +7,7 @@
 //! | `disk` | an in-memory directory that forgets what was not flushed |
 //! | `machine` | a clock, a disk, and the shard on them |
 //! | `net` | producers and consumers that lose their connections |
+//! | `committer` | a client that keeps a position |
 //! | `oracle` | what was promised, and whether the log keeps it |
 //! | `script` | small steps for tests that tell one story |
 //! | `world` | the driver: crashes, restarts, and the trace of it all |
@@ -16,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 pub mod clock;
+pub mod committer;
 pub mod disk;
 pub mod machine;
 pub mod net;

@@ -10,6 +10,7 @@ use corelog_model::{Durability, LogId, Term, TopicId};
 use corelog_shard::{ConnId, Event, Refusal, Reply, Request, Response, Shard, StartError, Taken};
 use corelog_storage::{DurableMethod, LogConfig, OpenError, Preparation, Settings};
 
+use crate::committer::Committer;
 use crate::disk::{Faults, SimDisk};
 use crate::machine::{Machine, STUCK};
 use crate::net::{Consumer, How, Mode, Producer};
@@ -28,6 +29,8 @@ pub struct Plan {
     pub logs: u16,
     /// Times that the power fails before the calm; the process is killed besides, with the power on.
     pub power_losses: u32,
+    /// Clients that keep positions, besides those that append and read.
+    pub committers: u32,
     /// Keep the text of the trace.
     pub keep_trace: bool,
 }
@@ -45,12 +48,15 @@ pub struct Outcome {
     pub cold_reads: u64,
     /// Kills with the power on.
     pub kills: u32,
+    /// Changes of positions acknowledged.
+    pub positions: u64,
 }
 
 enum Client {
     Admin(Admin),
     Producer(Box<Producer>),
     Consumer(Consumer),
+    Committer(Box<Committer>),
 }
 
 /// Creates the topics and learns their ids.
@@ -150,6 +156,10 @@ impl World {
                 world.seat(Client::Consumer(consumer));
             }
         }
+        for number in 0..plan.committers {
+            let partition = number as usize % world.partitions.len();
+            world.seat(Client::Committer(Box::new(Committer::new(number.into(), partition))));
+        }
         world
     }
 
@@ -245,6 +255,7 @@ impl World {
             Client::Admin(admin) => admin.at,
             Client::Producer(producer) => self.partitions[producer.partition].log,
             Client::Consumer(consumer) => self.partitions[consumer.partition].log,
+            Client::Committer(committer) => self.partitions[committer.partition].log,
         }
     }
 
@@ -283,6 +294,7 @@ impl World {
             Client::Admin(admin) => admin.waiting = false,
             Client::Producer(producer) => producer.disconnected(),
             Client::Consumer(consumer) => consumer.disconnected(),
+            Client::Committer(committer) => committer.disconnected(),
         }
         let conn = ConnId { slot: at as u32, generation: seat.generation };
         if std::mem::take(&mut seat.is_guest) {
@@ -301,12 +313,14 @@ impl World {
             (None, Client::Admin(admin)) => admin.wants(),
             (None, Client::Producer(producer)) => producer.wants(&partitions[producer.partition], random),
             (None, Client::Consumer(consumer)) => consumer.wants(&partitions[consumer.partition], random),
+            (None, Client::Committer(committer)) => committer.wants(&partitions[committer.partition], random),
         };
         let Some(correlation) = wanted else { return };
         let request = match &seat.client {
             Client::Admin(admin) => admin.request(),
             Client::Producer(producer) => producer.request(&partitions[producer.partition]),
             Client::Consumer(consumer) => consumer.request(&partitions[consumer.partition]),
+            Client::Committer(committer) => committer.request(&partitions[committer.partition]),
         };
         let at = match request {
             Request::ProducerId => LogId(0),
@@ -357,6 +371,7 @@ impl World {
             Client::Consumer(consumer) => {
                 consumer.answered(correlation, &response, &bytes, &self.partitions[consumer.partition]);
             }
+            Client::Committer(committer) => committer.answered(&response),
         }
     }
 
@@ -365,8 +380,10 @@ impl World {
         self.machine.logs.iter_mut().for_each(|node| node.disk.faults.stop());
         self.start();
         for seat in &mut self.seats {
-            if let Client::Producer(producer) = &mut seat.client {
-                producer.draining = true;
+            match &mut seat.client {
+                Client::Producer(producer) => producer.draining = true,
+                Client::Committer(committer) => committer.draining = true,
+                Client::Admin(_) | Client::Consumer(_) => {}
             }
         }
         for turn in 0.. {
@@ -376,6 +393,7 @@ impl World {
                 Client::Admin(_) => true,
                 Client::Producer(producer) => producer.is_done(),
                 Client::Consumer(consumer) => consumer.caught_up,
+                Client::Committer(committer) => committer.is_done(),
             };
             if all_created && self.seats.iter().all(done) {
                 return;
@@ -389,6 +407,7 @@ impl World {
             Client::Admin(_) => None,
             Client::Producer(producer) => (!producer.is_done()).then(|| format!("{producer:?}")),
             Client::Consumer(consumer) => (!consumer.caught_up).then(|| format!("{consumer:?}")),
+            Client::Committer(committer) => (!committer.is_done()).then(|| format!("{committer:?}")),
         };
         self.seats.iter().filter_map(waits).collect()
     }
@@ -409,10 +428,32 @@ impl World {
                 }
             }
         }
+        let positions = self.judge_positions();
         let acknowledged = self.partitions.iter().map(Partition::acknowledged).sum();
         let shards = self.machine.logs.iter().filter_map(|node| node.shard());
         let cold_reads = shards.map(|shard| shard.status().storage.cold_reads).sum();
-        Outcome { trace: self.machine.trace, acknowledged, truncations, cold_reads, kills: self.kills }
+        let (trace, kills) = (self.machine.trace, self.kills);
+        Outcome { trace, acknowledged, truncations, cold_reads, kills, positions }
+    }
+
+    /// Reads every position once more, as somebody else; how many changes were acknowledged in all.
+    fn judge_positions(&mut self) -> u64 {
+        let mut acknowledged = 0;
+        for at in 0..self.seats.len() {
+            let conn = ConnId { slot: self.seats.len() as u32, generation: 100 + at as u32 };
+            let Client::Committer(committer) = &mut self.seats[at].client else { continue };
+            let Partition { log, partition, topic, .. } = self.partitions[committer.partition];
+            let topic = topic.expect("created");
+            self.machine.connect(log, conn);
+            let opened = self.machine.ask_as(log, conn, &Request::Open { handle: 1, topic, partition }).0;
+            assert!(matches!(opened, Response::Opened { .. }), "{opened:?}");
+            match self.machine.ask_as(log, conn, &committer.read()).0 {
+                Response::Positions(view) => committer.see(&view),
+                other => panic!("{other:?}"),
+            }
+            acknowledged += committer.acknowledged;
+        }
+        acknowledged
     }
 
     fn read_all(&mut self, at: usize) -> (u64, Vec<Place>) {

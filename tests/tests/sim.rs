@@ -12,7 +12,7 @@ const POWER_LOSSES: u32 = 10;
 
 /// Runs one seed; a failure names it and the command that runs it again.
 fn run_seed(seed: u64, logs: u16) -> Option<Outcome> {
-    let plan = Plan { seed, logs, power_losses: POWER_LOSSES, keep_trace: false };
+    let plan = Plan { seed, logs, power_losses: POWER_LOSSES, committers: 0, keep_trace: false };
     let outcome = catch_unwind(AssertUnwindSafe(|| run(plan)));
     if outcome.is_err() {
         eprintln!(
@@ -89,10 +89,14 @@ fn what_was_mended_stays_mended() {
     }
 }
 
+fn plan(seed: u64) -> Plan {
+    Plan { seed, logs: logs_of(seed), power_losses: POWER_LOSSES, committers: 0, keep_trace: true }
+}
+
 #[test]
 fn the_same_seed_gives_the_same_trace() {
     for seed in [1, 2, 3] {
-        let plan = Plan { seed, logs: logs_of(seed), power_losses: POWER_LOSSES, keep_trace: true };
+        let plan = plan(seed);
         let (first, second) = (run(plan).trace, run(plan).trace);
         assert!(first.lines() > 300, "{} lines", first.lines());
         assert!(first.text() == second.text(), "seed {seed} differs from itself");
@@ -103,7 +107,7 @@ fn the_same_seed_gives_the_same_trace() {
 #[test]
 fn replay() {
     let seed = std::env::var("TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
-    let outcome = run(Plan { seed, logs: logs_of(seed), power_losses: POWER_LOSSES, keep_trace: true });
+    let outcome = run(plan(seed));
     println!("{}", outcome.trace.text().unwrap_or_default());
     assert!(outcome.trace.lines() > 0, "a run leaves a trace");
 }
