@@ -6,6 +6,7 @@ mod fetched;
 mod places;
 mod poll_points;
 mod polls;
+mod positions;
 mod produce;
 mod pushed;
 
