@@ -10,6 +10,7 @@ mod memory;
 #[path = "../../../net/testing/tests/over_tcp/peer.rs"]
 #[expect(dead_code, reason = "shared with tests that use all of it")]
 mod peer;
+mod positions;
 mod random;
 mod relay;
 mod retention;

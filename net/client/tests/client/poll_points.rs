@@ -19,17 +19,25 @@ const TURNS: u32 = 50;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The tests below, one for each public future of the client.
-const FUTURES: [&str; 17] = [
+const FUTURES: [&str; 25] = [
     "Receipt",
     "acknowledged",
+    "commit",
+    "commit",
+    "committed",
     "connect",
     "consumer",
     "create_topic",
+    "delete",
     "delete_topic",
     "flush",
+    "get",
+    "list",
     "next",
     "offset",
     "ping",
+    "positions",
+    "reset",
     "room",
     "seek",
     "send",
@@ -45,6 +53,7 @@ fn every_public_future_has_its_test() {
     let sources = [
         include_str!("../../src/client.rs"),
         include_str!("../../src/consumer.rs"),
+        include_str!("../../src/position.rs"),
         include_str!("../../src/producer.rs"),
         include_str!("../../src/topic.rs"),
     ];
@@ -481,5 +490,89 @@ async fn seek() {
     })
     .await;
     drop(consumer);
+    scene.end().await;
+}
+
+/// What was asked for is committed although nobody waits; what was given afterwards is not.
+#[tokio::test]
+async fn commit_and_committed_of_a_consumer() {
+    let (scene, first) = Scene::filled(90).await;
+    drop(first);
+    let position = scene.client.position("me", &scene.topic);
+    let config = ConsumerConfig { max_bytes: 1, ..ConsumerConfig::new(&scene.topic, Position::Start) };
+    let mut consumer = scene.client.consumer(config.named("me")).await.unwrap();
+    for polled in [false, true] {
+        let what = if polled { "committed" } else { "commit" };
+        at_every_poll_point(what, 2, async |cut| {
+            consumer.seek(0, Position::Offset(0)).await.unwrap();
+            consumer.commit().await.unwrap();
+            let given = soon("next", consumer.next()).await.unwrap().next_offset();
+            let ended = if polled {
+                consumer.commit_later(0, given).unwrap();
+                cut.of(consumer.committed()).await
+            } else {
+                cut.of(consumer.commit()).await
+            };
+            let ended = ended.map(Result::unwrap).is_some();
+            soon("committed", consumer.committed()).await.unwrap();
+            let found = position.get(0).await.unwrap().map(|found| found.offset);
+            // A future that was never polled has asked for nothing.
+            let expected = if polled || ended || cut.polls > 0 { given } else { 0 };
+            assert_eq!(found, Some(expected), "{what} {cut:?}");
+            ended
+        })
+        .await;
+    }
+    drop((consumer, position));
+    scene.end().await;
+}
+
+/// A position is what it was or what it was to be, whoever goes away when.
+#[tokio::test]
+async fn positions_get_list_commit_reset_and_delete() {
+    let (scene, consumer) = Scene::filled(7).await;
+    let Scene { client, topic, .. } = &scene;
+    let position = client.position("me", topic);
+    let offset = async || position.get(0).await.unwrap().map(|found| found.offset);
+    at_every_poll_point("commit", 2, async |cut| {
+        let done = cut.of(position.commit(0, 3, "")).await.map(Result::unwrap).is_some();
+        let found = offset().await;
+        assert!(found == Some(3) || found.is_none() && !done, "{found:?}");
+        position.commit(0, 3, "").await.unwrap();
+        assert_eq!(offset().await, Some(3));
+        done
+    })
+    .await;
+    at_every_poll_point("get", 2, async |cut| {
+        cut.of(position.get(0)).await.map(|found| assert_eq!(found.unwrap().unwrap().offset, 3)).is_some()
+    })
+    .await;
+    at_every_poll_point("list", 1, async |cut| {
+        cut.of(position.list()).await.map(|found| assert_eq!(found.unwrap()[0].offset, 3)).is_some()
+    })
+    .await;
+    at_every_poll_point("positions", 1, async |cut| {
+        cut.of(client.positions(topic)).await.map(|found| assert_eq!(found.unwrap()[0].name, "me")).is_some()
+    })
+    .await;
+    at_every_poll_point("reset", 3, async |cut| {
+        position.commit(0, 3, "").await.unwrap();
+        let done = cut.of(position.reset(0, Position::End)).await;
+        let found = offset().await;
+        assert!(found == Some(7) || found == Some(3) && done.is_none(), "{found:?}");
+        // One that was sent and not waited for may come now.
+        client.ping().await.unwrap();
+        done.map(|done| assert_eq!(done, Ok(7))).is_some()
+    })
+    .await;
+    at_every_poll_point("delete", 2, async |cut| {
+        position.commit(0, 3, "").await.unwrap();
+        let done = cut.of(position.delete(0)).await.map(Result::unwrap).is_some();
+        let found = offset().await;
+        assert!(found.is_none() || found == Some(3) && !done, "{found:?}");
+        done
+    })
+    .await;
+    drop((position, consumer));
     scene.end().await;
 }
