@@ -1,4 +1,5 @@
-//! A store of the released format, kept as files: what was written once must be served for ever.
+//! Stores of the released formats, kept as files: what was written once must be served for ever. The first has no
+//! positions, the second is the same with positions.
 //!
 //! After a deliberate change of the format: a new store beside the old one, never a changed one.
 //! `CORELOG_GOLDEN=write cargo test -p corelog-tests --test golden_store` writes the store that is missing.
@@ -23,13 +24,21 @@ use flate2::write::GzEncoder;
 
 use peer::{Peer, batch_from};
 
-const GOLDEN: &str = "../tests/data/store-1";
+const GOLDEN: [(&str, Positions); 2] =
+    [("../tests/data/store-1", Positions::None), ("../tests/data/store-2", Positions::Some)];
 const EXTENT_BYTES: usize = 1 << 20;
 /// The value of a record that takes room, so that an extent is closed and its index written.
 const FILLER_BYTES: usize = 60_000;
 const FILLERS: u64 = 30;
 const TERMS: u32 = 2;
 const MIDNIGHT_US: u64 = 1_795_305_600_000_000;
+
+/// Whether a store has named positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Positions {
+    None,
+    Some,
+}
 
 fn broker(store: &Path) -> Broker {
     let settings = [
@@ -69,8 +78,9 @@ fn sent(topic: TopicId, term: u32) -> Vec<u8> {
     batch_from((ProducerId(1), 5, 3 * (term - 1)), topic, 0, &values)
 }
 
-/// Writes the store: two terms, a topic of each level, one that is gone, closed extents, a checkpoint.
-fn write(store: &Path) {
+/// Writes the store: two terms, a topic of each level, one that is gone, closed extents, a checkpoint; and where it is to
+/// have them, positions in it and behind it, one of them forgotten.
+fn write(store: &Path, positions: Positions) {
     for term in 1..=TERMS {
         let mut broker = broker(store);
         let mut peer = Peer::connect(broker.address());
@@ -91,6 +101,9 @@ fn write(store: &Path) {
             let none = (ProducerId::NONE, 0, 0);
             assert_eq!(peer.produce(2, &batch_from(none, large, 0, &[filler(offset)])), Ok(offset));
         }
+        if positions == Positions::Some {
+            run(commit(&broker, term));
+        }
         run(async {
             let client = connect(&broker).await;
             let orders = client.topic("orders").await.expect("it is there");
@@ -101,6 +114,40 @@ fn write(store: &Path) {
         });
         broker.stop().expect("it ends well");
     }
+}
+
+/// Those of the first term are in the checkpoint of the second, the others are behind it.
+async fn commit(broker: &Broker, term: u32) {
+    let client = connect(broker).await;
+    let topic = client.topic("large").await.expect("it is there");
+    for (name, offset, note) in POSITIONS.iter().filter(|(_, offset, _)| (*offset > FILLERS) == (term == 2)) {
+        client.position(name, &topic).commit(0, *offset, note).await.expect("committed");
+    }
+    let forgotten = client.position("forgotten", &topic);
+    match term {
+        1 => forgotten.commit(0, 1, "").await.expect("committed"),
+        _ => forgotten.delete(0).await.expect("deleted"),
+    }
+    if term == 1 {
+        client.position("billing", &topic).commit(0, 1, "not the last one").await.expect("committed");
+    }
+}
+
+/// Name, offset and note of the positions in `large`.
+const POSITIONS: [(&str, u64, &str); 3] =
+    [("audit, größe", 7, "worker 3"), ("billing", 2 * FILLERS, ""), ("search", FILLERS, "")];
+
+/// The positions are where they were, and can be moved on.
+async fn check_positions(broker: &Broker, positions: Positions) {
+    let client = connect(broker).await;
+    let topic = client.topic("large").await.expect("it is there");
+    let found = client.positions(&topic).await.expect("served");
+    let found: Vec<_> =
+        found.iter().map(|one| (one.name.as_str(), one.offset, one.metadata.as_str())).collect();
+    assert_eq!(found, if positions == Positions::Some { POSITIONS.to_vec() } else { Vec::new() });
+    let search = client.position("search", &topic);
+    search.commit(0, FILLERS + 1, "").await.expect("committed");
+    assert_eq!(search.get(0).await.expect("served").map(|one| one.lag()), Some(FILLERS - 1));
 }
 
 const TOPICS: [(&str, u32, Durability); 3] = [
@@ -141,7 +188,7 @@ async fn append(producer: &corelog_client::Producer, topic: &Topic, partition: u
 }
 
 /// Everything that was written is served by today's broker.
-fn check(store: &Path) {
+fn check(store: &Path, positions: Positions) {
     let mut broker = broker(store);
     assert_eq!(broker.ready().expect("running").term, TERMS + 1);
     let mut peer = Peer::connect(broker.address());
@@ -158,6 +205,7 @@ fn check(store: &Path) {
         assert!(values == [filler(offset)] && end == FILLERS * u64::from(TERMS), "record {offset}");
     }
     assert!(peer.status().cold_reads > 0, "some of it was found by the index");
+    run(check_positions(&broker, positions));
     run(async {
         let client = connect(&broker).await;
         for (name, _, level) in TOPICS {
@@ -210,8 +258,8 @@ async fn check_records(client: &Client, topic: &Topic, partition: u32) {
     assert_eq!(found, expected, "partition {partition}");
 }
 
-fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(GOLDEN)
+fn golden(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
 /// The files of a store that belong to its format.
@@ -250,25 +298,29 @@ fn directory() -> tempfile::TempDir {
 }
 
 #[test]
-fn a_store_of_the_released_format_is_served() {
-    let (directory, golden) = (directory(), golden());
-    if !golden.exists() && std::env::var_os("CORELOG_GOLDEN").is_some_and(|word| word == "write") {
-        let fresh = directory.path().join("fresh");
-        write(&fresh);
-        pack(&fresh, &golden);
+fn stores_of_the_released_formats_are_served() {
+    for (path, positions) in GOLDEN {
+        let (directory, golden) = (directory(), golden(path));
+        if !golden.exists() && std::env::var_os("CORELOG_GOLDEN").is_some_and(|word| word == "write") {
+            let fresh = directory.path().join("fresh");
+            write(&fresh, positions);
+            pack(&fresh, &golden);
+        }
+        let store = directory.path().join("store");
+        unpack(&golden, &store);
+        let extents = files(&store).len() - 2;
+        assert!(extents * EXTENT_BYTES > FILLER_BYTES * FILLERS as usize, "{extents} extents");
+        check(&store, positions);
     }
-    let store = directory.path().join("store");
-    unpack(&golden, &store);
-    let extents = files(&store).len() - 2;
-    assert!(extents * EXTENT_BYTES > FILLER_BYTES * FILLERS as usize, "{extents} extents");
-    check(&store);
 }
 
 /// The check asks for nothing that only the kept store has.
 #[test]
 fn a_store_of_today_passes_the_same_check() {
-    let directory = directory();
-    let store = directory.path().join("store");
-    write(&store);
-    check(&store);
+    for positions in [Positions::None, Positions::Some] {
+        let directory = directory();
+        let store = directory.path().join("store");
+        write(&store, positions);
+        check(&store, positions);
+    }
 }

@@ -49,7 +49,12 @@ pub(crate) struct Position {
     pub(crate) metadata: Arc<str>,
 }
 
-/// One entry of the positions group, and one item of a checkpoint. The layout is on disk.
+/// One entry of the positions group. The layout is on disk; that of a commit, from the group on, is also a checkpoint's.
+///
+/// ```text
+/// version u8 (1), kind u8 (1 = commit, 2 = forget), group u64, name
+/// of a commit also: offset u64, epoch u32 (0 = none), committed u64, note
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Change {
     pub(crate) group: GroupId,
