@@ -194,7 +194,7 @@ mod tests {
 
     fn changes(group: GroupId) -> Vec<Change> {
         let position = Position { offset: 9, leader_epoch: Some(Term(3)), commit_us: 5, metadata: "".into() };
-        let unread = Position { leader_epoch: None, metadata: "größe".into(), ..position.clone() };
+        let unread = Position { leader_epoch: None, metadata: "größe".into(), ..position };
         let change = |name: &str, position| Change { group, name: name.into(), position };
         vec![change("a", Some(position)), change("b: c", Some(unread)), change("a", None)]
     }

@@ -24,7 +24,7 @@ use crate::event::{Actions, Taken};
 use crate::fetch::out_of_range;
 use crate::partition::PartitionId;
 use crate::refusal::{Bounded, Refusal};
-use crate::request::Which;
+use crate::request::{Request, Which};
 use crate::response::{PositionView, PositionsView, Response};
 use crate::room::NoRoom;
 use crate::shard::{Asker, Shard};
@@ -360,15 +360,37 @@ fn view(name: &Arc<str>, position: &Position) -> PositionView {
 
 /// What a request says of a position.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Commit<'a> {
-    pub(crate) offset: u64,
-    pub(crate) leader_epoch: Option<Term>,
-    pub(crate) metadata: &'a str,
+struct Commit<'a> {
+    offset: u64,
+    leader_epoch: Option<Term>,
+    metadata: &'a str,
 }
 
 impl Shard {
+    /// A request about positions of a partition.
+    pub(crate) fn on_position(
+        &mut self,
+        now: Now,
+        asker: Asker,
+        id: PartitionId,
+        request: &Request<'_>,
+        out: &mut Actions,
+    ) -> Taken {
+        match *request {
+            Request::CommitPosition { name, offset, leader_epoch, metadata, .. } => {
+                let commit = Commit { offset, leader_epoch, metadata };
+                self.change_position(now, asker, id, name, Some(commit), out)
+            }
+            Request::DeletePosition { name, .. } => self.change_position(now, asker, id, name, None, out),
+            Request::ReadPositions { which, max_bytes, .. } => {
+                self.read_positions(asker, id, which, max_bytes, out)
+            }
+            _ => unreachable!("it is about something else"),
+        }
+    }
+
     /// Takes a commit, or with `None` forgets the position; answered when that is durable.
-    pub(crate) fn change_position(
+    fn change_position(
         &mut self,
         now: Now,
         asker: Asker,
@@ -470,7 +492,7 @@ impl Shard {
     }
 
     /// Answers with the durable positions of a partition.
-    pub(crate) fn read_positions(
+    fn read_positions(
         &mut self,
         asker: Asker,
         id: PartitionId,

@@ -15,7 +15,7 @@ use crate::metadata::Metadata;
 use crate::partition::{PartitionId, Partitions};
 use crate::peers::Peers;
 use crate::pending::{Frontier, PendingQueue};
-use crate::position::{Commit, Positions};
+use crate::position::Positions;
 use crate::producer_state::{ProducerLimits, Producers};
 use crate::refusal::Refusal;
 use crate::request::Request;
@@ -222,16 +222,12 @@ impl Shard {
             (Request::OffsetForTime { at, .. }, Target::Partition(id)) => {
                 self.offset_for(now, asker, id, at, out)
             }
-            (Request::CommitPosition { name, offset, leader_epoch, metadata, .. }, Target::Partition(id)) => {
-                let commit = Commit { offset, leader_epoch, metadata };
-                self.change_position(now, asker, id, name, Some(commit), out)
-            }
-            (Request::DeletePosition { name, .. }, Target::Partition(id)) => {
-                self.change_position(now, asker, id, name, None, out)
-            }
-            (Request::ReadPositions { which, max_bytes, .. }, Target::Partition(id)) => {
-                self.read_positions(asker, id, which, max_bytes, out)
-            }
+            (
+                Request::CommitPosition { .. }
+                | Request::DeletePosition { .. }
+                | Request::ReadPositions { .. },
+                Target::Partition(id),
+            ) => self.on_position(now, asker, id, request, out),
             (Request::Metadata { topic }, _) => self.describe(asker, topic, out),
             (Request::CreateTopic { name, partitions, durability }, _) => {
                 self.create_topic(now, asker, name, partitions, durability, out)

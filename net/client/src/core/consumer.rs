@@ -218,21 +218,16 @@ impl Consumer {
                 cursor.credit = cursor.credit.map(|credit| credit + i64::from(bytes));
                 out.push(Ask::Aside(Request::Credit { handle, bytes, ends: false }));
             }
-            let token = Token { cursor: at, generation: cursor.generation, commits: false };
-            let commits = cursor.commits.is_due(now_us);
-            if commits
-                && cursor.opened
-                && let Some(reached) = cursor.commits.send(now_us)
-            {
+            if let Some(commit) = cursor.commit(at, now_us) {
                 self.links[link].alive_us = now_us;
-                out.push(Ask::Commit { token: Token { commits, ..token }, handle, reached });
+                out.push(commit);
             }
             let full = cursor.queued_bytes >= self.config.prefetch_bytes || cursor.next == Place::Stopped;
-            // A commit needs the handle, whatever else is wanted.
-            let idle = full && !(commits && !cursor.opened);
+            let idle = full && !cursor.needs_handle(now_us);
             if cursor.asked || cursor.credit.is_some() || idle || cursor.not_before_us > now_us {
                 continue;
             }
+            let token = Token { cursor: at, generation: cursor.generation, commits: false };
             let request = match cursor.next {
                 _ if !cursor.opened => Request::Open { handle, topic, partition: cursor.partition },
                 Place::Stopped => continue,

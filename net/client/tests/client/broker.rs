@@ -13,10 +13,11 @@ use corelog_wire::api::SERVED;
 use corelog_wire::frame::HEADER_BYTES;
 use corelog_wire::{
     Api, ApiVersions, At, Endpoint, ErrorBody, FrameHeader, HelloReply, MetadataReply, PartitionPlace,
-    PositionView, PositionsReply, ReplyTo, Request, Response, Split, Status, TopicView, Which,
+    PositionView, PositionsReply, ReplyTo, Request, Response, Split, Status, TopicView, Which, WireError,
     decode_request, encode_response, split,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
@@ -259,20 +260,22 @@ impl Drop for Counted {
     }
 }
 
+async fn write(mut writer: OwnedWriteHalf, mut outgoing: mpsc::UnboundedReceiver<Vec<u8>>) {
+    while let Some(bytes) = outgoing.recv().await {
+        if writer.write_all(&bytes).await.is_err() {
+            return;
+        }
+    }
+}
+
 async fn serve(shared: Arc<Shared>, stream: TcpStream) {
     shared.connections.fetch_add(1, Ordering::SeqCst);
     let _counted = Counted(Arc::clone(&shared));
     stream.set_nodelay(true).unwrap();
-    let (mut reader, mut writer) = stream.into_split();
-    let (answers, mut outgoing) = mpsc::unbounded_channel::<Vec<u8>>();
+    let (mut reader, writer) = stream.into_split();
+    let (answers, outgoing) = mpsc::unbounded_channel::<Vec<u8>>();
     let mut tasks = JoinSet::new();
-    tasks.spawn(async move {
-        while let Some(bytes) = outgoing.recv().await {
-            if writer.write_all(&bytes).await.is_err() {
-                return;
-            }
-        }
-    });
+    tasks.spawn(write(writer, outgoing));
     let mut handles = HashMap::new();
     let mut subscriptions = Subscriptions::default();
     let mut stream = Vec::new();
@@ -280,8 +283,15 @@ async fn serve(shared: Arc<Shared>, stream: TcpStream) {
         let taken = match split(&stream, 64 << 20) {
             Ok(Split::Frame(frame)) => {
                 let header = frame.header;
-                let request = decode_request(&header, frame.body).expect("the client speaks the protocol");
+                let request = decode_request(&header, frame.body);
                 let reply = |response: &Response<'_>| answer(&answers, &header, response);
+                // What an older broker does not serve has no version.
+                if let Err(fault @ WireError::Unsupported { version: 0, .. }) = request {
+                    reply(&Response::Error(ErrorBody::from_fault(&fault, "not served")));
+                    stream.drain(..header.frame_bytes());
+                    continue;
+                }
+                let request = request.expect("the client speaks the protocol");
                 match request {
                     _ if shared.ignores() => {}
                     Request::Fetch { .. } => {
@@ -414,13 +424,7 @@ fn cold(shared: &Shared, request: Request<'_>, handles: &mut Handles, reply: imp
             };
             reply(&Response::OffsetFound { offset, timestamp_us: None });
         }
-        Request::CommitPosition { .. } | Request::ReadPositions { .. } | Request::DeletePosition { .. } => {
-            positions(&mut store, request, handles, reply);
-        }
-        Request::Produce { .. }
-        | Request::Fetch { .. }
-        | Request::Subscribe { .. }
-        | Request::Credit { .. } => unreachable!("served elsewhere"),
+        _ => positions(&mut store, request, handles, reply),
     }
 }
 
@@ -472,7 +476,7 @@ fn positions(store: &mut Store, request: Request<'_>, handles: &Handles, reply: 
             let positions = views.collect();
             reply(&Response::Positions(PositionsReply { log_start, high_watermark, more, positions }));
         }
-        _ => unreachable!("served elsewhere"),
+        other => unreachable!("served elsewhere: {other:?}"),
     }
 }
 

@@ -258,3 +258,23 @@ async fn positions_are_listed_whole_set_jumped_and_forgotten() {
     assert_eq!(left, [0, 2]);
     assert_eq!(position.get(3).await, Err(ClientError::UnknownPartition));
 }
+
+/// A broker of the first release keeps no positions, and says so to whoever wants one; the rest of it works.
+#[tokio::test]
+async fn a_broker_that_keeps_no_positions_says_so() {
+    let broker = Broker::first_release().await;
+    let client = client(&broker).await;
+    let topic = client.create_topic("t", 1, Durability::Durable).await.unwrap();
+    let unsupported = |refused: &Refused| refused.code == ErrorCode::UnsupportedVersion;
+    let position = client.position("me", &topic);
+    for answer in [position.commit(0, 0, "").await, position.delete(0).await] {
+        assert!(matches!(answer, Err(ClientError::Refused(ref refused)) if unsupported(refused)));
+    }
+    assert!(
+        matches!(client.positions(&topic).await, Err(ClientError::Refused(ref refused)) if unsupported(refused))
+    );
+    let mut consumer = client.consumer(named(&topic)).await.unwrap();
+    let told = consumer.next().await.unwrap_err();
+    assert!(matches!(told, ConsumeError::Refused { partition: 0, ref refused } if unsupported(refused)));
+    assert_eq!(client.offset(&topic, 0, Position::End).await, Ok(0));
+}

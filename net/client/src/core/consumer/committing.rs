@@ -4,7 +4,7 @@ use std::task::Waker;
 
 use corelog_wire::{ErrorCode, Response};
 
-use super::Consumer;
+use super::{Ask, Consumer, Cursor, Token};
 use crate::core::commits::{Reached, Ticket};
 use crate::core::effects::Effects;
 use crate::error::{CommitError, Refused};
@@ -93,5 +93,19 @@ impl Consumer {
         }
         self.links[cursor.link].kick |= cursor.commits.is_due(now_us);
         effects.wake.extend(self.committing.take());
+    }
+}
+
+impl Cursor {
+    /// The commit that is due, if there is a handle for it.
+    pub(super) fn commit(&mut self, at: usize, now_us: u64) -> Option<Ask> {
+        let reached = if self.opened { self.commits.send(now_us)? } else { return None };
+        let token = Token { cursor: at, generation: self.generation, commits: true };
+        Some(Ask::Commit { token, handle: self.handle, reached })
+    }
+
+    /// Whether a commit waits for the handle, whatever else is wanted of the partition.
+    pub(super) const fn needs_handle(&self, now_us: u64) -> bool {
+        !self.opened && self.commits.is_due(now_us)
     }
 }
