@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use corelog_server::placement::Cpus;
 use corelog_model::limits::is_position_name;
+use corelog_server::placement::Cpus;
 
 /// The broker and its tools.
 #[derive(Debug, Parser)]

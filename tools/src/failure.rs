@@ -354,6 +354,7 @@ const fn help_for(code: ErrorCode) -> &'static str {
         ErrorCode::UnknownPartition => PARTITIONS,
         ErrorCode::TopicExists => "`corelog topic describe NAME` shows it",
         ErrorCode::InvalidTopicName => "choose a name of 1 to 249 letters, digits, `.`, `_` and `-`",
+        ErrorCode::NotFinal => "start the broker with --finalise once no older version is to serve the store",
         ErrorCode::InvalidPositionName => "choose a name of 1 to 255 bytes without control characters",
         ErrorCode::InvalidPartitions => "choose from 1 to 100000 --partitions",
         ErrorCode::CorruptBatch => "send it again; if it is refused again, test the memory of both machines",

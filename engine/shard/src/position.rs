@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use corelog_model::limits::{MAX_POSITION_METADATA_BYTES, is_position_name};
 use corelog_model::{GroupId, Now, Term};
-use corelog_storage::EntryKind;
+use corelog_storage::{EntryKind, feature};
 
 use crate::codec::{RISING_LIMIT, Reader, Writer};
 use crate::event::{Actions, Taken};
@@ -444,6 +444,7 @@ impl Shard {
         if metadata.len() > MAX_POSITION_METADATA_BYTES {
             return Err(Refusal::InvalidRequest);
         }
+        self.may_write(feature::POSITIONS)?;
         self.agrees(partition, offset, leader_epoch)?;
         let cursors = partition.cursors();
         if offset > cursors.high_watermark {

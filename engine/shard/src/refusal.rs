@@ -89,6 +89,8 @@ pub enum Refusal {
     StorageFull,
     /// The log takes no more writes since a disk failed.
     ReadOnly,
+    /// An older version made the store and could not read what this would write; the operator has not said that it is final.
+    NotFinal,
     /// These offsets were acknowledged and then damaged on disk.
     Damaged {
         /// First damaged offset.

@@ -347,6 +347,17 @@ impl Shard {
         Frontier { durable: self.log.durable_frame(), written: self.log.written_frame() }
     }
 
+    /// Whether what a [feature](corelog_storage::feature) stands for may be written to this log.
+    pub(crate) fn may_write(&self, feature: u64) -> Result<(), Refusal> {
+        let is_coming = self.config.log.features & feature == feature;
+        match self.log.has(feature) {
+            true => Ok(()),
+            // The first start that is to have it is writing it to the superblock.
+            false if is_coming => Err(Refusal::NotReady),
+            false => Err(Refusal::NotFinal),
+        }
+    }
+
     pub(crate) fn refuse(&mut self, asker: Asker, refusal: Refusal, out: &mut Actions) -> Taken {
         self.counters.refused += 1;
         asker.answer(Response::Refused(refusal), out);

@@ -147,6 +147,8 @@ error_codes! {
     80 StorageFull "STORAGE_FULL" Later [],
     /// A disk failed and the log takes no more writes; reads go on.
     81 ReadOnly "READ_ONLY" Never [],
+    /// An older version made the store and could not read what this would write; no operator has made it final.
+    82 NotFinal "NOT_FINAL" Never [],
 
     /// Not 1 to 255 bytes of text without control characters.
     100 InvalidPositionName "INVALID_POSITION_NAME" Never [],

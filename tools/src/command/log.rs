@@ -85,7 +85,7 @@ fn unopened(dir: &Path, error: &DataDirError) -> Failure {
         DataDirError::Locked { .. } => "stop the broker first: only a stopped store is dumped",
         DataDirError::Io { .. } => "give the user of the process access to the directory",
         DataDirError::Malformed { .. } => "put store.toml back from a copy: it says whose store this is",
-        DataDirError::UnknownSchema { .. } => {
+        DataDirError::UnknownSchema { .. } | DataDirError::UnknownFeature { .. } => {
             "dump it with the version of corelog that wrote it, or a later one"
         }
     };

@@ -53,15 +53,12 @@ impl Peer {
 
     /// Connects and says Hello.
     pub(crate) fn connect(address: SocketAddr) -> Self {
-        Self::greet(Self::silent(address))
+        Self::over(TcpStream::connect(address).expect("the broker listens"))
     }
 
     /// Says Hello over a connection that is there.
     pub(crate) fn over(stream: TcpStream) -> Self {
-        Self::greet(Self::of(stream))
-    }
-
-    fn greet(mut peer: Self) -> Self {
+        let mut peer = Self::of(stream);
         let hello = Hello { client: "peer", client_version: "1", max_frame_bytes: MAX_FRAME_BYTES as u32 };
         let answer = peer.ask(&Request::Hello(hello));
         assert!(matches!(answer.response(), Response::Hello(_)), "{:?}", answer.response());
