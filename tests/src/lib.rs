@@ -2,6 +2,7 @@
 //!
 //! | file | owns |
 //! |---|---|
+//! | `admin` | makes and alters the topics |
 //! | `random` | the one source of chance |
 //! | `clock` | time, which only the driver moves |
 //! | `disk` | an in-memory directory that forgets what was not flushed |
@@ -16,6 +17,7 @@
 //! thread, no random crate whose numbers may change.
 #![forbid(unsafe_code)]
 
+mod admin;
 pub mod clock;
 pub mod committer;
 pub mod disk;

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use corelog_model::batch::{AlignedVec, BatchBuilder, Codec, RecordRef, Seal};
-use corelog_model::{Durability, ProducerId, Term};
+use corelog_model::{ProducerId, Term};
 use corelog_shard::{Refusal, Request, Response};
 
 use crate::oracle::{Partition, Place, read_batch, value_of};
@@ -234,11 +234,7 @@ impl Producer {
             Refusal::OffsetMismatch { actual, .. } => self.expected_offset = Some(actual),
             Refusal::OutOfOrderSequence { expected, .. } if first.is_none_or(|first| first <= expected) => {}
             Refusal::OutOfOrderSequence { .. } | Refusal::UnknownProducerId => {
-                assert_ne!(
-                    at.durability,
-                    Durability::Durable,
-                    "{refusal:?}: the broker forgot an acknowledged batch"
-                );
+                assert!(at.may_have_fallen_back(), "{refusal:?}: the broker forgot an acknowledged batch");
                 self.id = ProducerId::NONE;
                 self.stage = Stage::Nameless;
             }
@@ -459,7 +455,8 @@ impl Consumer {
                 self.caught_up = self.offset == *high_watermark;
             }
             Response::Refused(Refusal::LogTruncated { offset }) => {
-                assert_ne!(at.durability, Durability::Durable, "a durable log fell back to {offset}");
+                assert!(at.may_have_fallen_back(), "a durable log fell back to {offset}");
+                assert!(at.durable_end() <= *offset, "durable records fell back to {offset}");
                 assert!(*offset < self.offset, "told to go back from {} to {offset}", self.offset);
                 self.view.retain(|place| place.offset < *offset);
                 self.offset = *offset;

@@ -276,6 +276,7 @@ fn name_of(request: &Request<'_>) -> &'static str {
         Request::ReadPositions { .. } => "positions",
         Request::Metadata { .. } => "metadata",
         Request::CreateTopic { .. } => "create",
+        Request::AlterTopic { .. } => "alter",
         Request::DeleteTopic { .. } => "delete",
         Request::ProducerId => "id",
         Request::Status => "status",

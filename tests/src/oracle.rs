@@ -30,22 +30,59 @@ pub struct Partition {
     pub partition: u32,
     /// The log that keeps it, once created.
     pub log: LogId,
-    /// Its topic's level.
-    pub durability: Durability,
+    /// The weakest level that its topic may have now.
+    level: Durability,
+    /// It had a weaker level than durable at some time.
+    was_weaker: bool,
     /// Acknowledged records, and at which offset.
     acknowledged: BTreeMap<u64, u64>,
+    /// Those of them that no crash may take.
+    durable: BTreeMap<u64, u64>,
+    /// Those that were acknowledged since the last start.
+    recent: Vec<(u64, u64)>,
 }
 
 impl Partition {
     /// A partition that holds nothing.
-    pub const fn new(name: &'static str, partition: u32, durability: Durability) -> Self {
-        Self { name, topic: None, partition, log: LogId(0), durability, acknowledged: BTreeMap::new() }
+    pub fn new(name: &'static str, partition: u32, durability: Durability) -> Self {
+        let (acknowledged, durable, recent) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        let was_weaker = !matches!(durability, Durability::Durable);
+        let (topic, log, level) = (None, LogId(0), durability);
+        Self { name, topic, partition, log, level, was_weaker, acknowledged, durable, recent }
     }
 
     /// The broker said that this record is safe at its level.
     pub fn acknowledge(&mut self, number: u64, offset: u64) {
         let before = self.acknowledged.insert(number, offset);
         assert_eq!(before, None, "record {number:x} was acknowledged twice");
+        self.recent.push((number, offset));
+        if self.level == Durability::Durable {
+            self.durable.insert(number, offset);
+        }
+    }
+
+    /// The broker is asked for another level: until it answers, either may be in force.
+    pub fn may_become(&mut self, level: Durability) {
+        self.level = weaker(self.level, level);
+        self.was_weaker |= level != Durability::Durable;
+    }
+
+    /// The broker said that its topic has this level now: what was acknowledged before is as safe as that.
+    pub fn has_become(&mut self, level: Durability) {
+        self.level = level;
+        if level == Durability::Durable {
+            self.durable.extend(self.recent.iter().copied());
+        }
+    }
+
+    /// The broker was killed, or the power failed: records of weaker levels may be gone.
+    pub fn restarted(&mut self) {
+        self.recent.clear();
+    }
+
+    /// Whether acknowledged records may be gone.
+    pub const fn may_have_fallen_back(&self) -> bool {
+        self.was_weaker
     }
 
     /// Records acknowledged so far.
@@ -55,10 +92,7 @@ impl Partition {
 
     /// The end of all acknowledged durable records.
     pub fn durable_end(&self) -> u64 {
-        match self.durability {
-            Durability::Durable => self.acknowledged.values().max().map_or(0, |offset| offset + 1),
-            Durability::Written | Durability::Memory => 0,
-        }
+        self.durable.values().max().map_or(0, |offset| offset + 1)
     }
 
     /// Judges the whole log of the partition, from `log_start` on.
@@ -82,12 +116,15 @@ impl Partition {
                 assert_eq!(*promised, offset, "{}: record {number:x} moved", self.name);
             }
         }
-        if self.durability == Durability::Durable {
-            for (number, offset) in self.acknowledged.iter().filter(|(_, offset)| **offset >= log_start) {
-                assert!(seen.contains(number), "acknowledged record {number:x} at {offset} is lost");
-            }
+        for (number, offset) in self.durable.iter().filter(|(_, offset)| **offset >= log_start) {
+            assert!(seen.contains(number), "acknowledged record {number:x} at {offset} is lost");
         }
     }
+}
+
+/// The weaker of two levels.
+fn weaker(a: Durability, b: Durability) -> Durability {
+    if a as u8 > b as u8 { a } else { b }
 }
 
 /// The value of a record: its number, and bytes that follow from it.

@@ -6,8 +6,8 @@ use corelog_shard::{ConnId, Refusal, Request, Response, Taken, TopicView};
 use corelog_storage::{DurableMethod, LogConfig, Preparation};
 
 use crate::disk::{Faults, SimDisk};
-use crate::machine::Machine;
-use crate::oracle::value_of;
+use crate::machine::{Machine, STUCK};
+use crate::oracle::{Place, read_batch, value_of};
 use crate::random::Random;
 use crate::trace::Trace;
 
@@ -69,6 +69,20 @@ pub fn crash_after(machine: &mut Machine, request: &Request<'_>, turns: u32) -> 
 pub fn create(machine: &mut Machine, name: &str, partitions: u32, durability: Durability) -> TopicId {
     match machine.ask(&Request::CreateTopic { name, partitions, durability }).0 {
         Response::TopicCreated { topic } => topic,
+        other => panic!("{name}: {other:?}"),
+    }
+}
+
+/// Alters a topic and waits for the answer: how many partitions it has, and its level.
+pub fn alter(
+    machine: &mut Machine,
+    name: &str,
+    partitions: Option<u32>,
+    durability: Option<Durability>,
+) -> Result<(u32, Durability), Refusal> {
+    match machine.ask(&Request::AlterTopic { name, partitions, durability }).0 {
+        Response::TopicAltered { partitions, durability, .. } => Ok((partitions, durability)),
+        Response::Refused(refusal) => Err(refusal),
         other => panic!("{name}: {other:?}"),
     }
 }
@@ -184,4 +198,47 @@ pub fn fetch_at(
         (Response::Refused(refusal), _) => Err(refusal),
         (other, _) => panic!("{other:?}"),
     }
+}
+
+/// Writes to every partition where it is kept, and reads it back.
+pub fn write_and_read(machine: &mut Machine, name: &str) {
+    let view = describe(machine, LogId(0), name).expect("the topic is there");
+    for (partition, place) in (0u32..).zip(&view.partitions) {
+        let end = open_at(machine, place.log, view.topic, partition).expect("it is open there");
+        let sealed = batch(view.topic, partition, 0..3, From::default());
+        assert_eq!(produce_at(machine, place.log, &sealed), Ok(end.high_watermark));
+        let mut places = Vec::new();
+        let read = fetch_at(machine, place.log, end.high_watermark, None).unwrap();
+        read_batch(&read[0], view.topic, partition, &mut places);
+        assert_eq!(places[0], Place { offset: end.high_watermark, number: 0 });
+    }
+}
+
+/// Every log says the same of a topic.
+pub fn known_everywhere(machine: &mut Machine, name: &str) -> Option<TopicId> {
+    let logs = (0..machine.logs.len() as u16).map(LogId);
+    let views: Vec<_> = logs.map(|log| describe(machine, log, name)).collect();
+    views.windows(2).for_each(|pair| assert_eq!(pair[0], pair[1]));
+    views[0].as_ref().map(|view| view.topic)
+}
+
+/// Lets turns pass until it is so.
+pub fn wait(machine: &mut Machine, mut until: impl FnMut(&mut Machine) -> bool) {
+    for _ in 0..STUCK {
+        if until(machine) {
+            return;
+        }
+        machine.turn().expect("a running shard does not start");
+    }
+    panic!("it never comes");
+}
+
+/// Writes to the topic's first partition on a log until its disk is full.
+pub fn fill(machine: &mut Machine, name: &str, log: LogId) {
+    machine.logs[usize::from(log.0)].disk.faults.capacity = 6 * EXTENT_BYTES;
+    let view = describe(machine, log, name).expect("created");
+    let partition = view.partitions.iter().position(|at| at.log == log).expect("one is there") as u32;
+    open_at(machine, log, view.topic, partition).expect("it is open");
+    let sealed = batch(view.topic, partition, 0..20, From::default());
+    wait(machine, |machine| produce_at(machine, log, &sealed) == Err(Refusal::StorageFull));
 }

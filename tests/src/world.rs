@@ -6,10 +6,11 @@
 
 use std::fmt::Write;
 
-use corelog_model::{Durability, LogId, Term, TopicId};
+use corelog_model::LogId;
 use corelog_shard::{ConnId, Event, Refusal, Reply, Request, Response, Shard, StartError, Taken};
 use corelog_storage::{DurableMethod, LogConfig, OpenError, Preparation, Settings};
 
+use crate::admin::{Admin, TOPICS, alterations, most_partitions};
 use crate::committer::Committer;
 use crate::disk::{Faults, SimDisk};
 use crate::machine::{Machine, STUCK};
@@ -59,20 +60,6 @@ enum Client {
     Committer(Box<Committer>),
 }
 
-/// Creates the topics and learns their ids.
-#[derive(Default)]
-struct Admin {
-    topic: usize,
-    waiting: bool,
-    /// The name was taken: ask for its id.
-    asking: bool,
-    /// Where it asks: of log 0 alone for anything but what there is.
-    at: LogId,
-    /// The creation was answered: whoever is asked knows the topic.
-    created: Option<TopicId>,
-    correlation: u64,
-}
-
 struct Seat {
     client: Client,
     generation: u32,
@@ -84,11 +71,6 @@ struct Seat {
     /// Offered and blocked: the same request must come again before any other of this connection.
     blocked: Option<u64>,
 }
-
-/// The topics of every world.
-const TOPICS: [(&str, Durability); 3] =
-    [("kept", Durability::Durable), ("written", Durability::Written), ("passing", Durability::Memory)];
-const PARTITIONS: u32 = 2;
 
 /// One seed's world.
 pub struct World {
@@ -137,12 +119,16 @@ impl World {
         let config = log_config(&mut random);
         let disks = (0..plan.logs).map(|_| SimDisk::new(random.fork(), faults)).collect();
         let machine = Machine::new(&config, disks, random.fork(), Trace::new(plan.keep_trace));
-        let named = TOPICS.iter().flat_map(|topic| (0..PARTITIONS).map(move |partition| (topic, partition)));
+        // A stream of its own here too: in most storms no topic is altered.
+        let mut choices = Random::new(plan.seed ^ 0xa17e_4ed0);
+        let alterations = if choices.chance(40) { alterations(&mut choices) } else { Vec::new() };
+        let most = most_partitions(&alterations);
+        let named = TOPICS.iter().zip(most).flat_map(|(topic, most)| (0..most).map(move |at| (topic, at)));
         let partitions =
             named.map(|(topic, partition)| Partition::new(topic.0, partition, topic.1)).collect();
         let (seats, spare_replies) = (Vec::new(), Vec::new());
         let mut world = Self { random, machine, seats, partitions, spare_replies, power_losses: 0, kills: 0 };
-        world.seat(Client::Admin(Admin::default()));
+        world.seat(Client::Admin(Admin::new(alterations)));
         for partition in 0..world.partitions.len() {
             for mode in
                 [Mode::Idempotent, world.random.pick(&[Mode::Plain, Mode::Conditional, Mode::Idempotent])]
@@ -184,6 +170,7 @@ impl World {
         for at in 0..self.seats.len() {
             self.disconnect(at);
         }
+        self.partitions.iter_mut().for_each(Partition::restarted);
     }
 
     /// The clients act, the shard has its turn, the clients hear of it.
@@ -291,7 +278,7 @@ impl World {
         seat.connected = false;
         seat.blocked = None;
         match &mut seat.client {
-            Client::Admin(admin) => admin.waiting = false,
+            Client::Admin(admin) => admin.disconnected(),
             Client::Producer(producer) => producer.disconnected(),
             Client::Consumer(consumer) => consumer.disconnected(),
             Client::Committer(committer) => committer.disconnected(),
@@ -310,7 +297,7 @@ impl World {
         let conn = ConnId { slot: at as u32, generation: seat.generation };
         let wanted = match (seat.blocked.take(), &mut seat.client) {
             (Some(correlation), _) => Some(correlation),
-            (None, Client::Admin(admin)) => admin.wants(),
+            (None, Client::Admin(admin)) => admin.wants(partitions, random),
             (None, Client::Producer(producer)) => producer.wants(&partitions[producer.partition], random),
             (None, Client::Consumer(consumer)) => consumer.wants(&partitions[consumer.partition], random),
             (None, Client::Committer(committer)) => committer.wants(&partitions[committer.partition], random),
@@ -390,7 +377,7 @@ impl World {
             self.turn();
             let all_created = self.partitions.iter().all(|partition| partition.topic.is_some());
             let done = |seat: &Seat| match &seat.client {
-                Client::Admin(_) => true,
+                Client::Admin(admin) => admin.is_done(),
                 Client::Producer(producer) => producer.is_done(),
                 Client::Consumer(consumer) => consumer.caught_up,
                 Client::Committer(committer) => committer.is_done(),
@@ -531,58 +518,4 @@ fn in_words(response: &Response) -> String {
         other => write!(text, "{other:?}").expect("a string takes everything"),
     }
     text
-}
-
-impl Admin {
-    fn wants(&mut self) -> Option<u64> {
-        if self.waiting || self.topic >= TOPICS.len() {
-            return None;
-        }
-        self.waiting = true;
-        self.correlation += 1;
-        Some(self.correlation)
-    }
-
-    fn request(&self) -> Request<'static> {
-        let (name, durability) = TOPICS[self.topic];
-        match self.asking {
-            true => Request::Metadata { topic: Some(name) },
-            false => Request::CreateTopic { name, partitions: PARTITIONS, durability },
-        }
-    }
-
-    /// Takes an answer in; `place` is where it would ask next.
-    fn answered(&mut self, response: &Response, partitions: &mut [Partition], logs: u16, place: LogId) {
-        self.waiting = false;
-        match response {
-            Response::TopicCreated { topic } if logs == 1 => self.found(*topic, &[], partitions),
-            Response::TopicCreated { topic } => {
-                (self.created, self.asking, self.at) = (Some(*topic), true, place);
-            }
-            Response::Metadata(view) => {
-                let found = &view.topics[0];
-                assert!(self.created.is_none_or(|topic| topic == found.topic), "another topic of this name");
-                assert!(found.partitions.iter().all(|partition| partition.leader_epoch > Term(0)));
-                let homes: Vec<_> = found.partitions.iter().map(|partition| partition.log).collect();
-                self.found(found.topic, &homes, partitions);
-            }
-            Response::Refused(Refusal::TopicExists) => (self.asking, self.at) = (true, place),
-            Response::Refused(Refusal::UnknownTopic) => {
-                assert!(self.created.is_none(), "an answered creation is known everywhere");
-                (self.asking, self.at) = (false, LogId(0));
-            }
-            Response::Refused(Refusal::NotReady | Refusal::ReadOnly | Refusal::StorageFull) => {}
-            other => panic!("no answer to an admin: {other:?}"),
-        }
-    }
-
-    fn found(&mut self, topic: TopicId, homes: &[LogId], partitions: &mut [Partition]) {
-        let name = TOPICS[self.topic].0;
-        for partition in partitions.iter_mut().filter(|partition| partition.name == name) {
-            partition.topic = Some(topic);
-            partition.log = homes.get(partition.partition as usize).copied().unwrap_or_default();
-        }
-        (self.asking, self.at, self.created) = (false, LogId(0), None);
-        self.topic += 1;
-    }
 }

@@ -13,8 +13,8 @@ use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use corelog_client::{
-    Client, ClientConfig, Codec, ConsumerConfig, Durability, ErrorCode, Partition, Partitions, Position,
-    ProducerConfig, RecordRef, Topic,
+    Client, ClientConfig, ClientError, Codec, ConsumerConfig, Durability, ErrorCode, Partition, Partitions,
+    Position, ProducerConfig, RecordRef, Topic,
 };
 use corelog_model::{ProducerId, TopicId};
 use corelog_testing::{Broker, Builder};
@@ -41,6 +41,10 @@ enum Positions {
 }
 
 fn broker(store: &Path) -> Broker {
+    broker_with(store, &[])
+}
+
+fn broker_with(store: &Path, more: &[&'static str]) -> Broker {
     let settings = [
         "log.extent_bytes=1 MiB",
         "log.checkpoint_bytes=1 MiB",
@@ -48,7 +52,13 @@ fn broker(store: &Path) -> Broker {
         "limits.max_batch_bytes=128 KiB",
         "limits.max_frame_bytes=256 KiB",
     ];
-    settings.into_iter().fold(Broker::builder(), Builder::set).directory(store).start().expect("it starts")
+    settings
+        .into_iter()
+        .chain(more.iter().copied())
+        .fold(Broker::builder(), Builder::set)
+        .directory(store)
+        .start()
+        .expect("it starts")
 }
 
 /// A record: key, value and headers.
@@ -146,7 +156,12 @@ async fn check_positions(broker: &Broker, positions: Positions) {
         found.iter().map(|one| (one.name.as_str(), one.offset, one.metadata.as_str())).collect();
     assert_eq!(found, if positions == Positions::Some { POSITIONS.to_vec() } else { Vec::new() });
     let search = client.position("search", &topic);
-    search.commit(0, FILLERS + 1, "").await.expect("committed");
+    let committed = search.commit(0, FILLERS + 1, "").await;
+    if !broker.ready().expect("running").is_final {
+        let Err(ClientError::Refused(refused)) = committed else { panic!("{committed:?}") };
+        return assert_eq!(refused.code, ErrorCode::NotFinal);
+    }
+    committed.expect("committed");
     assert_eq!(search.get(0).await.expect("served").map(|one| one.lag()), Some(FILLERS - 1));
 }
 
@@ -322,5 +337,127 @@ fn a_store_of_today_passes_the_same_check() {
         let store = directory.path().join("store");
         write(&store, positions);
         check(&store, positions);
+    }
+}
+
+/// The first store that has topics of several spans.
+const ALTERED: &str = "../tests/data/store-3";
+
+/// Topics that were altered, by name, with what they are in the end.
+const ALTERATIONS: [(&str, u32, Durability); 3] =
+    [("grown", 5, Durability::Durable), ("twice", 4, Durability::Memory), ("weaker", 2, Durability::Written)];
+
+/// Two topics grow in turn, so that neither's groups follow each other; one in each term, and one by its level alone.
+fn write_altered(store: &Path) {
+    for term in 1..=TERMS {
+        let mut broker = broker(store);
+        run(async {
+            let client = connect(&broker).await;
+            if term == 1 {
+                for (name, partitions) in [("grown", 2), ("twice", 1), ("weaker", 2)] {
+                    client.create_topic(name, partitions, Durability::Durable).await.expect("a new name");
+                }
+                let alter = async |name, partitions, level| {
+                    client.alter_topic(name, partitions, level).await.expect("altered");
+                };
+                alter("grown", Some(3), None).await;
+                alter("twice", Some(2), Some(Durability::Memory)).await;
+                alter("weaker", None, Some(Durability::Written)).await;
+                alter("grown", Some(5), None).await;
+            } else {
+                client.alter_topic("twice", Some(4), None).await.expect("altered");
+            }
+            for (name, ..) in ALTERATIONS {
+                append_term(&client, name, term).await;
+            }
+        });
+        broker.stop().expect("it ends well");
+    }
+}
+
+/// One record for each partition that the topic has.
+async fn append_term(client: &Client, name: &str, term: u32) {
+    let topic = client.topic(name).await.expect("it is there");
+    let producer = client.producer(ProducerConfig::default());
+    for partition in 0..topic.partition_count() {
+        let value = format!("{name} {partition} {term}").into_bytes();
+        let record = RecordRef { value: Some(&value), ..RecordRef::default() };
+        let sent = producer.send(&topic, Partition::Index(partition), record).await.expect("accepted");
+        sent.await.expect("acknowledged");
+    }
+}
+
+fn check_altered(store: &Path) {
+    let mut broker = broker(store);
+    run(async {
+        let client = connect(&broker).await;
+        for (name, partitions, level) in ALTERATIONS {
+            let topic = client.topic(name).await.expect("it is there");
+            assert_eq!((topic.partition_count(), topic.durability()), (partitions, level), "{name}");
+            append_term(&client, name, 3).await;
+            for partition in 0..partitions {
+                let first = if name == "twice" && partition >= 2 { 2 } else { 1 };
+                let config = ConsumerConfig {
+                    partitions: Partitions::Only(vec![partition]),
+                    ..ConsumerConfig::new(&topic, Position::Start)
+                };
+                let mut consumer = client.consumer(config).await.expect("a consumer");
+                for term in first..=3 {
+                    let mut batch = consumer.next().await.expect("readable");
+                    let mut records = batch.records().expect("readable");
+                    let value = records.next().and_then(|record| record.value).expect("a value");
+                    assert_eq!(value, format!("{name} {partition} {term}").into_bytes());
+                }
+            }
+        }
+        let more = client.alter_topic("grown", Some(6), Some(Durability::Written)).await.expect("altered");
+        assert_eq!((more.partition_count(), more.durability()), (6, Durability::Written));
+    });
+    broker.stop().expect("it ends well");
+}
+
+#[test]
+fn a_store_whose_topics_were_altered_is_served() {
+    let (directory, golden) = (directory(), Path::new(env!("CARGO_MANIFEST_DIR")).join(ALTERED));
+    if !golden.exists() && std::env::var_os("CORELOG_GOLDEN").is_some_and(|word| word == "write") {
+        let fresh = directory.path().join("fresh");
+        write_altered(&fresh);
+        pack(&fresh, &golden);
+    }
+    let store = directory.path().join("store");
+    unpack(&golden, &store);
+    check_altered(&store);
+    let today = directory.path().join("today");
+    write_altered(&today);
+    check_altered(&today);
+}
+
+/// A store of the first release is served as it is, and its topics are altered once there is to be no way back.
+#[test]
+fn a_store_of_the_first_release_has_its_topics_altered_once_it_is_final() {
+    let directory = directory();
+    let store = directory.path().join("store");
+    unpack(&golden(GOLDEN[0].0), &store);
+    for (settings, altered) in [(vec![], false), (vec!["log.finalise=true"], true), (vec![], true)] {
+        let mut broker = broker_with(&store, &settings);
+        if !settings.is_empty() {
+            run(check_positions(&broker, Positions::None));
+        }
+        run(async {
+            let client = connect(&broker).await;
+            let result = client.alter_topic("orders", Some(4), None).await;
+            match result {
+                Ok(topic) => assert!(altered && topic.partition_count() == 4),
+                Err(ClientError::Refused(refused)) => {
+                    assert_eq!((refused.code, altered), (ErrorCode::NotFinal, false))
+                }
+                Err(other) => panic!("{other}"),
+            }
+            let orders = client.topic("orders").await.expect("it is there");
+            for partition in 0..3 {
+                check_records(&client, &orders, partition).await;
+            }
+        });
+        broker.stop().expect("it ends well");
     }
 }

@@ -1,14 +1,13 @@
 //! Several logs, each with its shard: topics over all of them, through crashes at every step.
 
-use corelog_model::{Durability, LogId, TopicId};
+use corelog_model::{Durability, LogId};
 use corelog_shard::{Refusal, Request, Response};
 use corelog_tests::disk::{Faults, SimDisk};
-use corelog_tests::machine::{Machine, STUCK};
-use corelog_tests::oracle::{Place, read_batch};
+use corelog_tests::machine::Machine;
 use corelog_tests::random::Random;
 use corelog_tests::script::{
-    EXTENT_BYTES, From, batch, crash_after, create, describe, fetch_at, find, machine_of, open_at,
-    produce_at, restart, small_log,
+    crash_after, create, describe, fill, find, known_everywhere, machine_of, open_at, restart, small_log,
+    wait, write_and_read,
 };
 
 const LOGS: u16 = 3;
@@ -18,47 +17,6 @@ const ORDERS: Request<'_> =
 
 fn logs() -> impl Iterator<Item = LogId> {
     (0..LOGS).map(LogId)
-}
-
-/// Writes to every partition where it is kept, and reads it back.
-fn write_and_read(machine: &mut Machine, name: &str) {
-    let view = describe(machine, LogId(0), name).expect("the topic is there");
-    for (partition, place) in (0u32..).zip(&view.partitions) {
-        let end = open_at(machine, place.log, view.topic, partition).expect("it is open there");
-        let sealed = batch(view.topic, partition, 0..3, From::default());
-        assert_eq!(produce_at(machine, place.log, &sealed), Ok(end.high_watermark));
-        let mut places = Vec::new();
-        let read = fetch_at(machine, place.log, end.high_watermark, None).unwrap();
-        read_batch(&read[0], view.topic, partition, &mut places);
-        assert_eq!(places[0], Place { offset: end.high_watermark, number: 0 });
-    }
-}
-
-/// Every log says the same of a topic.
-fn known_everywhere(machine: &mut Machine, name: &str) -> Option<TopicId> {
-    let views: Vec<_> = logs().map(|log| describe(machine, log, name)).collect();
-    views.windows(2).for_each(|pair| assert_eq!(pair[0], pair[1]));
-    views[0].as_ref().map(|view| view.topic)
-}
-
-fn wait(machine: &mut Machine, mut until: impl FnMut(&mut Machine) -> bool) {
-    for _ in 0..STUCK {
-        if until(machine) {
-            return;
-        }
-        machine.turn().expect("a running shard does not start");
-    }
-    panic!("it never comes");
-}
-
-/// Writes to the topic's first partition on a log until its disk is full.
-fn fill(machine: &mut Machine, name: &str, log: LogId) {
-    machine.logs[usize::from(log.0)].disk.faults.capacity = 6 * EXTENT_BYTES;
-    let view = describe(machine, log, name).expect("created");
-    let partition = view.partitions.iter().position(|at| at.log == log).expect("one is there") as u32;
-    open_at(machine, log, view.topic, partition).expect("it is open");
-    let sealed = batch(view.topic, partition, 0..20, From::default());
-    wait(machine, |machine| produce_at(machine, log, &sealed) == Err(Refusal::StorageFull));
 }
 
 #[test]

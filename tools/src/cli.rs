@@ -41,7 +41,7 @@ pub enum Command {
     /// Show the configuration.
     #[command(subcommand)]
     Config(Config),
-    /// Create, list, describe and delete topics.
+    /// Create, list, describe, alter and delete topics.
     #[command(subcommand)]
     Topic(Topic),
     /// Append the lines of a file, or of standard input, to a topic.
@@ -154,6 +154,24 @@ pub enum Topic {
     Describe {
         /// Its name.
         name: String,
+        #[command(flatten)]
+        /// Where.
+        server: Server,
+    },
+    /// Add partitions to a topic, or change when its records are acknowledged.
+    ///
+    /// The topic is in use meanwhile. Keys are spread over its partitions by their number: with more of them, most keys go to
+    /// another one from then on.
+    #[command(group = clap::ArgGroup::new("change").required(true).multiple(true))]
+    Alter {
+        /// Its name.
+        name: String,
+        /// How many partitions it is to have: as many as it has, or more.
+        #[arg(long, group = "change", value_parser = clap::value_parser!(u32).range(1..))]
+        partitions: Option<u32>,
+        /// When its records are acknowledged from then on.
+        #[arg(long, value_enum, group = "change")]
+        durability: Option<Durability>,
         #[command(flatten)]
         /// Where.
         server: Server,

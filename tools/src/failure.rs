@@ -357,6 +357,9 @@ const fn help_for(code: ErrorCode) -> &'static str {
         ErrorCode::NotFinal => "start the broker with --finalise once no older version is to serve the store",
         ErrorCode::InvalidPositionName => "choose a name of 1 to 255 bytes without control characters",
         ErrorCode::InvalidPartitions => "choose from 1 to 100000 --partitions",
+        ErrorCode::FewerPartitions => {
+            "partitions are only added: `corelog topic describe NAME` shows how many there are"
+        }
         ErrorCode::CorruptBatch => "send it again; if it is refused again, test the memory of both machines",
         ErrorCode::OutOfOrderSequence | ErrorCode::UnknownProducerId | ErrorCode::FencedProducerEpoch => {
             READ_TO_SEE

@@ -46,13 +46,17 @@ fn closed_port() -> String {
 
 #[test]
 fn a_wrong_call_is_a_usage_error_with_code_2_and_nothing_on_standard_output() {
-    let cases: [&[&str]; 12] = [
+    let cases: [&[&str]; 16] = [
         &[],
         &["fly"],
         &["topic"],
         &["topic", "create"],
         &["topic", "create", "t", "--partitions", "0"],
         &["topic", "create", "t", "--durability", "maybe"],
+        &["topic", "alter", "t"],
+        &["topic", "alter", "--partitions", "3"],
+        &["topic", "alter", "t", "--partitions", "0"],
+        &["topic", "alter", "t", "--durability", "maybe"],
         &["produce", "t", "--key-field", "a", "--key-separator", "b"],
         &["produce", "t", "--header", "novalue"],
         &["consume", "t", "--from", "middle"],
@@ -102,10 +106,11 @@ fn an_unknown_key_variable_or_value_stops_the_start_and_is_named() {
 #[test]
 fn without_a_broker_every_client_command_ends_with_4() {
     let server = closed_port();
-    let cases: [&[&str]; 6] = [
+    let cases: [&[&str]; 7] = [
         &["topic", "list"],
         &["topic", "create", "t"],
         &["topic", "describe", "t"],
+        &["topic", "alter", "t", "--partitions", "2"],
         &["topic", "delete", "t"],
         &["produce", "t"],
         &["consume", "t"],

@@ -22,7 +22,7 @@ pub enum Operation {
     Produce,
     /// Read records and offsets, keep positions.
     Consume,
-    /// Create or delete it.
+    /// Create, alter or delete it.
     Alter,
 }
 
@@ -41,7 +41,7 @@ pub enum Access {
     /// All that a local peer may.
     #[default]
     Everything,
-    /// All but create and delete topics.
+    /// All but create, alter and delete topics.
     Records,
     /// Nothing.
     Nothing,

@@ -4,39 +4,46 @@
 //! next step; what other logs have to do is asked for by letters. The client is answered after the last step, when all
 //! logs have heard of it. A restart finds the entries and goes on with the change after the last one that survived, so a
 //! change is finished or, when not even its first entry survived, was never begun. A creation that a log refuses its
-//! part of is undone. Bounded: [`Limits::changes`](crate::Limits) at a time; more are refused with `TooMany`.
+//! part of is undone; so is an alteration, whose own steps are in `alter`. Bounded: [`Limits::changes`](crate::Limits) at a time; more are refused with `TooMany`.
 
 use std::collections::VecDeque;
 use std::mem;
+use std::ops::Range;
 use std::sync::Arc;
 
 use corelog_model::limits::{MAX_PARTITIONS_PER_TOPIC, is_topic_name};
 use corelog_model::{Durability, GroupId, LogId, Now, ProducerId, TopicId};
 use corelog_storage::EntryKind;
 
+use crate::alter::altered;
 use crate::event::{Actions, Taken};
 use crate::mail::{Mail, News};
-use crate::metadata::{Command, Metadata, Topic, TopicSpec, TopicState};
+use crate::metadata::{Command, Metadata, Topic, TopicState};
 use crate::partition::Partition;
 use crate::refusal::{Bounded, Refusal};
 use crate::response::Response;
 use crate::room::NoRoom;
 use crate::shard::{Asker, Shard};
+use crate::spec::TopicSpec;
 
 /// Producer ids reserved by one entry: a restart skips at most this many.
 const PRODUCER_IDS_PER_ENTRY: u64 = 1000;
 
 /// What a change does next, once its last entry is durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+pub(crate) enum Step {
     /// The logs open their parts.
     Open,
     /// All have: it is ready.
     Ready,
     /// Clients may see it.
     Show,
-    /// A log refused: it is deleted before anybody saw it.
+    /// A log refused: it is deleted, or stays as it was, before anybody saw it.
     Undo,
+    /// The logs close what they had opened for an alteration.
+    Withdraw,
+    /// All have: it is as it was.
+    Restore,
     /// Clients may not see it any more.
     Hide,
     /// The logs close their parts.
@@ -48,31 +55,42 @@ enum Step {
     Over,
 }
 
+/// What is made of a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Aim {
+    Create,
+    Alter,
+    Delete,
+}
+
 #[derive(Debug)]
-struct Change {
-    topic: TopicId,
-    next: Step,
+pub(crate) struct Change {
+    pub(crate) topic: TopicId,
+    aim: Aim,
+    pub(crate) next: Step,
     /// The frame of the last entry; the next step waits until it is durable. 0 after a restart.
     frame: u64,
     /// The index of that entry.
     index: u64,
     /// Who is to be answered; nobody after a restart.
     asker: Option<Asker>,
+    /// Why it is undone. The asker hears it when the entry that says so is durable: no restart finishes it then.
+    refusal: Option<Refusal>,
     /// Other logs that were asked for their part of this step, and those that have done it.
-    asked: Vec<LogId>,
-    done: Vec<LogId>,
+    pub(crate) asked: Vec<LogId>,
+    pub(crate) done: Vec<LogId>,
     /// The version of the news of it.
     version: u64,
 }
 
 impl Change {
-    fn new(topic: TopicId, next: Step, asker: Option<Asker>) -> Self {
+    fn new(topic: TopicId, aim: Aim, next: Step, asker: Option<Asker>) -> Self {
         let (asked, done) = (Vec::new(), Vec::new());
-        Self { topic, next, frame: 0, index: 0, asker, asked, done, version: 0 }
+        Self { topic, aim, next, frame: 0, index: 0, asker, refusal: None, asked, done, version: 0 }
     }
 
     /// The step's entry is appended.
-    fn go_on(&mut self, next: Step, entry: Appended) {
+    pub(crate) fn go_on(&mut self, next: Step, entry: Appended) {
         (self.next, self.frame, self.index) = (next, entry.frame, entry.index);
     }
 }
@@ -108,12 +126,14 @@ impl Changes {
     /// Goes on where the entries end; the ids reserved so far may have been given.
     pub(crate) fn new(metadata: &Metadata, bound: u32) -> Self {
         let resume = |(id, topic): (&TopicId, &Topic)| {
-            let next = match topic.state {
-                TopicState::Creating => Step::Open,
-                TopicState::Deleting => Step::Close,
+            let (aim, next) = match topic.state {
+                TopicState::Creating => (Aim::Create, Step::Open),
+                TopicState::Altering => (Aim::Alter, Step::Open),
+                TopicState::Reverting => (Aim::Alter, Step::Withdraw),
+                TopicState::Deleting => (Aim::Delete, Step::Close),
                 TopicState::Ready => return None,
             };
-            Some(Change::new(*id, next, None))
+            Some(Change::new(*id, aim, next, None))
         };
         let end = metadata.producer_ids_end;
         Self {
@@ -124,7 +144,7 @@ impl Changes {
         }
     }
 
-    /// Whether clients may see and open the topic: its creation is answered and no deletion has begun.
+    /// Whether nothing is being made of the topic: a change of it is answered, and no other has begun.
     pub(crate) fn is_settled(&self, topic: TopicId) -> bool {
         self.topics.iter().all(|change| change.topic != topic)
     }
@@ -140,30 +160,31 @@ impl Changes {
 
     /// A log has opened its part of a topic.
     pub(crate) fn part_opened(&mut self, topic: TopicId, log: LogId) {
-        self.part_done(topic, log, Step::Open);
+        self.part_done(topic, log, &[Step::Open]);
     }
 
-    /// A log has closed its part of a topic.
+    /// A log has closed its part of a topic, or what it had opened for an alteration of it.
     pub(crate) fn part_closed(&mut self, topic: TopicId, log: LogId) {
-        self.part_done(topic, log, Step::Close);
+        self.part_done(topic, log, &[Step::Close, Step::Withdraw]);
     }
 
     /// What a log has opened of a topic that is being closed by now, it closes again: it was asked to.
-    fn part_done(&mut self, topic: TopicId, log: LogId, step: Step) {
-        let asked = |change: &&mut Change| change.topic == topic && change.next == step;
+    fn part_done(&mut self, topic: TopicId, log: LogId, steps: &[Step]) {
+        let asked = |change: &&mut Change| change.topic == topic && steps.contains(&change.next);
         if let Some(change) = self.topics.iter_mut().find(asked) {
             change.done.push(log);
         }
     }
 
-    /// A log does not do its part: a creation is undone, a deletion is finished by the next start.
+    /// A log does not do its part: a creation or an alteration is undone, a deletion is finished by the next start.
     pub(crate) fn part_refused(&mut self, topic: TopicId, refusal: Refusal) {
         let Some(change) = self.topics.iter_mut().find(|change| change.topic == topic) else { return };
-        if let Some(asker) = change.asker.take() {
-            self.refused.push((asker, refusal));
-        }
         if change.next == Step::Open {
-            change.next = Step::Undo;
+            (change.next, change.refusal) = (Step::Undo, Some(refusal));
+        } else if change.refusal.is_none()
+            && let Some(asker) = change.asker.take()
+        {
+            self.refused.push((asker, refusal));
         }
     }
 }
@@ -179,21 +200,12 @@ impl Shard {
         out: &mut Actions,
     ) -> Taken {
         let topic = self.metadata.next_topic_id();
-        let logs = u64::from(self.config.logs);
-        let placed = u64::from(partitions.min(MAX_PARTITIONS_PER_TOPIC));
-        // Each topic begins with the log after the one the topic before it began with.
-        let placement =
-            (0..placed).map(|at| LogId(((self.metadata.next_topic - 1 + at) % logs) as u16)).collect();
-        let spec = TopicSpec {
-            topic,
-            name: name.to_owned(),
-            durability,
-            first_group: GroupId(self.metadata.next_group),
-            placement,
-        };
+        let placement = placement(topic, 0..partitions.min(MAX_PARTITIONS_PER_TOPIC), self.config.logs);
+        let first_group = GroupId(self.metadata.next_group);
+        let spec = TopicSpec::new(topic, name.to_owned(), durability, first_group, placement);
         let command = Command::Creating(Arc::new(spec));
         let checked = self.check_new_topic(name, partitions);
-        self.begin(now, asker, checked.map(|()| (topic, command, Step::Open)), out)
+        self.begin(now, asker, checked.map(|()| (topic, command, Aim::Create)), out)
     }
 
     fn check_new_topic(&self, name: &str, partitions: u32) -> Result<(), Refusal> {
@@ -210,8 +222,14 @@ impl Shard {
         if self.metadata.topics.len() >= limits.topics as usize {
             return Err(Refusal::TooMany { what: Bounded::Topics, max: limits.topics });
         }
-        if self.metadata.partitions + partitions > limits.partitions {
-            return Err(Refusal::TooMany { what: Bounded::Partitions, max: limits.partitions });
+        self.check_more_partitions(partitions)
+    }
+
+    /// Whether so many partitions may be added to all that there are.
+    pub(crate) fn check_more_partitions(&self, more: u32) -> Result<(), Refusal> {
+        let max = self.config.limits.partitions;
+        if self.metadata.partitions + more > max {
+            return Err(Refusal::TooMany { what: Bounded::Partitions, max });
         }
         Ok(())
     }
@@ -220,17 +238,17 @@ impl Shard {
         let step = match self.metadata.topic_by_name(name) {
             None => Err(Refusal::UnknownTopic),
             Some((topic, _)) if !self.changes.is_settled(topic) => Err(Refusal::NotReady),
-            Some((topic, _)) => Ok((topic, Command::Deleting { topic }, Step::Hide)),
+            Some((topic, _)) => Ok((topic, Command::Deleting { topic }, Aim::Delete)),
         };
         self.begin(now, asker, step, out)
     }
 
     /// Appends the first entry of a change. The entry must fit the log, and a part of a checkpoint later.
-    fn begin(
+    pub(crate) fn begin(
         &mut self,
         now: Now,
         asker: Asker,
-        step: Result<(TopicId, Command, Step), Refusal>,
+        step: Result<(TopicId, Command, Aim), Refusal>,
         out: &mut Actions,
     ) -> Taken {
         let bound = self.changes.bound;
@@ -238,18 +256,17 @@ impl Shard {
             Ok(_) if self.changes.is_full() => Err(Refusal::TooMany { what: Bounded::Changes, max: bound }),
             step => step,
         };
-        let (topic, command, next) = match step {
+        let (topic, command, aim) = match step {
             Ok(step) => step,
             Err(refusal) => return self.refuse(asker, refusal, out),
         };
-        command.encode(&mut self.scratch);
-        if self.scratch.len() > self.config.log.max_batch_bytes as usize / 2 {
-            let partitions = if let Command::Creating(spec) = &command { spec.partitions() } else { 0 };
-            return self.refuse(asker, Refusal::InvalidPartitions { partitions, max: 0 }, out);
+        if let Err(refusal) = self.check_size(&command) {
+            return self.refuse(asker, refusal, out);
         }
         match self.append_command(now, &command) {
             Ok(entry) => {
-                let mut change = Change::new(topic, next, Some(asker));
+                let next = if aim == Aim::Delete { Step::Hide } else { Step::Open };
+                let mut change = Change::new(topic, aim, next, Some(asker));
                 change.go_on(next, entry);
                 self.changes.topics.push(change);
                 Taken::Done
@@ -259,14 +276,33 @@ impl Shard {
         }
     }
 
+    /// Whether the topic that a command makes fits an entry of a log, and twice a part of a checkpoint.
+    fn check_size(&mut self, command: &Command) -> Result<(), Refusal> {
+        let spec = match command {
+            Command::Creating(spec) => Arc::clone(spec),
+            Command::Altering(alteration) => {
+                let spec = &self.metadata.topics[&alteration.topic].spec;
+                Arc::new(spec.altered_by(alteration).expect("it was made for this topic"))
+            }
+            _ => return Ok(()),
+        };
+        let partitions = spec.partitions();
+        Command::Held(spec).encode(&mut self.scratch);
+        if self.scratch.len() > self.config.log.max_batch_bytes as usize / 2 {
+            return Err(Refusal::InvalidPartitions { partitions, max: 0 });
+        }
+        Ok(())
+    }
+
     /// Appends an entry of this log's metadata group and applies it.
     pub(crate) fn append_command(&mut self, now: Now, command: &Command) -> Result<Appended, NoRoom> {
         let mut bytes = mem::take(&mut self.scratch);
         command.encode(&mut bytes);
         let room = match command {
-            Command::Creating(_) | Command::Held(_) | Command::ProducerIds { .. } => {
+            Command::Creating(_) | Command::Altering(_) | Command::ProducerIds { .. } => {
                 self.room(now, bytes.len())
             }
+            Command::Held(spec) if self.adds_partitions(spec) => self.room(now, bytes.len()),
             // What was begun is ended, and what is deleted makes room.
             _ => self.room_for_change(now, bytes.len()),
         };
@@ -289,6 +325,14 @@ impl Shard {
         }
         // They are the shard's, and so is what they change.
         let mut changes = mem::take(&mut self.changes.topics);
+        for change in changes.iter_mut().filter(|change| change.frame <= durable && change.next != Step::Undo)
+        {
+            if let Some(refusal) = change.refusal
+                && let Some(asker) = change.asker.take()
+            {
+                _ = self.refuse(asker, refusal, out);
+            }
+        }
         self.tell(durable, &mut changes);
         for change in changes.iter_mut().filter(|change| change.frame <= durable) {
             match self.step(now, change, out) {
@@ -321,7 +365,11 @@ impl Shard {
             change.version = news.version;
             change.next = if change.next == Step::Show { Step::Answer } else { Step::Close };
         }
-        self.publish(news);
+        let version = news.version;
+        let frame = self.publish(news);
+        for change in changes.iter_mut().filter(|change| change.version == version) {
+            change.frame = change.frame.max(frame);
+        }
     }
 
     /// Does one step of a change as far as it can be done now.
@@ -330,21 +378,30 @@ impl Shard {
         match change.next {
             Step::Open => self.open_parts(now, change)?,
             Step::Close => self.close_parts(now, change, out)?,
+            Step::Withdraw => self.withdraw_parts(now, change, out)?,
             Step::Undo => {
-                change.go_on(Step::Hide, self.append_command(now, &Command::Deleting { topic })?);
+                let (next, command) = match change.aim {
+                    Aim::Alter => (Step::Withdraw, Command::Reverting { topic }),
+                    _ => (Step::Hide, Command::Deleting { topic }),
+                };
+                change.go_on(next, self.append_command(now, &command)?);
                 change.asked.clear();
                 change.done.clear();
             }
             Step::Answer if self.peers.have_heard(change.version) => {
-                self.answer_change(topic, change.asker.take(), out);
+                self.answer_change(change, out);
                 change.next = Step::Over;
             }
-            Step::Ready | Step::Delete | Step::Answer | Step::Over => {}
+            Step::Ready | Step::Restore | Step::Delete | Step::Answer | Step::Over => {}
             Step::Show | Step::Hide => unreachable!("told before"),
         }
         // The entries of the parts come before this one in the log: nothing is waited for.
         match change.next {
             Step::Ready => change.go_on(Step::Show, self.append_command(now, &Command::Ready { topic })?),
+            // Nobody saw it, and who asked was told.
+            Step::Restore => {
+                change.go_on(Step::Over, self.append_command(now, &Command::Reverted { topic })?)
+            }
             Step::Delete => {
                 change.go_on(Step::Answer, self.append_command(now, &Command::Deleted { topic })?)
             }
@@ -356,14 +413,15 @@ impl Shard {
     /// Opens this log's part and asks the others for theirs; what they have done is written down.
     fn open_parts(&mut self, now: Now, change: &mut Change) -> Result<(), NoRoom> {
         let (topic, own) = (change.topic, self.config.log.log);
-        let spec = Arc::clone(&self.metadata.topics[&topic].spec);
-        for log in spec.logs() {
-            if self.metadata.topics[&topic].opened.contains(&log) {
+        let (spec, partitions) = self.metadata.topics[&topic].coming();
+        let spec = Arc::clone(spec);
+        for log in spec.logs(partitions.clone()) {
+            if self.metadata.topics[&topic].opened_coming().contains(&log) {
                 continue;
             }
             if log == own {
                 self.append_command(now, &Command::Opened { topic, log })?;
-                self.open_groups(&spec);
+                self.open_groups(&spec, partitions.clone());
             } else if change.done.contains(&log) {
                 self.append_command(now, &Command::Opened { topic, log })?;
             } else {
@@ -381,14 +439,14 @@ impl Shard {
         let (topic, own) = (change.topic, self.config.log.log);
         let spec = Arc::clone(&self.metadata.topics[&topic].spec);
         let mut all = true;
-        for log in spec.logs() {
+        for log in spec.logs(0..spec.partitions()) {
             if log != own && !change.done.contains(&log) {
                 self.ask(change, log, Mail::Close(topic));
                 all = false;
             } else if self.metadata.topics[&topic].opened.contains(&log) {
                 self.append_command(now, &Command::Closed { topic, log })?;
                 if log == own {
-                    self.close_groups(now, &spec, out);
+                    self.close_groups(now, &spec, 0..spec.partitions(), out);
                 }
             }
         }
@@ -399,21 +457,27 @@ impl Shard {
     }
 
     /// Asks another log for its part once it has started, and once only.
-    fn ask(&mut self, change: &mut Change, log: LogId, mail: Mail) {
+    pub(crate) fn ask(&mut self, change: &mut Change, log: LogId, mail: Mail) {
         if self.peers.has_started(log) && !change.asked.contains(&log) {
             change.asked.push(log);
             self.peers.post(log, mail);
         }
     }
 
-    fn answer_change(&mut self, topic: TopicId, asker: Option<Asker>, out: &mut Actions) {
-        let Some(asker) = asker else { return };
-        let exists = self.metadata.topics.contains_key(&topic);
-        asker.answer(if exists { Response::TopicCreated { topic } } else { Response::TopicDeleted }, out);
+    fn answer_change(&mut self, change: &mut Change, out: &mut Actions) {
+        let topic = change.topic;
+        let Some(asker) = change.asker.take() else { return };
+        let response = match change.aim {
+            Aim::Create => Response::TopicCreated { topic },
+            Aim::Alter => altered(&self.metadata.topics[&topic].spec),
+            Aim::Delete => Response::TopicDeleted,
+        };
+        asker.answer(response, out);
     }
 
-    pub(crate) fn open_groups(&mut self, spec: &TopicSpec) {
-        for (partition, group) in spec.partitions_in(self.config.log.log) {
+    /// Opens those of `partitions` that this log keeps.
+    pub(crate) fn open_groups(&mut self, spec: &TopicSpec, partitions: Range<u32>) {
+        for (partition, group) in spec.partitions_in(self.config.log.log, partitions) {
             let mut entry = Partition::new(group, spec.topic, partition, spec.durability);
             entry.slot = self.log.open_group(group, spec.topic, partition);
             let slot = entry.slot;
@@ -423,18 +487,25 @@ impl Shard {
         }
     }
 
-    /// The groups go, with their producers; whoever waits for their data learns that the topic is unknown.
-    pub(crate) fn close_groups(&mut self, now: Now, spec: &TopicSpec, out: &mut Actions) {
-        let closed: Vec<_> = self.groups.range(spec.groups()).map(|(group, slot)| (*group, *slot)).collect();
-        for (group, slot) in closed {
-            self.groups.remove(&group);
-            self.producers.drop_group(group);
+    /// The groups of `partitions` go, with their producers and positions; whoever waits for their data learns that the topic
+    /// is unknown.
+    pub(crate) fn close_groups(
+        &mut self,
+        now: Now,
+        spec: &TopicSpec,
+        partitions: Range<u32>,
+        out: &mut Actions,
+    ) {
+        for (_, group) in spec.partitions_in(self.config.log.log, partitions) {
+            let Some(slot) = self.groups.remove(&group) else { continue };
             self.positions.drop_group(group);
             let mut partition = self.partitions.remove(slot).expect("a group names a partition");
             self.wake_all(now, &mut partition.waits, out);
             self.by_log_slot.remove(&partition.slot);
             self.log.drop_group(partition.slot);
         }
+        let groups = &self.groups;
+        self.producers.drop_groups(|group| !groups.contains_key(&group));
     }
 
     pub(crate) fn producer_id(&mut self, now: Now, asker: Asker, out: &mut Actions) -> Taken {
@@ -484,4 +555,11 @@ impl Shard {
         }
         self.refuse_producer_ids(Refusal::ReadOnly, out);
     }
+}
+
+/// The logs of a topic's partitions. Each topic begins with the log after the one the topic before it began with.
+pub(crate) fn placement(topic: TopicId, partitions: Range<u32>, logs: u16) -> Vec<LogId> {
+    let first = (topic.0 as u64).wrapping_sub(1);
+    let log = |at: u32| LogId((first.wrapping_add(at.into()) % u64::from(logs)) as u16);
+    partitions.map(log).collect()
 }

@@ -1,5 +1,10 @@
 //! All invariants of a shard in one call: tests and the simulator make it after every event.
 
+use std::collections::HashMap;
+
+use corelog_model::Durability;
+
+use crate::partition::PartitionId;
 use crate::shard::Shard;
 
 impl Shard {
@@ -18,8 +23,26 @@ impl Shard {
         let partitions = self.partitions.iter().map(|(_, partition)| &partition.waits);
         self.waits.check(partitions, self.sessions.all_pushed());
         self.check_groups();
+        self.check_owed();
         let frontier = self.frontier();
         assert!(frontier.durable <= frontier.written, "what is durable was written: {frontier:?}");
+    }
+
+    /// Each partition knows how many of its requests wait for what, and nothing waits for less than its level.
+    fn check_owed(&self) {
+        let mut waiting: HashMap<PartitionId, (u32, u32)> = HashMap::new();
+        for (level, pending) in self.pending.iter() {
+            let counts = waiting.entry(pending.partition).or_default();
+            match level {
+                Durability::Durable => counts.0 += 1,
+                _ => counts.1 += 1,
+            }
+        }
+        for (id, partition) in self.partitions.iter() {
+            let counts = waiting.remove(&id).unwrap_or_default();
+            assert_eq!((partition.owed.durable, partition.owed.written), counts, "{}", partition.group);
+            assert!(partition.durability != Durability::Durable || counts.1 == 0, "{}", partition.group);
+        }
     }
 
     /// The groups that are open are those whose opening the metadata holds, and producers belong to them.
@@ -31,11 +54,7 @@ impl Shard {
         }
         let mut open = 0;
         for (id, topic) in &self.metadata.topics {
-            let own = self.config.log.log;
-            if !topic.opened.contains(&own) {
-                continue;
-            }
-            for (number, group) in topic.spec.partitions_in(own) {
+            for (number, group) in topic.open_in(self.config.log.log) {
                 let slot = self.groups.get(&group).expect("an opened group is there");
                 let partition = self.partitions.get(*slot).expect("a group names a partition");
                 assert_eq!((partition.group, partition.topic, partition.partition), (group, *id, number));

@@ -17,9 +17,10 @@
 //!                   batches: (first u32, last u32, base offset u64, append u64)
 //! 5      positions  next index u64, flags u8 (1 = those before are forgotten)
 //! 6      position   group u64, name, offset u64, epoch u32 (0 = none), committed u64, note
+//! 7      topic      as 2, with spans: (first partition u32, its group u64) in place of the first group; while it is
+//!                   altered also what it becomes (id u128, first group u64, durability u8, placement of what is
+//!                   added) and the logs that have opened that. Written where 2 cannot say it.
 //! ```
-//!
-//! A version that does not know of positions passes over them, and drops them with its next full checkpoint.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,11 +29,12 @@ use corelog_model::{GroupId, LogId, ProducerId, Term, TopicId};
 use corelog_storage::CheckpointKind;
 
 use crate::codec::{RISING_LIMIT, Reader, Writer};
-use crate::metadata::{Metadata, Topic, TopicSpec, TopicState};
+use crate::metadata::{Metadata, Next, Topic, TopicState};
 use crate::partition::{Cursors, Partition};
 use crate::position::{Change, Positions, read_position, write_position};
 use crate::producer_state::{ProducerState, Producers, REMEMBERED, Remembered};
 use crate::shard::Shard;
+use crate::spec::{Alteration, TopicSpec, read_logs, write_logs};
 
 const MAGIC: u32 = u32::from_le_bytes(*b"CLSP");
 const VERSION: u16 = 1;
@@ -147,7 +149,11 @@ pub(crate) fn encode<'a>(
     if full || view.metadata_changed {
         parts.add(1, |to| write_counters(to, view.metadata));
         for topic in view.metadata.topics.values() {
-            parts.add(2, |to| write_topic_item(to, topic));
+            if topic.spec.is_plain() && topic.next.is_none() {
+                parts.add(2, |to| write_topic_item(to, topic));
+            } else {
+                parts.add(7, |to| write_altered_topic(to, topic));
+            }
         }
     }
     for group in groups.filter(|group| full || group.changed) {
@@ -251,26 +257,26 @@ impl State {
     pub(crate) fn drop_closed(&mut self, log: LogId) {
         let topics = &self.metadata.topics;
         let is_open = |partition: &Partition| {
-            topics.get(&partition.topic).is_some_and(|topic| {
-                topic.opened.contains(&log) && topic.spec.has(partition.partition, partition.group)
-            })
+            let topic = topics.get(&partition.topic);
+            topic.is_some_and(|topic| topic.has_open(log, partition.partition, partition.group))
         };
         let closed: Vec<_> =
             self.groups.values().filter(|group| !is_open(group)).map(|group| group.group).collect();
-        for group in closed {
-            self.groups.remove(&group);
-            self.producers.drop_group(group);
+        for group in &closed {
+            self.groups.remove(group);
         }
         let groups = &self.groups;
         self.positions.retain(|group| groups.contains_key(&group));
+        self.producers.drop_groups(|group| !groups.contains_key(&group));
     }
 
     fn open_group(&self, item: &GroupItem) -> Option<Partition> {
-        let of = &self.metadata.topics.get(&item.topic)?.spec;
-        if !of.has(item.partition, item.group) {
+        let topic = self.metadata.topics.get(&item.topic)?;
+        if !topic.coming().0.has(item.partition, item.group) {
             return None;
         }
-        let mut partition = Partition::new(item.group, item.topic, item.partition, of.durability);
+        let durability = topic.spec.durability;
+        let mut partition = Partition::new(item.group, item.topic, item.partition, durability);
         partition.next_index = item.next_index;
         partition.last_append_us = item.last_append_us;
         let (log_start, log_end) = (item.log_start, item.log_end);
@@ -370,6 +376,7 @@ fn read_item(from: &mut Reader<'_>) -> Option<Option<Item>> {
         4 => Item::Producer(read_producer(&mut body)?),
         5 => read_positions(&mut body)?,
         6 => Item::Position(read_position(&mut body)?),
+        7 => Item::Topic(read_altered_topic(&mut body)?),
         _ => return Some(None),
     }))
 }
@@ -402,29 +409,56 @@ fn write_counters(to: &mut Writer<'_>, metadata: &Metadata) {
 }
 
 fn write_topic_item(to: &mut Writer<'_>, topic: &Topic) {
-    topic.spec.write(to);
+    topic.spec.write_plain(to);
+    write_state(to, topic);
+}
+
+fn write_state(to: &mut Writer<'_>, topic: &Topic) {
     to.u8(match topic.state {
         TopicState::Creating => 1,
         TopicState::Ready => 2,
         TopicState::Deleting => 3,
+        TopicState::Altering => 4,
+        TopicState::Reverting => 5,
     });
-    to.count(topic.opened.len());
-    for log in &topic.opened {
-        to.u16(log.0);
-    }
+    write_logs(to, &topic.opened);
 }
 
 fn read_topic_item(from: &mut Reader<'_>) -> Option<Topic> {
-    let spec = Arc::new(TopicSpec::read(from)?);
+    let spec = TopicSpec::read_plain(from)?;
+    read_state(spec, from).filter(|topic| !topic.is_altered())
+}
+
+fn read_state(spec: TopicSpec, from: &mut Reader<'_>) -> Option<Topic> {
     let state = match from.u8()? {
         1 => TopicState::Creating,
         2 => TopicState::Ready,
         3 => TopicState::Deleting,
+        4 => TopicState::Altering,
+        5 => TopicState::Reverting,
         _ => return None,
     };
-    let count = from.count(2)?;
-    let opened = (0..count).map(|_| from.u16().map(LogId)).collect::<Option<_>>()?;
-    Some(Topic { spec, state, opened })
+    Some(Topic::new(Arc::new(spec), state, read_logs(from)?))
+}
+
+fn write_altered_topic(to: &mut Writer<'_>, topic: &Topic) {
+    topic.spec.write(to);
+    write_state(to, topic);
+    if let Some(next) = &topic.next {
+        Alteration::between(&topic.spec, &next.spec).write(to);
+        write_logs(to, &next.opened);
+    }
+}
+
+fn read_altered_topic(from: &mut Reader<'_>) -> Option<Topic> {
+    let spec = TopicSpec::read(from)?;
+    let mut topic = read_state(spec, from)?;
+    if topic.is_altered() {
+        let alteration = Alteration::read(from)?;
+        let spec = Arc::new(topic.spec.altered_by(&alteration)?);
+        topic.next = Some(Next { spec, opened: read_logs(from)? });
+    }
+    Some(topic)
 }
 
 fn write_group(to: &mut Writer<'_>, partition: &Partition) {
@@ -496,18 +530,18 @@ mod tests {
         let mut state = empty();
         let topic = state.metadata.next_topic_id();
         for name in ["orders", "payments"] {
-            let spec = TopicSpec {
-                topic: state.metadata.next_topic_id(),
-                first_group: GroupId(state.metadata.next_group),
-                durability: corelog_model::Durability::Durable,
-                name: name.to_owned(),
-                placement: vec![LogId(0); 3],
-            };
+            let spec = TopicSpec::new(
+                state.metadata.next_topic_id(),
+                name.to_owned(),
+                corelog_model::Durability::Durable,
+                GroupId(state.metadata.next_group),
+                vec![LogId(0); 3],
+            );
             state.metadata.apply(LogId(0), &Command::Creating(Arc::new(spec))).unwrap();
         }
         state.metadata.apply(LogId(0), &Command::Opened { topic, log: LogId(0) }).unwrap();
         state.metadata.apply(LogId(0), &Command::Ready { topic }).unwrap();
-        let opened: Vec<_> = state.metadata.topics[&topic].spec.partitions_in(LogId(0)).collect();
+        let opened: Vec<_> = state.metadata.topics[&topic].open_in(LogId(0)).collect();
         for (partition, group) in opened {
             let entry = Partition::new(group, topic, partition, corelog_model::Durability::Durable);
             state.groups.insert(group, entry);

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use corelog_model::{LogId, Term, TopicId};
 
 use crate::mail::News;
-use crate::metadata::{Metadata, TopicSpec, TopicState};
+use crate::metadata::Metadata;
 use crate::response::{DamageView, MetadataView, PartitionView, TopicView};
+use crate::spec::TopicSpec;
 
 /// What is known of all logs.
 #[derive(Debug)]
@@ -42,7 +43,7 @@ impl Directory {
 
     /// What log 0 knows when it starts.
     pub(crate) fn of_first(logs: u16, metadata: &Metadata) -> Self {
-        let ready = metadata.topics.values().filter(|topic| topic.state == TopicState::Ready);
+        let ready = metadata.topics.values().filter(|topic| topic.is_shown());
         let appeared = ready.map(|topic| Arc::clone(&topic.spec)).collect();
         let mut directory = Self::new(logs);
         directory.hear(&News { version: metadata.next_index, appeared, gone: Vec::new() });
@@ -68,7 +69,7 @@ impl Directory {
         for spec in &news.appeared {
             self.names.insert(spec.name.clone(), spec.topic);
             let before = self.topics.insert(spec.topic, Arc::clone(spec));
-            assert!(before.is_none(), "a topic appears once");
+            assert!(before.is_none_or(|before| before.begins(spec)), "a topic keeps the partitions it has");
         }
     }
 

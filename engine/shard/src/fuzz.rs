@@ -148,10 +148,10 @@ mod tests {
     use corelog_model::{Durability, GroupId, ProducerId, Term, TopicId};
 
     use super::*;
-    use crate::metadata::TopicSpec;
     use crate::partition::Partition;
     use crate::position::Position;
     use crate::producer_state::{Identity, Remembered};
+    use crate::spec::{Alteration, TopicSpec};
 
     /// Inputs beyond the corpus in one run of the tests.
     const MUTATIONS: u32 = 50_000;
@@ -167,13 +167,9 @@ mod tests {
 
     fn creating(metadata: &Metadata, name: &str, partitions: usize) -> (TopicId, Command) {
         let topic = metadata.next_topic_id();
-        let spec = TopicSpec {
-            topic,
-            first_group: GroupId(metadata.next_group),
-            durability: Durability::Written,
-            name: name.to_owned(),
-            placement: vec![LogId(0); partitions],
-        };
+        let first_group = GroupId(metadata.next_group);
+        let placement = vec![LogId(0); partitions];
+        let spec = TopicSpec::new(topic, name.to_owned(), Durability::Written, first_group, placement);
         (topic, Command::Creating(Arc::new(spec)))
     }
 
@@ -199,6 +195,66 @@ mod tests {
         vec![change("a", Some(position)), change("b: c", Some(unread)), change("a", None)]
     }
 
+    /// Two topics; the first gets a second span, one alteration of it is undone and one is under way, and what a log that
+    /// does not decide would keep of it.
+    fn alterations() -> Vec<Command> {
+        let mut metadata = Metadata::new(STORE);
+        let (mut commands, log) = (Vec::new(), LogId(0));
+        let mut topics = Vec::new();
+        for name in ["orders", "payments"] {
+            let (topic, command) = creating(&metadata, name, 3);
+            for command in [command, Command::Opened { topic, log }, Command::Ready { topic }] {
+                metadata.apply(log, &command).expect("in order");
+                commands.push(command);
+            }
+            topics.push(topic);
+        }
+        let topic = topics[0];
+        let altering = |metadata: &Metadata, more: usize, durability| {
+            let first_group = GroupId(if more > 0 { metadata.next_group } else { 0 });
+            Command::Altering(Alteration { topic, durability, first_group, added: vec![log; more] })
+        };
+        let rows: [(usize, Durability, &[Command]); 3] = [
+            (2, Durability::Durable, &[Command::Opened { topic, log }, Command::Ready { topic }]),
+            (
+                1,
+                Durability::Memory,
+                &[
+                    Command::Opened { topic, log },
+                    Command::Reverting { topic },
+                    Command::Closed { topic, log },
+                    Command::Reverted { topic },
+                ],
+            ),
+            (0, Durability::Written, &[]),
+        ];
+        for (more, durability, rest) in rows {
+            let first = altering(&metadata, more, durability);
+            for command in [first].into_iter().chain(rest.iter().cloned()) {
+                metadata.apply(log, &command).expect("in order");
+                commands.push(command);
+            }
+        }
+        commands.push(Command::Held(Arc::clone(&metadata.topics[&topic].spec)));
+        commands
+    }
+
+    /// What checkpoints say of these topics, one of them altered right now, with a partition of each span.
+    fn altered_state() -> State {
+        let mut state = empty();
+        let commands = alterations();
+        for command in &commands[..commands.len() - 1] {
+            state.metadata.apply(LogId(0), command).expect("in order");
+        }
+        for topic in state.metadata.topics.values() {
+            for (number, group) in topic.open_in(LogId(0)) {
+                let partition = Partition::new(group, topic.spec.topic, number, topic.spec.durability);
+                state.groups.insert(group, partition);
+            }
+        }
+        state
+    }
+
     /// A topic of two partitions with records, epochs and producers.
     fn state() -> State {
         let mut state = empty();
@@ -206,7 +262,7 @@ mod tests {
         for command in [command, Command::Opened { topic, log: LogId(0) }, Command::Ready { topic }] {
             state.metadata.apply(LogId(0), &command).expect("in order");
         }
-        let opened: Vec<_> = state.metadata.topics[&topic].spec.partitions_in(LogId(0)).collect();
+        let opened: Vec<_> = state.metadata.topics[&topic].open_in(LogId(0)).collect();
         for (number, group) in opened {
             let mut partition = Partition::new(group, topic, number, Durability::Written);
             for n in 0..9_u32 {
@@ -249,6 +305,16 @@ mod tests {
         }
         seeds.push(("checkpoint-positions".to_owned(), joined(1, &parts_of(&positioned))));
         let full = parts_of(&state());
+        let alterations: Vec<_> = alterations().iter().map(encoded).collect();
+        seeds.push(("alterations".to_owned(), joined(0, &alterations)));
+        seeds.extend(
+            alterations
+                .into_iter()
+                .skip(7)
+                .enumerate()
+                .map(|(at, one)| (format!("alteration-{at}"), joined(0, &[one]))),
+        );
+        seeds.push(("checkpoint-altered".to_owned(), joined(1, &parts_of(&altered_state()))));
         seeds.push(("checkpoint-empty".to_owned(), joined(1, &parts_of(&empty()))));
         seeds.push(("checkpoint".to_owned(), joined(1, &full)));
         seeds.push(("checkpoint-twice".to_owned(), joined(1, &[full.clone(), full].concat())));

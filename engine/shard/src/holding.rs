@@ -8,19 +8,23 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use corelog_model::{LogId, Now, TopicId};
+use corelog_storage::feature;
 
 use crate::event::Actions;
 use crate::mail::Mail;
-use crate::metadata::{Command, TopicSpec};
+use crate::metadata::Command;
 use crate::refusal::Refusal;
 use crate::room::NoRoom;
 use crate::shard::Shard;
+use crate::spec::TopicSpec;
 
 /// What log 0 asked for.
 #[derive(Clone, Debug)]
 enum Wish {
     Open(Arc<TopicSpec>),
     Close(TopicId),
+    /// Nothing is to be open beyond this.
+    Restore(Arc<TopicSpec>),
 }
 
 #[derive(Debug)]
@@ -43,8 +47,18 @@ impl Holdings {
 
     /// What was to be opened and is not yet, because there was no room, is not opened any more.
     pub(crate) fn ask_to_close(&mut self, topic: TopicId) {
+        self.undo(Wish::Close(topic));
+    }
+
+    /// The same for what an alteration adds.
+    pub(crate) fn ask_to_restore(&mut self, spec: Arc<TopicSpec>) {
+        self.undo(Wish::Restore(spec));
+    }
+
+    fn undo(&mut self, wish: Wish) {
+        let topic = wish.topic();
         self.orders.retain(|order| order.frame.is_some() || order.wish.topic() != topic);
-        self.orders.push_back(Order { wish: Wish::Close(topic), frame: None });
+        self.orders.push_back(Order { wish, frame: None });
     }
 }
 
@@ -59,7 +73,7 @@ impl Shard {
                     Ok(frame) => order.frame = Some(frame),
                     Err(NoRoom::Wait) => {}
                     // What is closed makes room, so it waits for the little that it needs itself.
-                    Err(NoRoom::Refused(Refusal::StorageFull)) if matches!(order.wish, Wish::Close(_)) => {}
+                    Err(NoRoom::Refused(Refusal::StorageFull)) if !matches!(order.wish, Wish::Open(_)) => {}
                     Err(NoRoom::Refused(refusal)) => {
                         self.peers.post(LogId(0), Mail::Refused(order.wish.topic(), refusal));
                         continue;
@@ -79,32 +93,52 @@ impl Shard {
 
     /// Appends the entry of one order and does what it says; its frame, 0 where nothing was left to be done.
     fn fulfil(&mut self, now: Now, wish: &Wish, out: &mut Actions) -> Result<u64, NoRoom> {
-        let held = self.metadata.topics.contains_key(&wish.topic());
-        match wish {
+        let held = self.metadata.topics.get(&wish.topic()).map(|topic| Arc::clone(&topic.spec));
+        match (wish, held) {
             // Log 0 may have lost what it knew of the other one. What is held of it is not thrown away here.
-            Wish::Open(spec) if !held && self.metadata.names.contains_key(&spec.name) => {
+            (Wish::Open(spec), None) if self.metadata.names.contains_key(&spec.name) => {
                 Err(NoRoom::Refused(Refusal::TopicExists))
             }
-            Wish::Open(spec) if !held => {
+            (Wish::Open(spec), held) if held.as_ref() != Some(spec) => {
+                if held.is_some() || !spec.is_plain() {
+                    self.may_write(feature::ALTERED_TOPICS)?;
+                }
+                let from = held.map_or(0, |held| held.partitions());
                 let frame = self.append_command(now, &Command::Held(Arc::clone(spec)))?.frame;
-                self.open_groups(spec);
+                self.open_groups(spec, from..spec.partitions());
                 Ok(frame)
             }
-            Wish::Close(topic) if held => {
-                let spec = Arc::clone(&self.metadata.topics[topic].spec);
-                let frame = self.append_command(now, &Command::Dropped { topic: *topic })?.frame;
-                self.close_groups(now, &spec, out);
+            (Wish::Close(topic), Some(held)) => self.drop_topic(now, *topic, &held, out),
+            (Wish::Restore(spec), Some(held)) if *spec != held => {
+                let own = self.config.log.log;
+                if spec.partitions_in(own, 0..spec.partitions()).next().is_none() {
+                    return self.drop_topic(now, spec.topic, &held, out);
+                }
+                let frame = self.append_command(now, &Command::Held(Arc::clone(spec)))?.frame;
+                self.close_groups(now, &held, spec.partitions()..held.partitions(), out);
                 Ok(frame)
             }
             _ => Ok(0),
         }
+    }
+
+    fn drop_topic(
+        &mut self,
+        now: Now,
+        topic: TopicId,
+        held: &TopicSpec,
+        out: &mut Actions,
+    ) -> Result<u64, NoRoom> {
+        let frame = self.append_command(now, &Command::Dropped { topic })?.frame;
+        self.close_groups(now, held, 0..held.partitions(), out);
+        Ok(frame)
     }
 }
 
 impl Wish {
     fn topic(&self) -> TopicId {
         match self {
-            Self::Open(spec) => spec.topic,
+            Self::Open(spec) | Self::Restore(spec) => spec.topic,
             Self::Close(topic) => *topic,
         }
     }
@@ -113,7 +147,7 @@ impl Wish {
     fn done(&self) -> Mail {
         match self {
             Self::Open(spec) => Mail::Opened(spec.topic),
-            Self::Close(topic) => Mail::Closed(*topic),
+            Self::Close(_) | Self::Restore(_) => Mail::Closed(self.topic()),
         }
     }
 }

@@ -5,10 +5,11 @@
 use corelog_model::{Durability, GroupId, LogId, ProducerId, Term, TopicId};
 
 use crate::checkpoint::{Item, items};
-use crate::metadata::{Command, TopicSpec, TopicState};
-use crate::position::Change;
+use crate::metadata::{Command, TopicState};
+use crate::position;
+use crate::spec::{Alteration, Span, TopicSpec};
 
-/// How far the creation or deletion of a topic is.
+/// How far the creation, alteration or deletion of a topic is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// It begins to be made.
@@ -17,6 +18,12 @@ pub enum Step {
     Opened,
     /// It can be used.
     Ready,
+    /// It begins to be altered.
+    Altering,
+    /// A log has refused its part of that: it begins to become what it was.
+    Reverting,
+    /// It is what it was.
+    Reverted,
     /// It begins to be removed.
     Deleting,
     /// A log has closed its part of it.
@@ -36,12 +43,33 @@ impl Step {
             Self::Creating => "creating",
             Self::Opened => "opened",
             Self::Ready => "ready",
+            Self::Altering => "altering",
+            Self::Reverting => "reverting",
+            Self::Reverted => "reverted",
             Self::Deleting => "deleting",
             Self::Closed => "closed",
             Self::Deleted => "deleted",
             Self::Held => "held",
             Self::Dropped => "dropped",
         }
+    }
+}
+
+/// What an alteration makes of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Its level.
+    pub durability: Durability,
+    /// How many partitions are added.
+    pub added: u32,
+    /// The group of the first of them; 0 where none is added. Those of the others follow.
+    pub first_group: GroupId,
+}
+
+impl From<&Alteration> for Change {
+    fn from(alteration: &Alteration) -> Self {
+        let Alteration { durability, first_group, .. } = *alteration;
+        Self { durability, added: alteration.partitions(), first_group }
     }
 }
 
@@ -56,12 +84,21 @@ pub enum Fact {
         name: String,
         /// When its records are acknowledged.
         durability: Durability,
-        /// The group of its partition 0; those of the others follow.
-        first_group: GroupId,
+        /// Its groups, in spans of partitions whose groups follow each other.
+        spans: Vec<Span>,
         /// How many partitions it has.
         partitions: u32,
         /// How far it is.
         step: Step,
+        /// What it becomes, while it is altered.
+        next: Option<Change>,
+    },
+    /// A topic begins to be altered.
+    Altering {
+        /// Which topic.
+        topic: TopicId,
+        /// What it is to become.
+        change: Change,
     },
     /// A topic is one step further.
     Step {
@@ -149,10 +186,15 @@ pub enum Fact {
 pub fn metadata(payload: &[u8]) -> Option<Fact> {
     let step = |topic, step, log| Fact::Step { topic, step, log };
     Some(match Command::decode(payload)? {
-        Command::Creating(spec) => topic_fact(&spec, Step::Creating),
-        Command::Held(spec) => topic_fact(&spec, Step::Held),
+        Command::Creating(spec) => topic_fact(&spec, Step::Creating, None),
+        Command::Held(spec) => topic_fact(&spec, Step::Held, None),
         Command::Dropped { topic } => step(topic, Step::Dropped, None),
         Command::Opened { topic, log } => step(topic, Step::Opened, Some(log)),
+        Command::Altering(alteration) => {
+            Fact::Altering { topic: alteration.topic, change: Change::from(&alteration) }
+        }
+        Command::Reverting { topic } => step(topic, Step::Reverting, None),
+        Command::Reverted { topic } => step(topic, Step::Reverted, None),
         Command::Ready { topic } => step(topic, Step::Ready, None),
         Command::Deleting { topic } => step(topic, Step::Deleting, None),
         Command::Closed { topic, log } => step(topic, Step::Closed, Some(log)),
@@ -163,7 +205,7 @@ pub fn metadata(payload: &[u8]) -> Option<Fact> {
 
 /// What an entry of the positions group says; `None` when it does not decode.
 pub fn position(payload: &[u8]) -> Option<Fact> {
-    Change::decode(payload).map(position_fact)
+    position::Change::decode(payload).map(position_fact)
 }
 
 /// What the shard's part of a checkpoint says; `None` when it does not decode.
@@ -171,19 +213,20 @@ pub fn checkpoint(part: &[u8]) -> Option<Vec<Fact>> {
     Some(items(part)?.into_iter().map(Fact::from).collect())
 }
 
-fn topic_fact(spec: &TopicSpec, step: Step) -> Fact {
+fn topic_fact(spec: &TopicSpec, step: Step, next: Option<Change>) -> Fact {
     Fact::Topic {
         topic: spec.topic,
         name: spec.name.clone(),
         durability: spec.durability,
-        first_group: spec.first_group,
+        spans: spec.spans.clone(),
         partitions: spec.partitions(),
         step,
+        next,
     }
 }
 
-fn position_fact(change: Change) -> Fact {
-    let Change { group, name, position } = change;
+fn position_fact(change: position::Change) -> Fact {
+    let position::Change { group, name, position } = change;
     let name = name.as_ref().to_owned();
     match position {
         None => Fact::Forgotten { name, group },
@@ -211,9 +254,12 @@ impl From<Item> for Fact {
                 let step = match topic.state {
                     TopicState::Creating => Step::Creating,
                     TopicState::Ready => Step::Ready,
+                    TopicState::Altering => Step::Altering,
+                    TopicState::Reverting => Step::Reverting,
                     TopicState::Deleting => Step::Deleting,
                 };
-                topic_fact(&topic.spec, step)
+                let next = topic.next.map(|next| Alteration::between(&topic.spec, &next.spec));
+                topic_fact(&topic.spec, step, next.as_ref().map(Change::from))
             }
             Item::Group(item) => Self::Partition {
                 group: item.group,

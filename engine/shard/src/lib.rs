@@ -15,7 +15,8 @@
 //! | `pending`, `wait` | answers that wait: for a frame, for data, for the disk |
 //! | `producer_state` | deduplication |
 //! | `position` | how far readers with a name have come |
-//! | `metadata`, `change` | topics and producer ids as a log of their own, and the steps that change them |
+//! | `metadata`, `spec` | topics and producer ids as a log of their own |
+//! | `change`, `alter` | the steps by which they change |
 //! | `mail`, `peers`, `holding` | what the shards of several logs say to each other, and what the others do for log 0 |
 //! | `directory` | what clients may see of all logs |
 //! | `session`, `authorise` | handles, principals |
@@ -29,6 +30,7 @@
 //! names its epoch learns where a later term took another course; producing and fetching allocate nothing once warm.
 #![forbid(unsafe_code)]
 
+mod alter;
 mod authorise;
 mod change;
 mod check;
@@ -56,6 +58,7 @@ mod response;
 mod room;
 mod session;
 mod shard;
+mod spec;
 mod starting;
 mod status;
 mod subscription;
@@ -64,7 +67,6 @@ mod wait;
 pub use authorise::{Access, Operation, Principal, Resource};
 pub use event::{Actions, ConnId, Event, Reply, Taken};
 pub use mail::{Letter, Mail, News};
-pub use metadata::TopicSpec;
 pub use producer_state::ProducerLimits;
 pub use refusal::{Bounded, Part, Refusal};
 pub use request::{At, Request, Which};
@@ -73,5 +75,6 @@ pub use response::{
 };
 pub use session::MAX_HANDLE;
 pub use shard::{Limits, Shard, ShardConfig};
+pub use spec::{Span, TopicSpec};
 pub use starting::{StartError, Starting};
 pub use status::{Counters, ShardStatus};

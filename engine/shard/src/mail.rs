@@ -8,14 +8,17 @@
 //! Log 0 decides on topics. It asks the logs that keep some of a topic to open or close their part, which they answer
 //! when that is durable, and tells all logs what clients may see, which they confirm before a client is answered: so
 //! who was told of a change finds it on any core.
+//!
+//! Letters are bounded by the changes that log 0 has in progress: for each a log is asked once a step and answers once,
+//! and news are of one change at least. A specification is passed by reference, however many partitions it has.
 
 use std::sync::Arc;
 
 use corelog_model::{LogId, Term, TopicId};
 
-use crate::metadata::TopicSpec;
 use crate::refusal::Refusal;
 use crate::response::DamageView;
+use crate::spec::TopicSpec;
 
 /// One letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,13 +32,15 @@ pub enum Mail {
     },
     /// What is damaged has changed: all of it.
     Damaged(Vec<(TopicId, DamageView)>),
-    /// From log 0: open your part of this topic.
+    /// From log 0: open your part of this topic, as far as it is not open.
     Open(Arc<TopicSpec>),
     /// To log 0: my part is open, durably.
     Opened(TopicId),
     /// From log 0: close your part of this topic, if you have one.
     Close(TopicId),
-    /// To log 0: I have no part of it, durably.
+    /// From log 0: close what of this topic you have opened beyond this.
+    Restore(Arc<TopicSpec>),
+    /// To log 0: I have no part of it, or nothing beyond what I may have, durably.
     Closed(TopicId),
     /// To log 0: my part was not opened, or not closed.
     Refused(TopicId, Refusal),
@@ -53,7 +58,7 @@ pub enum Mail {
 pub struct News {
     /// Rises with each, never falls, also over restarts.
     pub(crate) version: u64,
-    /// Topics that can be used from now on.
+    /// Topics that can be used from now on, as they are from now on.
     pub(crate) appeared: Vec<Arc<TopicSpec>>,
     /// Topics that cannot be used any more.
     pub(crate) gone: Vec<TopicId>,

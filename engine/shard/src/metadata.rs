@@ -7,12 +7,13 @@
 //! commands are in `change`, those of the other logs in `holding`.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
-use corelog_model::limits::{MAX_PARTITIONS_PER_TOPIC, is_topic_name};
-use corelog_model::{Durability, GroupId, LogId, TopicId};
+use corelog_model::{GroupId, LogId, TopicId};
 
 use crate::codec::{RISING_LIMIT, Reader, Writer};
+use crate::spec::{Alteration, TopicSpec};
 
 /// Version of the commands' encoding, the first byte of each.
 const COMMAND_VERSION: u8 = 1;
@@ -20,9 +21,11 @@ const COMMAND_VERSION: u8 = 1;
 /// One entry of the metadata group. Numbers and layout are on disk.
 ///
 /// In log 0 a topic passes `Creating` -> `Opened` by each log that keeps some of it -> `Ready`, and `Deleting` ->
-/// `Closed` by each log -> `Deleted`; one that a log refuses to open goes from `Creating` to `Deleting`. In every other
-/// log that keeps some of it, it is `Held` and then `Dropped`. What was answered to a client is durable; a restart goes
-/// on where the entries end.
+/// `Closed` by each log -> `Deleted`; one that a log refuses to open goes from `Creating` to `Deleting`. In between it
+/// may be altered: `Altering` -> `Opened` by each log that gets partitions -> `Ready`; where a log refuses,
+/// `Altering` -> `Reverting` -> `Closed` by each log that had opened them -> `Reverted`. In every other log that keeps
+/// some of it, it is `Held`, again with each change of its partitions, and then `Dropped`. What was answered to a client is
+/// durable; a restart goes on where the entries end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Command {
     Creating(Arc<TopicSpec>),
@@ -47,91 +50,33 @@ pub(crate) enum Command {
     ProducerIds {
         end: u64,
     },
+    /// In place of what was held of it before.
     Held(Arc<TopicSpec>),
     Dropped {
         topic: TopicId,
     },
-}
-
-/// What stays as it is while there is a topic. Shared by all who know the topic, on any core.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TopicSpec {
-    /// Its id, never used before.
-    pub topic: TopicId,
-    /// Its name.
-    pub name: String,
-    /// When its records are acknowledged and visible.
-    pub durability: Durability,
-    /// The group of its partition 0; those of the others follow.
-    pub first_group: GroupId,
-    /// The log of each partition.
-    pub placement: Vec<LogId>,
-}
-
-impl TopicSpec {
-    /// The group of a partition.
-    pub(crate) fn group(&self, partition: u32) -> GroupId {
-        GroupId(self.first_group.0 + u64::from(partition))
-    }
-
-    /// Its groups: those from the first up to the second.
-    pub(crate) fn groups(&self) -> std::ops::Range<GroupId> {
-        self.first_group..self.group(self.partitions())
-    }
-
-    /// How many partitions it has.
-    pub(crate) fn partitions(&self) -> u32 {
-        u32::try_from(self.placement.len()).expect("partitions of a topic are bounded")
-    }
-
-    /// Whether the topic has this partition, in this group.
-    pub(crate) fn has(&self, partition: u32, group: GroupId) -> bool {
-        partition < self.partitions() && self.group(partition) == group
-    }
-
-    /// Partitions kept by `log`, with their groups.
-    pub(crate) fn partitions_in(&self, log: LogId) -> impl Iterator<Item = (u32, GroupId)> {
-        let own = self.placement.iter().zip(0u32..).filter(move |(at, _)| **at == log);
-        own.map(|(_, partition)| (partition, self.group(partition)))
-    }
-
-    /// The logs that keep some of it, each once, in order.
-    pub(crate) fn logs(&self) -> Vec<LogId> {
-        let mut logs = self.placement.clone();
-        logs.sort_unstable();
-        logs.dedup();
-        logs
-    }
-
-    pub(crate) fn write(&self, to: &mut Writer<'_>) {
-        to.u128(self.topic.0);
-        to.u64(self.first_group.0);
-        to.u8(self.durability as u8);
-        to.text(&self.name);
-        to.count(self.placement.len());
-        for log in &self.placement {
-            to.u16(log.0);
-        }
-    }
-
-    pub(crate) fn read(from: &mut Reader<'_>) -> Option<Self> {
-        let topic = TopicId(from.u128()?);
-        let first_group = GroupId(from.u64()?);
-        let durability = Durability::from_u8(from.u8()?)?;
-        let name = from.text().filter(|name| is_topic_name(name))?.to_owned();
-        let count = from.count(2)?;
-        if count == 0 || count > MAX_PARTITIONS_PER_TOPIC as usize || first_group < GroupId::FIRST_PARTITION {
-            return None;
-        }
-        if first_group.0.checked_add(count as u64)?.max(topic.0 as u64) >= RISING_LIMIT {
-            return None;
-        }
-        let placement = (0..count).map(|_| from.u16().map(LogId)).collect::<Option<_>>()?;
-        Some(Self { topic, name, durability, first_group, placement })
-    }
+    Altering(Alteration),
+    Reverting {
+        topic: TopicId,
+    },
+    Reverted {
+        topic: TopicId,
+    },
 }
 
 impl Command {
+    /// The topic of which it opens or closes groups in `log`, if it does.
+    pub(crate) fn opens_or_closes(&self, log: LogId) -> Option<TopicId> {
+        match self {
+            Self::Held(spec) => Some(spec.topic),
+            Self::Dropped { topic } => Some(*topic),
+            Self::Opened { topic, log: by } | Self::Closed { topic, log: by } => {
+                (*by == log).then_some(*topic)
+            }
+            _ => None,
+        }
+    }
+
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         out.clear();
         let mut to = Writer(out);
@@ -139,7 +84,7 @@ impl Command {
         match self {
             Self::Creating(spec) => {
                 to.u8(1);
-                spec.write(&mut to);
+                spec.write_plain(&mut to);
             }
             Self::Opened { topic, log } => write_step(&mut to, 2, *topic, Some(*log)),
             Self::Ready { topic } => write_step(&mut to, 3, *topic, None),
@@ -150,11 +95,21 @@ impl Command {
                 to.u8(7);
                 to.u64(*end);
             }
-            Self::Held(spec) => {
+            Self::Held(spec) if spec.is_plain() => {
                 to.u8(8);
-                spec.write(&mut to);
+                spec.write_plain(&mut to);
             }
             Self::Dropped { topic } => write_step(&mut to, 9, *topic, None),
+            Self::Held(spec) => {
+                to.u8(10);
+                spec.write(&mut to);
+            }
+            Self::Altering(alteration) => {
+                to.u8(11);
+                alteration.write(&mut to);
+            }
+            Self::Reverting { topic } => write_step(&mut to, 12, *topic, None),
+            Self::Reverted { topic } => write_step(&mut to, 13, *topic, None),
         }
     }
 
@@ -164,27 +119,33 @@ impl Command {
             return None;
         }
         let kind = from.u8()?;
-        if kind == 1 || kind == 8 {
-            let spec = Arc::new(TopicSpec::read(&mut from)?);
-            let command = if kind == 1 { Self::Creating(spec) } else { Self::Held(spec) };
-            return from.is_empty().then_some(command);
-        }
-        if kind == 7 {
-            let end = from.u64().filter(|end| *end <= RISING_LIMIT)?;
-            return from.is_empty().then_some(Self::ProducerIds { end });
-        }
-        let topic = TopicId(from.u128()?);
-        let log = LogId(from.u16()?);
         let command = match kind {
-            2 => Self::Opened { topic, log },
-            3 if log == LogId(0) => Self::Ready { topic },
-            4 if log == LogId(0) => Self::Deleting { topic },
-            5 => Self::Closed { topic, log },
-            6 if log == LogId(0) => Self::Deleted { topic },
-            9 if log == LogId(0) => Self::Dropped { topic },
-            _ => return None,
+            1 => Self::Creating(Arc::new(TopicSpec::read_plain(&mut from)?)),
+            7 => Self::ProducerIds { end: from.u64().filter(|end| *end <= RISING_LIMIT)? },
+            8 => Self::Held(Arc::new(TopicSpec::read_plain(&mut from)?)),
+            10 => Self::Held(Arc::new(TopicSpec::read(&mut from).filter(|spec| !spec.is_plain())?)),
+            11 => Self::Altering(Alteration::read(&mut from)?),
+            _ => Self::decode_step(kind, &mut from)?,
         };
         from.is_empty().then_some(command)
+    }
+
+    fn decode_step(kind: u8, from: &mut Reader<'_>) -> Option<Self> {
+        let topic = TopicId(from.u128()?);
+        let log = LogId(from.u16()?);
+        Some(match kind {
+            2 => Self::Opened { topic, log },
+            5 => Self::Closed { topic, log },
+            // The others name no log.
+            _ if log != LogId(0) => return None,
+            3 => Self::Ready { topic },
+            4 => Self::Deleting { topic },
+            6 => Self::Deleted { topic },
+            9 => Self::Dropped { topic },
+            12 => Self::Reverting { topic },
+            13 => Self::Reverted { topic },
+            _ => return None,
+        })
     }
 }
 
@@ -195,11 +156,15 @@ fn write_step(to: &mut Writer<'_>, kind: u8, topic: TopicId, log: Option<LogId>)
     to.u16(log.unwrap_or_default().0);
 }
 
-/// How far a topic's creation or deletion is, by the entries that are appended.
+/// How far a topic's creation, alteration or deletion is, by the entries that are appended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TopicState {
     Creating,
     Ready,
+    /// It is ready as it was; what it is to become is in [`Topic::next`].
+    Altering,
+    /// The same, but it will not become that.
+    Reverting,
     Deleting,
 }
 
@@ -210,12 +175,92 @@ pub(crate) struct Topic {
     pub(crate) state: TopicState,
     /// Logs that have opened their groups of it. Closing takes them out again.
     pub(crate) opened: Vec<LogId>,
+    /// While it is altered, and only then.
+    pub(crate) next: Option<Next>,
+}
+
+/// What a topic that is altered becomes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Next {
+    pub(crate) spec: Arc<TopicSpec>,
+    /// Logs that have opened their groups of what is added. Closing takes them out again.
+    pub(crate) opened: Vec<LogId>,
 }
 
 impl Topic {
-    /// Whether all logs that keep some of it have opened it.
+    pub(crate) fn new(spec: Arc<TopicSpec>, state: TopicState, opened: Vec<LogId>) -> Self {
+        Self { spec, state, opened, next: None }
+    }
+
+    /// Whether clients may see it.
+    pub(crate) const fn is_shown(&self) -> bool {
+        matches!(self.state, TopicState::Ready | TopicState::Altering | TopicState::Reverting)
+    }
+
+    /// Whether it is being altered, or was to be.
+    pub(crate) const fn is_altered(&self) -> bool {
+        matches!(self.state, TopicState::Altering | TopicState::Reverting)
+    }
+
+    /// What is being opened: all of it, or what an alteration adds.
+    pub(crate) fn coming(&self) -> (&Arc<TopicSpec>, Range<u32>) {
+        match &self.next {
+            Some(next) => (&next.spec, self.spec.partitions()..next.spec.partitions()),
+            None => (&self.spec, 0..self.spec.partitions()),
+        }
+    }
+
+    /// Logs that have opened their groups of [`Self::coming`].
+    pub(crate) fn opened_coming(&self) -> &[LogId] {
+        self.next.as_ref().map_or(&self.opened, |next| &next.opened)
+    }
+
+    fn opened_coming_mut(&mut self) -> &mut Vec<LogId> {
+        self.next.as_mut().map_or(&mut self.opened, |next| &mut next.opened)
+    }
+
+    /// Whether all logs that keep some of what is being opened have opened it.
     pub(crate) fn is_open(&self) -> bool {
-        self.spec.placement.iter().all(|log| self.opened.contains(log))
+        let (spec, partitions) = self.coming();
+        spec.logs(partitions).iter().all(|log| self.opened_coming().contains(log))
+    }
+
+    /// How many partitions it has or may get.
+    fn partitions(&self) -> u32 {
+        self.coming().1.end
+    }
+
+    /// One past the last group that it has or may get.
+    fn groups_end(&self) -> u64 {
+        self.coming().0.groups_end().0
+    }
+
+    /// The partitions that are open in `log`, with their groups.
+    pub(crate) fn open_in(&self, log: LogId) -> impl Iterator<Item = (u32, GroupId)> {
+        let own = self.opened.contains(&log).then(|| self.spec.partitions_in(log, 0..self.spec.partitions()));
+        let next = self.next.as_ref().filter(|next| next.opened.contains(&log));
+        let added = next.map(|next| next.spec.partitions_in(log, self.coming().1));
+        own.into_iter().flatten().chain(added.into_iter().flatten())
+    }
+
+    /// Whether this partition has this group, and `log` has opened it.
+    pub(crate) fn has_open(&self, log: LogId, partition: u32, group: GroupId) -> bool {
+        let (spec, opened) = match &self.next {
+            Some(next) if partition >= self.spec.partitions() => (&next.spec, &next.opened),
+            _ => (&self.spec, &self.opened),
+        };
+        spec.has(partition, group) && opened.contains(&log)
+    }
+
+    /// Whether the parts fit each other.
+    fn is_sound(&self) -> bool {
+        self.is_altered() == self.next.is_some()
+            && self.next.as_ref().is_none_or(|next| self.spec.begins(&next.spec) && self.is_open_before())
+    }
+
+    /// Whether what it is while it is altered is open.
+    fn is_open_before(&self) -> bool {
+        self.spec.logs(0..self.spec.partitions()).iter().all(|log| self.opened.contains(log))
     }
 }
 
@@ -263,42 +308,33 @@ impl Metadata {
         TopicId(u128::from(self.store) << 64 | u128::from(self.next_topic))
     }
 
-    /// The state after one more entry of `log`'s group.
+    /// The state after one more entry of `log`'s group. A contradiction changes nothing.
     pub(crate) fn apply(&mut self, log: LogId, command: &Command) -> Result<(), Contradiction> {
         match command {
             Command::Creating(spec) => {
-                if (spec.topic.0 as u64) < self.next_topic || spec.first_group.0 < self.next_group {
+                if (spec.topic.0 as u64) < self.next_topic || spec.spans[0].group.0 < self.next_group {
                     return Err(Contradiction);
                 }
-                let spec = Arc::clone(spec);
-                self.insert(Topic { spec, state: TopicState::Creating, opened: Vec::new() })?;
+                self.insert(Topic::new(Arc::clone(spec), TopicState::Creating, Vec::new()))?;
             }
             Command::Opened { topic, log } => {
-                let entry = self.in_state(*topic, TopicState::Creating)?;
-                if !entry.opened.contains(log) {
-                    entry.opened.push(*log);
+                let entry = self.in_states(*topic, &[TopicState::Creating, TopicState::Altering])?;
+                let opened = entry.opened_coming_mut();
+                if !opened.contains(log) {
+                    opened.push(*log);
                 }
             }
-            Command::Ready { topic } => {
-                let entry = self.in_state(*topic, TopicState::Creating)?;
-                if !entry.is_open() {
-                    return Err(Contradiction);
-                }
-                entry.state = TopicState::Ready;
-            }
+            Command::Ready { topic } => self.ready(*topic)?,
             Command::Deleting { topic } => {
-                let entry = self.topics.get_mut(topic).ok_or(Contradiction)?;
-                if entry.state == TopicState::Deleting {
-                    return Err(Contradiction);
-                }
+                let entry = self.in_states(*topic, &[TopicState::Creating, TopicState::Ready])?;
                 entry.state = TopicState::Deleting;
             }
             Command::Closed { topic, log } => {
-                let entry = self.in_state(*topic, TopicState::Deleting)?;
-                entry.opened.retain(|other| other != log);
+                let entry = self.in_states(*topic, &[TopicState::Deleting, TopicState::Reverting])?;
+                entry.opened_coming_mut().retain(|other| other != log);
             }
             Command::Deleted { topic } => {
-                if !self.in_state(*topic, TopicState::Deleting)?.opened.is_empty() {
+                if !self.in_states(*topic, &[TopicState::Deleting])?.opened.is_empty() {
                     return Err(Contradiction);
                 }
                 self.remove(*topic);
@@ -309,16 +345,69 @@ impl Metadata {
                 }
                 self.producer_ids_end = *end;
             }
-            Command::Held(spec) => {
-                let spec = Arc::clone(spec);
-                self.insert(Topic { spec, state: TopicState::Ready, opened: vec![log] })?;
-            }
+            Command::Held(spec) => self.hold(log, spec)?,
             Command::Dropped { topic } => {
-                self.in_state(*topic, TopicState::Ready)?;
+                self.in_states(*topic, &[TopicState::Ready])?;
                 self.remove(*topic);
+            }
+            Command::Altering(alteration) => self.begin_to_alter(alteration)?,
+            Command::Reverting { topic } => {
+                self.in_states(*topic, &[TopicState::Altering])?.state = TopicState::Reverting;
+            }
+            Command::Reverted { topic } => {
+                let entry = self.in_states(*topic, &[TopicState::Reverting])?;
+                let next = entry.next.take_if(|next| next.opened.is_empty()).ok_or(Contradiction)?;
+                entry.state = TopicState::Ready;
+                self.partitions -= next.spec.partitions() - entry.spec.partitions();
             }
         }
         self.next_index += 1;
+        Ok(())
+    }
+
+    fn ready(&mut self, topic: TopicId) -> Result<(), Contradiction> {
+        let entry = self.in_states(topic, &[TopicState::Creating, TopicState::Altering])?;
+        if !entry.is_open() {
+            return Err(Contradiction);
+        }
+        entry.state = TopicState::Ready;
+        if let Some(Next { spec, opened }) = entry.next.take() {
+            entry.spec = spec;
+            entry.opened.extend(opened);
+            entry.opened.sort_unstable();
+            entry.opened.dedup();
+        }
+        Ok(())
+    }
+
+    fn begin_to_alter(&mut self, alteration: &Alteration) -> Result<(), Contradiction> {
+        let next_group = self.next_group;
+        let entry = self.in_states(alteration.topic, &[TopicState::Ready])?;
+        let more = alteration.partitions();
+        if more > 0 && alteration.first_group.0 < next_group {
+            return Err(Contradiction);
+        }
+        let spec = Arc::new(entry.spec.altered_by(alteration).ok_or(Contradiction)?);
+        let groups_end = spec.groups_end().0;
+        entry.next = Some(Next { spec, opened: Vec::new() });
+        entry.state = TopicState::Altering;
+        self.next_group = next_group.max(groups_end);
+        self.partitions += more;
+        Ok(())
+    }
+
+    /// A log that does not decide keeps what `spec` says, in place of what it kept before.
+    fn hold(&mut self, log: LogId, spec: &Arc<TopicSpec>) -> Result<(), Contradiction> {
+        if !self.topics.contains_key(&spec.topic) {
+            return self.insert(Topic::new(Arc::clone(spec), TopicState::Ready, vec![log]));
+        }
+        let entry = self.in_states(spec.topic, &[TopicState::Ready])?;
+        if !(entry.spec.begins(spec) || spec.begins(&entry.spec)) {
+            return Err(Contradiction);
+        }
+        let before = std::mem::replace(&mut entry.spec, Arc::clone(spec));
+        self.partitions = self.partitions - before.partitions() + spec.partitions();
+        self.next_group = self.next_group.max(spec.groups_end().0);
         Ok(())
     }
 
@@ -330,10 +419,13 @@ impl Metadata {
         if !of_this_store || self.topics.contains_key(&id) || self.names.contains_key(&spec.name) {
             return Err(Contradiction);
         }
+        if !topic.is_sound() {
+            return Err(Contradiction);
+        }
         let counter = id.0 as u64;
         self.next_topic = self.next_topic.max(counter.checked_add(1).ok_or(Contradiction)?);
-        self.next_group = self.next_group.max(spec.groups().end.0);
-        self.partitions += spec.partitions();
+        self.next_group = self.next_group.max(topic.groups_end());
+        self.partitions += topic.partitions();
         self.names.insert(spec.name.clone(), id);
         self.topics.insert(id, topic);
         Ok(())
@@ -341,42 +433,41 @@ impl Metadata {
 
     fn remove(&mut self, topic: TopicId) {
         let gone = self.topics.remove(&topic).expect("a topic that was just found");
-        self.partitions -= gone.spec.partitions();
+        self.partitions -= gone.partitions();
         self.names.remove(&gone.spec.name);
     }
 
-    fn in_state(&mut self, id: TopicId, state: TopicState) -> Result<&mut Topic, Contradiction> {
-        self.topics.get_mut(&id).filter(|topic| topic.state == state).ok_or(Contradiction)
+    fn in_states(&mut self, id: TopicId, states: &[TopicState]) -> Result<&mut Topic, Contradiction> {
+        self.topics.get_mut(&id).filter(|topic| states.contains(&topic.state)).ok_or(Contradiction)
     }
 
-    /// Names and topics are one to one, and no id is ahead of its counter.
+    /// Names and topics are one to one, topics are sound, and no id is ahead of its counter.
     pub(crate) fn check(&self) {
         assert_eq!(self.names.len(), self.topics.len());
         for (name, id) in &self.names {
-            let spec = &self.topics[id].spec;
-            assert_eq!((&spec.name, spec.topic), (name, *id));
+            let topic = &self.topics[id];
+            assert_eq!((&topic.spec.name, topic.spec.topic), (name, *id));
             assert!((id.0 as u64) < self.next_topic);
+            assert!(topic.is_sound(), "{topic:?}");
         }
-        let groups_end = self.topics.values().map(|topic| topic.spec.groups().end.0).max();
+        let groups_end = self.topics.values().map(Topic::groups_end).max();
         assert!(groups_end.unwrap_or(0) <= self.next_group);
-        assert_eq!(self.topics.values().map(|topic| topic.spec.partitions()).sum::<u32>(), self.partitions);
+        assert_eq!(self.topics.values().map(Topic::partitions).sum::<u32>(), self.partitions);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use corelog_model::Durability;
+
     use super::*;
 
     const LOG: LogId = LogId(0);
 
     fn spec(metadata: &Metadata, name: &str) -> TopicSpec {
-        TopicSpec {
-            topic: metadata.next_topic_id(),
-            name: name.to_owned(),
-            durability: Durability::Written,
-            first_group: GroupId(metadata.next_group),
-            placement: vec![LOG; 3],
-        }
+        let first_group = GroupId(metadata.next_group);
+        let (topic, name) = (metadata.next_topic_id(), name.to_owned());
+        TopicSpec::new(topic, name, Durability::Written, first_group, vec![LOG; 3])
     }
 
     fn creating(metadata: &Metadata, name: &str) -> Command {
@@ -395,6 +486,20 @@ mod tests {
         ]
     }
 
+    /// The steps of an alteration of the topic that `life` would make.
+    fn alteration(metadata: &Metadata, more: usize, refused: bool) -> Vec<Command> {
+        let topic = metadata.next_topic_id();
+        let first_group = GroupId(if more > 0 { metadata.next_group + 3 } else { 0 });
+        let durability = Durability::Memory;
+        let begin = Command::Altering(Alteration { topic, durability, first_group, added: vec![LOG; more] });
+        let opened = Command::Opened { topic, log: LOG };
+        if refused {
+            let closed = Command::Closed { topic, log: LOG };
+            return vec![begin, opened, Command::Reverting { topic }, closed, Command::Reverted { topic }];
+        }
+        vec![begin, opened, Command::Ready { topic }]
+    }
+
     #[test]
     fn commands_survive_encoding() {
         let metadata = Metadata::new(7);
@@ -402,6 +507,12 @@ mod tests {
         commands.push(Command::ProducerIds { end: 1001 });
         commands.push(Command::Held(Arc::new(spec(&metadata, "orders"))));
         commands.push(Command::Dropped { topic: metadata.next_topic_id() });
+        commands.extend(alteration(&metadata, 1, false));
+        commands.extend(alteration(&metadata, 0, true));
+        let Command::Altering(more) = &alteration(&metadata, 2, false)[0] else { unreachable!() };
+        let grown =
+            spec(&metadata, "orders").altered_by(&Alteration { first_group: GroupId(90), ..more.clone() });
+        commands.push(Command::Held(Arc::new(grown.expect("it fits"))));
         let mut bytes = Vec::new();
         for command in commands {
             command.encode(&mut bytes);
@@ -424,7 +535,73 @@ mod tests {
         assert_ne!(metadata.next_topic_id(), first);
         let again = creating(&metadata, "orders");
         metadata.apply(LOG, &again).unwrap();
-        assert_eq!(metadata.topics.values().next().map(|topic| topic.spec.first_group), Some(GroupId(19)));
+        assert_eq!(metadata.topics.values().next().map(|topic| topic.spec.spans[0].group), Some(GroupId(19)));
+    }
+
+    /// A topic gets partitions, and then the same is taken back: it has what it had, and its groups are not used again.
+    #[test]
+    fn an_alteration_is_done_or_leaves_nothing() {
+        let mut metadata = Metadata::new(7);
+        let first = &life(&metadata, "orders")[..3];
+        let (done, undone) = (alteration(&metadata, 2, false), alteration(&metadata, 2, true));
+        let topic = metadata.next_topic_id();
+        for command in first.iter().chain(&done) {
+            metadata.apply(LOG, command).unwrap();
+            metadata.check();
+        }
+        let ready = metadata.topics[&topic].clone();
+        assert_eq!((ready.spec.partitions(), ready.spec.durability), (5, Durability::Memory));
+        assert_eq!(ready.open_in(LOG).count(), 5);
+        let again = |command: &Command| match command.clone() {
+            Command::Altering(alteration) => {
+                Command::Altering(Alteration { first_group: GroupId(metadata.next_group), ..alteration })
+            }
+            other => other,
+        };
+        let undone: Vec<_> = undone.iter().map(again).collect();
+        for (step, command) in undone.iter().enumerate() {
+            metadata.apply(LOG, command).unwrap();
+            metadata.check();
+            assert_eq!(metadata.topics[&topic].spec, ready.spec, "nobody sees it before it is ready");
+            let open = metadata.topics[&topic].open_in(LOG).count();
+            assert_eq!(open, if (1..3).contains(&step) { 7 } else { 5 }, "after step {step}");
+        }
+        assert_eq!(metadata.topics[&topic], ready);
+        assert_eq!(metadata.next_group, 16 + 7);
+    }
+
+    /// Every order of an alteration's steps but the right ones is refused, and so is a deletion meanwhile.
+    #[test]
+    fn steps_of_an_alteration_out_of_order_contradict() {
+        let before = Metadata::new(7);
+        let topic = before.next_topic_id();
+        let first = &life(&before, "orders")[..3];
+        let steps = alteration(&before, 2, true);
+        let ready = Command::Ready { topic };
+        for done in 0..=steps.len() {
+            let mut metadata = before.clone();
+            for command in first.iter().chain(&steps[..done]) {
+                metadata.apply(LOG, command).unwrap();
+            }
+            let is_allowed = |command: &Command| match command {
+                Command::Deleting { .. } => done == 0 || done == steps.len(),
+                Command::Opened { .. } => done == 1 || done == 2,
+                Command::Ready { .. } => done == 2,
+                Command::Reverting { .. } => done == 1 || done == 2,
+                Command::Closed { .. } => done == 3 || done == 4,
+                Command::Reverted { .. } => done == 4,
+                // Its groups are used from the first time on.
+                Command::Altering(_) => done == 0,
+                _ => false,
+            };
+            for command in steps.iter().chain([&ready, &Command::Deleting { topic }]) {
+                let mut after = metadata.clone();
+                let applied = after.apply(LOG, command);
+                assert_eq!(applied.is_ok(), is_allowed(command), "{command:?} after {done}");
+                after.check();
+                assert!(applied.is_ok() || after == metadata);
+            }
+        }
     }
 
     /// Every order of the six steps but the right one is refused, whatever came before.

@@ -5,10 +5,11 @@
 use corelog_model::{Durability, GroupId, Term, TopicId};
 use corelog_storage::GroupSlot;
 
+use crate::pending::Owed;
 use crate::wait::WaitList;
 
 /// Names a partition of this shard for as long as it exists: handles and waits outlive deleted topics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct PartitionId {
     pub(crate) slot: u32,
     pub(crate) generation: u32,
@@ -92,7 +93,9 @@ pub(crate) struct Partition {
     pub(crate) slot: GroupSlot,
     pub(crate) topic: TopicId,
     pub(crate) partition: u32,
+    /// The topic's level now. What was appended at a stronger one may still be owed its answer.
     pub(crate) durability: Durability,
+    pub(crate) owed: Owed,
     cursors: Cursors,
     pub(crate) epochs: Epochs,
     /// Index of the group's next entry. Indexes start at 1 and are dense.
@@ -115,6 +118,7 @@ impl Partition {
             topic,
             partition,
             durability,
+            owed: Owed::default(),
             cursors: Cursors::default(),
             epochs: Epochs::default(),
             next_index: 1,

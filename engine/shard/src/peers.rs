@@ -1,5 +1,6 @@
 //! The other logs of the store, as one of them sees them: who has started, and who has heard what.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use corelog_model::{LogId, TopicId};
@@ -27,12 +28,21 @@ pub(crate) struct Peers {
     /// How much damage was known when it was last said what is damaged.
     damaged_ranges: usize,
     letters: Vec<Letter>,
+    /// News that are not confirmed yet, by version, and the frame that must be durable first. Bounded by log 0's changes.
+    unconfirmed: VecDeque<(u64, u64)>,
 }
 
 impl Peers {
     pub(crate) fn new(own: LogId, logs: u16) -> Self {
         let peers = vec![Peer::default(); logs.into()];
-        Self { own, peers, announced: false, damaged_ranges: 0, letters: Vec::new() }
+        Self {
+            own,
+            peers,
+            announced: false,
+            damaged_ranges: 0,
+            letters: Vec::new(),
+            unconfirmed: VecDeque::new(),
+        }
     }
 
     pub(crate) fn post(&mut self, to: LogId, mail: Mail) {
@@ -78,12 +88,14 @@ impl Shard {
             Mail::Damaged(damage) => self.directory.know(from, None, damage),
             Mail::Open(spec) => self.holdings.ask_to_open(spec),
             Mail::Close(topic) => self.holdings.ask_to_close(topic),
+            Mail::Restore(spec) => self.holdings.ask_to_restore(spec),
             Mail::Opened(topic) => self.changes.part_opened(topic, from),
             Mail::Closed(topic) => self.changes.part_closed(topic, from),
             Mail::Refused(topic, refusal) => self.changes.part_refused(topic, refusal),
             Mail::Told(news) => {
                 self.directory.hear(&news);
-                self.peers.post(LogId(0), Mail::Heard { version: news.version });
+                let frame = self.set_levels(&news);
+                self.peers.unconfirmed.push_back((news.version, frame));
             }
             Mail::Heard { version } => self.peers.peers[usize::from(from.0)].heard = version,
         }
@@ -100,10 +112,23 @@ impl Shard {
         self.directory.version() > 0 && self.peers.announced && others
     }
 
-    /// Tells everybody, this log included, what clients may see from now on.
-    pub(crate) fn publish(&mut self, news: News) {
+    /// Tells everybody, this log included, what clients may see from now on. The frame of this log that must be durable
+    /// before a client is answered.
+    pub(crate) fn publish(&mut self, news: News) -> u64 {
         self.directory.hear(&news);
+        let frame = self.set_levels(&news);
         self.peers.post_all(&Mail::Told(Arc::new(news)));
+        frame
+    }
+
+    /// Confirms news whose frame is durable. A log that is read-only has nothing that could become durable.
+    fn confirm_news(&mut self) {
+        let (durable, read_only) = (self.log.durable_frame(), self.log.is_read_only());
+        while let Some((version, _)) =
+            self.peers.unconfirmed.pop_front_if(|(_, frame)| *frame <= durable || read_only)
+        {
+            self.peers.post(LogId(0), Mail::Heard { version });
+        }
     }
 
     /// Says what the others must know of this log, and hands over all letters.
@@ -124,6 +149,7 @@ impl Shard {
             self.peers.post_all(&Mail::Damaged(damage.clone()));
             self.directory.know(self.config.log.log, None, damage);
         }
+        self.confirm_news();
         out.letters.append(&mut self.peers.letters);
     }
 

@@ -155,6 +155,7 @@ impl Shard {
     fn settle(&mut self, asker: Asker, id: PartitionId, progress: &Progress, out: &mut Actions) {
         let pending = Pending {
             frame: progress.frame,
+            after: progress.frame,
             partition: id,
             // Of duplicates too: the request that brought them may end in a later frame and be answered after this one.
             end_offset: progress.next_offset,
@@ -165,12 +166,39 @@ impl Shard {
             append_timestamp_us: progress.append_us,
             batches: progress.batches,
         };
-        let durability = self.partitions.get(id).map_or(Durability::Memory, |partition| partition.durability);
-        if self.frontier().reached(durability, pending.frame) {
-            self.complete(pending, out);
-        } else {
-            self.pending.push(durability, pending);
+        let frontier = self.frontier();
+        let Some(partition) = self.partitions.get_mut(id) else { return self.complete(pending, out) };
+        let level = partition.durability;
+        match partition.owed.stronger_than(level) {
+            // It comes after what waits, and is not to wait for more than that.
+            Some((stronger, after)) => {
+                let after = after.min(pending.frame);
+                self.await_level(stronger, Pending { after, ..pending });
+            }
+            None if frontier.reached(level, pending.frame) => self.complete(pending, out),
+            None => self.await_level(level, pending),
         }
+    }
+
+    fn await_level(&mut self, level: Durability, pending: Pending) {
+        let partition = self.partitions.get_mut(pending.partition).expect("it was just found");
+        partition.owed.push(level, pending.after);
+        self.pending.push(level, pending);
+    }
+
+    /// What a request waited for at `level` has happened: it is answered, unless it was only to come after another.
+    pub(crate) fn on_level(&mut self, level: Durability, pending: Pending, out: &mut Actions) {
+        let frontier = self.frontier();
+        let Some(partition) = self.partitions.get_mut(pending.partition) else {
+            return self.complete(pending, out);
+        };
+        partition.owed.answered(level);
+        let now = partition.durability;
+        if pending.after == pending.frame || frontier.reached(now, pending.frame) {
+            return self.complete(pending, out);
+        }
+        let level = partition.owed.stronger_than(now).map_or(now, |(stronger, _)| stronger);
+        self.await_level(level, Pending { after: pending.frame, ..pending });
     }
 
     /// The batches have their level: they become visible and are acknowledged.

@@ -248,13 +248,13 @@ impl Producers {
         }
     }
 
-    /// Forgets all pairs of a deleted partition.
-    pub(crate) fn drop_group(&mut self, group: GroupId) {
+    /// Forgets all pairs of deleted partitions, in one pass however many these are.
+    pub(crate) fn drop_groups(&mut self, is_gone: impl Fn(GroupId) -> bool) {
         let mut at = self.oldest;
         while at != NONE {
             let pair = &self.pairs[at as usize];
             let newer = pair.newer;
-            if pair.state.group == group {
+            if is_gone(pair.state.group) {
                 self.remove(at);
             }
             at = newer;
@@ -527,7 +527,7 @@ mod tests {
         log.producers.expire(at(1010));
         assert_eq!(log.offer(batch(1, 0, 1, 1), 1010), Err(Refusal::UnknownProducerId));
         assert!(log.offer(batch(2, 0, 1, 1), 1010).is_ok());
-        log.producers.drop_group(GROUP);
+        log.producers.drop_groups(|group| group == GROUP);
         assert_eq!(log.producers.len(), 0);
         log.producers.check();
     }

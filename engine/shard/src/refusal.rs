@@ -21,7 +21,7 @@ pub enum Refusal {
     NotHere,
     /// This connection opened no such handle, or the number is outside 1 to 65,535.
     UnknownHandle,
-    /// The topic is being created or deleted: ask again.
+    /// The topic is being created, altered or deleted: ask again.
     NotReady,
     /// The name is taken.
     TopicExists,
@@ -36,6 +36,13 @@ pub enum Refusal {
     },
     /// Not 1 to 255 bytes of text without control characters.
     InvalidPositionName,
+    /// Partitions are added to a topic, never taken away.
+    FewerPartitions {
+        /// As asked.
+        partitions: u32,
+        /// As many as there are.
+        now: u32,
+    },
     /// A batch does not verify.
     Corrupt(Part),
     /// A batch is larger than the log takes.

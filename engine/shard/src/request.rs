@@ -120,6 +120,15 @@ pub enum Request<'a> {
         /// When its records are acknowledged and visible.
         durability: Durability,
     },
+    /// Adds partitions to a topic, changes its level, or both; answered when that is durable and known everywhere.
+    AlterTopic {
+        /// Its name.
+        name: &'a str,
+        /// How many partitions it is to have, not fewer than it has; `None`: as many as it has.
+        partitions: Option<u32>,
+        /// Its level from then on; `None`: as it is.
+        durability: Option<Durability>,
+    },
     /// Deletes a topic and its records; answered when that is durable.
     DeleteTopic {
         /// Its name.

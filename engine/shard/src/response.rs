@@ -23,7 +23,7 @@ pub enum Response {
         high_watermark: u64,
         /// The term this shard serves in.
         leader_epoch: Term,
-        /// The topic's level.
+        /// The topic's level. It may change at any time.
         durability: Durability,
     },
     /// To `Produce`: the batches have the topic's level of safety.
@@ -82,6 +82,15 @@ pub enum Response {
     TopicCreated {
         /// The new topic's id, never used before.
         topic: TopicId,
+    },
+    /// To `AlterTopic`.
+    TopicAltered {
+        /// Its id.
+        topic: TopicId,
+        /// How many partitions it has now.
+        partitions: u32,
+        /// Its level now.
+        durability: Durability,
     },
     /// To `DeleteTopic`.
     TopicDeleted,

@@ -232,6 +232,9 @@ impl Shard {
             (Request::CreateTopic { name, partitions, durability }, _) => {
                 self.create_topic(now, asker, name, partitions, durability, out)
             }
+            (Request::AlterTopic { name, partitions, durability }, _) => {
+                self.alter_topic(now, asker, name, partitions, durability, out)
+            }
             (Request::DeleteTopic { name }, _) => self.delete_topic(now, asker, name, out),
             (Request::ProducerId, _) => self.producer_id(now, asker, out),
             (Request::Status, _) => self.report(asker, out),
@@ -261,7 +264,10 @@ impl Shard {
             | Request::CommitPosition { handle, .. }
             | Request::DeletePosition { handle, .. }
             | Request::ReadPositions { handle, .. } => (Operation::Consume, handle),
-            Request::CreateTopic { .. } | Request::DeleteTopic { .. } | Request::ProducerId
+            Request::CreateTopic { .. }
+            | Request::AlterTopic { .. }
+            | Request::DeleteTopic { .. }
+            | Request::ProducerId
                 if !self.is_first() =>
             {
                 return Err(Refusal::NotHere);
@@ -270,7 +276,7 @@ impl Shard {
                 return Ok((Operation::Describe, Resource::Broker, Target::Broker));
             }
             Request::CreateTopic { .. } => return Ok((Operation::Alter, Resource::Broker, Target::Broker)),
-            Request::DeleteTopic { name } => {
+            Request::AlterTopic { name, .. } | Request::DeleteTopic { name } => {
                 let topic =
                     self.metadata.topic_by_name(name).map(|(id, _)| id).ok_or(Refusal::UnknownTopic)?;
                 return Ok((Operation::Alter, Resource::Topic(topic), Target::Broker));
@@ -287,7 +293,11 @@ impl Shard {
             let changes = self.metadata.topics.contains_key(&id);
             return Err(if changes { Refusal::NotReady } else { Refusal::UnknownTopicId });
         };
-        let log = *spec.placement.get(partition as usize).ok_or(Refusal::UnknownPartition)?;
+        let Some(&log) = spec.placement.get(partition as usize) else {
+            // Others may have heard already that it has more.
+            let coming = self.metadata.topics.get(&id).map_or(0, |topic| topic.coming().1.end);
+            return Err(if partition < coming { Refusal::NotReady } else { Refusal::UnknownPartition });
+        };
         if log != self.config.log.log {
             return Err(Refusal::NotHere);
         }
@@ -319,13 +329,16 @@ impl Shard {
     /// What the log finished: frames that reached a level, records that were recycled, the loss of its disk.
     /// Tells whether records were recycled.
     fn follow_log(&mut self, out: &mut Actions) -> bool {
-        while let Some(pending) = self.pending.pop_due(self.frontier()) {
-            self.complete(pending, out);
+        while let Some((level, pending)) = self.pending.pop_due(self.frontier()) {
+            self.on_level(level, pending, out);
         }
         self.follow_positions(out);
         let waiting = self.pending.len() > 0 || !self.changes.is_idle();
         if waiting && self.log.is_read_only() {
-            while let Some(pending) = self.pending.pop_any() {
+            while let Some((level, pending)) = self.pending.pop_any() {
+                if let Some(partition) = self.partitions.get_mut(pending.partition) {
+                    partition.owed.answered(level);
+                }
                 let asker = Asker { conn: pending.conn, correlation: pending.correlation };
                 _ = self.refuse(asker, Refusal::ReadOnly, out);
             }

@@ -4,7 +4,7 @@
 //! that survived is durable by now, whatever its level was, so every partition is visible to its end. What did not
 //! survive is told by epochs: the new term starts where the partition ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use corelog_model::batch::BatchHeader;
@@ -147,6 +147,8 @@ impl Starting {
         let mut groups = BTreeMap::new();
         let mut by_log_slot = BTreeMap::new();
         for (group, mut partition) in recovered {
+            // The level may have been altered behind the checkpoint that has the partition.
+            partition.durability = metadata.topics[&partition.topic].spec.durability;
             partition.slot = log.open_group(group, partition.topic, partition.partition);
             let log_slot = partition.slot;
             // Where the newest entries are damaged the log still knows that they were there: their offsets and
@@ -231,15 +233,23 @@ impl Replay {
             return Ok(());
         }
         let command = Command::decode(payload).filter(|_| index == state.metadata.next_index).ok_or(error)?;
-        if let Command::Dropped { topic } = command {
-            self.close_groups(topic);
-        }
+        let about = command.opens_or_closes(self.log);
+        let before = about.map_or_else(Vec::new, |topic| self.open_groups(topic));
         self.state.metadata.apply(self.log, &command).map_err(|_| error)?;
-        match command {
-            Command::Opened { topic, log } if log == self.log => self.open_groups(topic),
-            Command::Held(spec) => self.open_groups(spec.topic),
-            Command::Closed { topic, log } if log == self.log => self.close_groups(topic),
-            _ => {}
+        let Some(topic) = about else { return Ok(()) };
+        let after = self.open_groups(topic);
+        let durability = self.state.metadata.topics.get(&topic).map(|topic| topic.spec.durability);
+        for &(number, group) in after.iter().filter(|open| before.binary_search(open).is_err()) {
+            let durability = durability.expect("a topic with open groups is there");
+            let partition = Partition::new(group, topic, number, durability);
+            self.state.groups.entry(group).or_insert(partition);
+        }
+        let closed: BTreeSet<GroupId> =
+            before.iter().filter(|open| after.binary_search(open).is_err()).map(|open| open.1).collect();
+        if !closed.is_empty() {
+            self.state.groups.retain(|group, _| !closed.contains(group));
+            self.state.producers.drop_groups(|group| closed.contains(&group));
+            closed.iter().for_each(|group| self.state.positions.drop_group(*group));
         }
         Ok(())
     }
@@ -258,21 +268,10 @@ impl Replay {
         Ok(())
     }
 
-    fn open_groups(&mut self, id: TopicId) {
-        let spec = &self.state.metadata.topics[&id].spec;
-        for (number, group) in spec.partitions_in(self.log) {
-            let partition = Partition::new(group, id, number, spec.durability);
-            self.state.groups.entry(group).or_insert(partition);
-        }
-    }
-
-    fn close_groups(&mut self, id: TopicId) {
-        let Some(topic) = self.state.metadata.topics.get(&id) else { return };
-        for (_, group) in topic.spec.partitions_in(self.log) {
-            self.state.groups.remove(&group);
-            self.state.producers.drop_group(group);
-            self.state.positions.drop_group(group);
-        }
+    /// What of a topic is open in this log, in order.
+    fn open_groups(&self, topic: TopicId) -> Vec<(u32, GroupId)> {
+        let topic = self.state.metadata.topics.get(&topic);
+        topic.map_or_else(Vec::new, |topic| topic.open_in(self.log).collect())
     }
 
     /// Batches of groups that are closed by now, and entries that the checkpoint includes, are passed over.

@@ -114,6 +114,11 @@ impl Log {
         self.commit.durable
     }
 
+    /// The newest frame that anything was appended to.
+    pub const fn newest_frame(&self) -> u64 {
+        self.queue.next_sequence - 1
+    }
+
     /// Every frame up to this sequence is written, perhaps not flushed.
     pub const fn written_frame(&self) -> u64 {
         self.commit.written

@@ -146,6 +146,21 @@ impl Client {
         self.topic(name).await
     }
 
+    /// Gives a topic more partitions, another level, or both, and waits until all cores of the broker know. `None` leaves it as
+    /// it is; so does what it is already. The topic is used throughout. Partitions cannot be taken away
+    /// ([`ErrorCode::FewerPartitions`]), and where a key goes depends on how many there are: see
+    /// [`Partition::Auto`](crate::Partition::Auto). If the future is dropped or fails with `OutcomeUnknown` or `Timeout`, the
+    /// topic may have been altered; asking again is harmless.
+    pub async fn alter_topic(
+        &self,
+        name: &str,
+        partitions: Option<u32>,
+        durability: Option<Durability>,
+    ) -> Result<Topic, ClientError> {
+        self.ask(Question::AlterTopic { name: name.to_owned(), partitions, durability }).await?;
+        self.topic(name).await
+    }
+
     /// Deletes a topic with its records. If the future is dropped or fails with `OutcomeUnknown` or `Timeout`, it may have
     /// been deleted.
     pub async fn delete_topic(&self, name: &str) -> Result<(), ClientError> {
@@ -271,11 +286,17 @@ impl Client {
 
     /// A consumer with a connection of its own to each broker core it reads from.
     pub async fn consumer(&self, config: ConsumerConfig) -> Result<Consumer, ClientError> {
-        let all = config.topic.partitions();
+        let mut topic = config.topic.clone();
         let wanted: Vec<u32> = match &config.partitions {
-            Partitions::All => (0..config.topic.partition_count()).collect(),
+            Partitions::All => (0..topic.partition_count()).collect(),
             Partitions::Only(partitions) => partitions.clone(),
         };
+        if wanted.iter().any(|&partition| partition >= topic.partition_count()) {
+            // They may have been added since the topic was asked for.
+            let fresh = self.topic(topic.name()).await?;
+            topic = if fresh.id() == topic.id() { fresh } else { topic };
+        }
+        let all = topic.partitions();
         let mut places = Vec::with_capacity(wanted.len());
         for partition in wanted {
             let info = all.get(partition as usize).ok_or(ClientError::UnknownPartition)?;

@@ -24,6 +24,9 @@ pub struct ClientConfig {
     pub request_timeout: Duration,
     /// Pauses between attempts.
     pub backoff: Backoff,
+    /// How old producers and consumers let what they know of a topic become: partitions that are added are found then at
+    /// the latest. [`Duration::MAX`]: they ask only when they are told to or meet a partition they do not know.
+    pub metadata_age: Duration,
     /// Largest frame the client accepts, in bytes; the broker is told so.
     pub max_frame_bytes: u32,
     /// Seed of every random choice (jitter, sticky partitions). `None` takes one from the system.
@@ -98,7 +101,8 @@ pub enum Reset {
 /// Which partitions of a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Partitions {
-    /// Every partition the topic has when the consumer is made.
+    /// Every partition of the topic, also those that are added later: these are read from their start, since no record of
+    /// them can have been read before.
     All,
     /// These.
     Only(Vec<u32>),
@@ -139,6 +143,7 @@ impl ClientConfig {
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(30),
             backoff: Backoff::default(),
+            metadata_age: Duration::from_secs(60),
             max_frame_bytes: 32 << 20,
             seed: None,
         }

@@ -108,6 +108,13 @@ impl Consumer {
         .await
     }
 
+    /// Asks the broker what partitions the topic has now; how many are read from then on. With
+    /// [`Partitions::All`](crate::Partitions::All) those that were added are among them, from their start; it is then also done
+    /// by itself, when [`ClientConfig::metadata_age`](crate::ClientConfig::metadata_age) is over.
+    pub async fn refresh(&mut self) -> Result<u32, ClientError> {
+        self.shared.refresh().await
+    }
+
     /// The offset after the last record yielded of this partition; `None` until it is known or if it is not read.
     pub fn position(&self, partition: u32) -> Option<u64> {
         self.shared.with(|core, _| core.position(partition))

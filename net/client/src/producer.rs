@@ -16,13 +16,15 @@ use crate::core::producer::{self as core, record_bytes, records_bytes};
 use crate::core::waiters::Place;
 use crate::driver::clock::Clock;
 use crate::driver::produce::Shared;
-use crate::error::{ProduceError, TrySendError};
+use crate::error::{ClientError, ProduceError, TrySendError};
 use crate::topic::Topic;
 
 /// Which partition a record goes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Partition {
-    /// By the key, as Kafka's Java client does (murmur2); without a key one partition per batch, chosen at random.
+    /// By the key, as Kafka's Java client does (murmur2); without a key one partition per batch, chosen at random. As with
+    /// Kafka, a key's partition depends on how many there are: once partitions are added, and the producer knows of them,
+    /// most keys go to another one than before. Who needs all records of a key in one order starts with enough.
     Auto,
     /// This one.
     Index(u32),
@@ -77,7 +79,15 @@ impl Producer {
         self.shared().batch_bytes
     }
 
-    /// Takes a record as soon as there is room for it; waits for nothing else. `Ok` means accepted: the record is
+    /// Asks the broker what partitions the topic has now, and uses them from then on; how many these are. It is also done by
+    /// itself: when [`ClientConfig::metadata_age`](crate::ClientConfig::metadata_age) is over, when a `Topic` is given that
+    /// was asked for later, and by [`send`](Self::send) to a partition that is not known.
+    pub async fn refresh(&self, topic: &Topic) -> Result<u32, ClientError> {
+        self.shared().refresh(topic).await
+    }
+
+    /// Takes a record as soon as there is room for it; waits for nothing else, but for what is known of the topic if it has
+    /// no such partition by that. `Ok` means accepted: the record is
     /// in a batch, and the receipt tells what became of it. Dropped before that, the record is not accepted.
     pub async fn send(
         &self,
@@ -86,6 +96,7 @@ impl Producer {
         record: RecordRef<'_>,
     ) -> Result<Receipt, ProduceError> {
         let bytes = record_bytes(&record);
+        let mut asked = false;
         loop {
             match self.try_send(topic, partition, record) {
                 Ok(receipt) => return Ok(receipt),
@@ -93,6 +104,11 @@ impl Producer {
                     Room { shared: Arc::clone(self.shared()), bytes, place: None }.await
                 }
                 Err(TrySendError::RecordTooLarge) => return Err(ProduceError::RecordTooLarge),
+                // It may have been added since the topic was asked for.
+                Err(TrySendError::UnknownPartition) if !std::mem::replace(&mut asked, true) => {
+                    let fresh = self.shared().refresh(topic).await;
+                    fresh.map_err(|_| ProduceError::UnknownPartition)?;
+                }
                 Err(TrySendError::UnknownPartition) => return Err(ProduceError::UnknownPartition),
                 Err(TrySendError::LaneTaken | TrySendError::Closed) => return Err(ProduceError::Closed),
             }
@@ -113,7 +129,7 @@ impl Producer {
         };
         loop {
             let receipt = shared.with(|core, effects| {
-                let known = core.knows(topic.id());
+                let known = core.knows(topic.id(), topic.partition_count());
                 known.then(|| {
                     let lane = core.lane_for(topic.id(), index, record.key)?;
                     let taken = core.push(lane, record, || shared.clock.now_us(), effects)?;

@@ -44,6 +44,9 @@ pub(crate) fn request<'a>(request: &corelog_wire::Request<'a>) -> Option<Request
         Wire::CreateTopic { name, partitions, durability } => {
             Request::CreateTopic { name, partitions, durability }
         }
+        Wire::AlterTopic { name, partitions, durability } => {
+            Request::AlterTopic { name, partitions, durability }
+        }
         Wire::DeleteTopic { name } => Request::DeleteTopic { name },
         Wire::Open { handle, topic, partition } => Request::Open { handle, topic, partition },
         Wire::Produce { handle, expected_offset, batches } => {
@@ -120,6 +123,9 @@ pub(crate) fn response(
         Response::Credited => Wire::Credited,
         Response::OffsetFound { offset, timestamp_us } => Wire::OffsetFound { offset, timestamp_us },
         Response::TopicCreated { topic } => Wire::TopicCreated { topic },
+        Response::TopicAltered { topic, partitions, durability } => {
+            Wire::TopicAltered { topic, partitions, durability }
+        }
         Response::TopicDeleted => Wire::TopicDeleted,
         Response::ProducerId { id, epoch } => Wire::ProducerId { id, epoch },
         Response::PositionCommitted => Wire::PositionCommitted,
@@ -220,6 +226,9 @@ pub(crate) fn error_body<'m>(refusal: &Refusal, message: &'m str) -> ErrorBody<'
         Refusal::InvalidPartitions { partitions, max } => {
             (Code::InvalidPartitions, [partitions.into(), max.into()], 0)
         }
+        Refusal::FewerPartitions { partitions, now } => {
+            (Code::FewerPartitions, [partitions.into(), now.into()], 0)
+        }
         Refusal::Corrupt(part) => (Code::CorruptBatch, [part_number(part), 0], 0),
         Refusal::BatchTooLarge { bytes, max } => (Code::BatchTooLarge, [bytes, max.into()], 0),
         Refusal::OutOfOrderSequence { expected, actual } => {
@@ -254,7 +263,7 @@ pub(crate) fn words(refusal: &Refusal) -> Cow<'static, str> {
         Refusal::UnknownPartition => "the topic has fewer partitions",
         Refusal::NotHere => "another shard serves this partition",
         Refusal::UnknownHandle => "this connection did not open the handle",
-        Refusal::NotReady => "the topic is being created or deleted",
+        Refusal::NotReady => "the topic is being created, altered or deleted",
         Refusal::TopicExists => "the name is taken",
         Refusal::InvalidTopicName => "1 to 249 of a-z A-Z 0-9 . _ -",
         Refusal::InvalidPositionName => "1 to 255 bytes of text without control characters",
@@ -269,6 +278,7 @@ pub(crate) fn words(refusal: &Refusal) -> Cow<'static, str> {
         Refusal::NotAuthorised => "the principal may not do this",
         Refusal::InvalidRequest => "a field has an impossible value",
         Refusal::InvalidPartitions { .. }
+        | Refusal::FewerPartitions { .. }
         | Refusal::BatchTooLarge { .. }
         | Refusal::OutOfOrderSequence { .. }
         | Refusal::FencedProducerEpoch { .. }
@@ -288,6 +298,9 @@ fn numbered_words(refusal: &Refusal) -> String {
         }
         Refusal::InvalidPartitions { partitions, max } => {
             format!("{partitions} partitions, 1 to {max} are possible")
+        }
+        Refusal::FewerPartitions { partitions, now } => {
+            format!("the topic has {now} partitions, and {partitions} are fewer: none can be taken away")
         }
         Refusal::BatchTooLarge { bytes, max } => format!("a batch of {bytes} bytes, the log takes {max}"),
         Refusal::OutOfOrderSequence { expected, actual } => {
@@ -347,7 +360,7 @@ mod tests {
 
     type Row = (Refusal, ErrorCode, [u64; 2], &'static str);
 
-    const NUMBERED: [Row; 13] = [
+    const NUMBERED: [Row; 14] = [
         (
             Refusal::OffsetOutOfRange { offset: 3, log_start: 5, high_watermark: 9 },
             ErrorCode::OffsetOutOfRange,
@@ -401,6 +414,12 @@ mod tests {
             ErrorCode::InvalidPartitions,
             [0, 10],
             "0 partitions, 1 to 10 are possible",
+        ),
+        (
+            Refusal::FewerPartitions { partitions: 2, now: 3 },
+            ErrorCode::FewerPartitions,
+            [2, 3],
+            "the topic has 3 partitions, and 2 are fewer: none can be taken away",
         ),
         (
             Refusal::UnknownEpoch { current: Term(3) },

@@ -97,6 +97,8 @@ apis! {
     14 CommitPosition 1..=1,
     /// Reads the positions kept for a partition.
     15 ReadPositions 1..=1,
+    /// Adds partitions to a topic, changes its level, or both.
+    17 AlterTopic 1..=1,
     /// Forgets a position.
     18 DeletePosition 1..=1,
 }

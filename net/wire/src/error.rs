@@ -108,7 +108,7 @@ error_codes! {
     23 UnknownHandle "UNKNOWN_HANDLE" Never [],
     /// The partition is served elsewhere; the metadata say where.
     24 NotHere "NOT_HERE" Later [],
-    /// The topic is being made or removed right now.
+    /// The topic is being made, altered or removed right now.
     25 NotReady "NOT_READY" Later [],
     /// The name is taken.
     26 TopicExists "TOPIC_EXISTS" Never [],
@@ -116,6 +116,8 @@ error_codes! {
     27 InvalidTopicName "INVALID_TOPIC_NAME" Never [],
     /// Zero partitions, or more than allowed.
     28 InvalidPartitions "INVALID_PARTITIONS" Never ["partitions", "max"],
+    /// Partitions are added to a topic, never taken away.
+    29 FewerPartitions "FEWER_PARTITIONS" Never ["partitions", "now"],
 
     /// A batch does not verify.
     40 CorruptBatch "CORRUPT_BATCH" Never ["part"],

@@ -22,6 +22,9 @@ const METADATA_NAMES_TOPIC: u32 = 1 << 0;
 const COMMIT_NAMES_EPOCH: u32 = 1 << 0;
 const READ_ONE_POSITION: u32 = 1 << 0;
 
+const ALTER_NAMES_PARTITIONS: u32 = 1 << 0;
+const ALTER_NAMES_DURABILITY: u32 = 1 << 1;
+
 const AT_START: u32 = 0;
 const AT_END: u32 = 1;
 const AT_TIME: u32 = 2;
@@ -46,6 +49,15 @@ pub enum Request<'a> {
         partitions: u32,
         /// When its records are acknowledged and visible.
         durability: Durability,
+    },
+    /// Adds partitions to a topic, changes its level, or both.
+    AlterTopic {
+        /// Its name.
+        name: &'a str,
+        /// How many partitions it is to have, not fewer than it has; `None`: as many as it has.
+        partitions: Option<u32>,
+        /// Its level from then on; `None`: as it is.
+        durability: Option<Durability>,
     },
     /// Removes a topic and its records.
     DeleteTopic {
@@ -185,6 +197,7 @@ impl<'a> Request<'a> {
             Self::Ping => Api::Ping,
             Self::Metadata { .. } => Api::Metadata,
             Self::CreateTopic { .. } => Api::CreateTopic,
+            Self::AlterTopic { .. } => Api::AlterTopic,
             Self::DeleteTopic { .. } => Api::DeleteTopic,
             Self::Open { .. } => Api::Open,
             Self::Produce { .. } => Api::Produce,
@@ -235,6 +248,14 @@ impl<'a> Request<'a> {
             Self::CreateTopic { name, partitions, durability } => {
                 head.u32(partitions);
                 head.u8(durability as u8);
+                head.text(name);
+            }
+            Self::AlterTopic { name, partitions, durability } => {
+                let partitions_named = if partitions.is_some() { ALTER_NAMES_PARTITIONS } else { 0 };
+                let durability_named = if durability.is_some() { ALTER_NAMES_DURABILITY } else { 0 };
+                head.u32(partitions_named | durability_named);
+                head.u32(partitions.unwrap_or(0));
+                head.u8(durability.unwrap_or_default() as u8);
                 head.text(name);
             }
             Self::DeleteTopic { name } => head.text(name),
@@ -324,6 +345,7 @@ pub fn decode_request<'a>(header: &FrameHeader, body: &'a [u8]) -> Result<Reques
             let durability = head.durability()?;
             Request::CreateTopic { name: head.text("name")?, partitions, durability }
         }
+        Api::AlterTopic => decode_alter_topic(&mut head)?,
         Api::DeleteTopic => Request::DeleteTopic { name: head.text("name")? },
         Api::Open => {
             if handle == 0 || handle > MAX_HANDLE {
@@ -353,6 +375,18 @@ pub fn decode_request<'a>(header: &FrameHeader, body: &'a [u8]) -> Result<Reques
     };
     head.end()?;
     Ok(request)
+}
+
+fn decode_alter_topic<'a>(head: &mut Reader<'a>) -> Result<Request<'a>, WireError> {
+    let flags = head.flags(ALTER_NAMES_PARTITIONS | ALTER_NAMES_DURABILITY, "alter flags")?;
+    let partitions = head.u32("partitions")?;
+    let durability = head.durability()?;
+    let name = head.text("name")?;
+    Ok(Request::AlterTopic {
+        name,
+        partitions: (flags & ALTER_NAMES_PARTITIONS != 0).then_some(partitions),
+        durability: (flags & ALTER_NAMES_DURABILITY != 0).then_some(durability),
+    })
 }
 
 fn decode_produce<'a>(

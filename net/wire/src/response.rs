@@ -33,6 +33,15 @@ pub enum Response<'a> {
         /// Its id, never used before.
         topic: TopicId,
     },
+    /// To `AlterTopic`: what the topic is now, on every core.
+    TopicAltered {
+        /// Its id.
+        topic: TopicId,
+        /// How many partitions it has.
+        partitions: u32,
+        /// Its level.
+        durability: Durability,
+    },
     /// To `DeleteTopic`.
     TopicDeleted,
     /// To `Open`.
@@ -47,7 +56,7 @@ pub enum Response<'a> {
         high_watermark: u64,
         /// The term the partition is served in.
         leader_epoch: Term,
-        /// The topic's level.
+        /// The topic's level. It may change at any time.
         durability: Durability,
     },
     /// To `Produce`: the batches taken have the topic's level of safety.
@@ -141,6 +150,7 @@ impl<'a> Response<'a> {
             Self::Pong => Api::Ping,
             Self::Metadata(_) => Api::Metadata,
             Self::TopicCreated { .. } => Api::CreateTopic,
+            Self::TopicAltered { .. } => Api::AlterTopic,
             Self::TopicDeleted => Api::DeleteTopic,
             Self::Opened { .. } => Api::Open,
             Self::Produced { .. } => Api::Produce,
@@ -178,6 +188,11 @@ impl<'a> Response<'a> {
             | Self::PositionCommitted
             | Self::PositionDeleted => {}
             Self::TopicCreated { topic } => head.u128(topic.0),
+            Self::TopicAltered { topic, partitions, durability } => {
+                head.u128(topic.0);
+                head.u32(partitions);
+                head.u8(durability as u8);
+            }
             Self::Opened { topic, partition, log_start, high_watermark, leader_epoch, durability } => {
                 head.u128(topic.0);
                 head.u64(log_start);
@@ -244,6 +259,11 @@ pub fn decode_response<'a>(header: &FrameHeader, body: &'a [u8]) -> Result<Respo
         Api::DeletePosition => Response::PositionDeleted,
         Api::Ping => Response::Pong,
         Api::CreateTopic => Response::TopicCreated { topic: TopicId(head.u128("topic id")?) },
+        Api::AlterTopic => {
+            let topic = TopicId(head.u128("topic id")?);
+            let partitions = head.u32("partitions")?;
+            Response::TopicAltered { topic, partitions, durability: head.durability()? }
+        }
         Api::DeleteTopic => Response::TopicDeleted,
         Api::Open => decode_opened(&mut head)?,
         Api::Produce => decode_produced(&mut head)?,

@@ -47,7 +47,9 @@ pub(super) async fn run(arguments: &Consume, format: Format) -> Result<(), Failu
     }
     let seeks = |partition: &u32| matches!(from, Position::Time(_)) && !recalled.contains_key(partition);
     let seeking = plan.partitions.iter().copied().filter(seeks).collect();
-    let partitions = Partitions::Only(plan.partitions);
+    // Who follows a whole topic follows what is added to it.
+    let follows = arguments.partition.is_none() && !arguments.until_end;
+    let partitions = if follows { Partitions::All } else { Partitions::Only(plan.partitions) };
     let name = arguments.name.clone();
     let config = ConsumerConfig { partitions, name, ..ConsumerConfig::new(&topic, from) };
     let mut consumer = client.consumer(config).await.map_err(failed)?;

@@ -1,4 +1,4 @@
-//! `corelog topic`: create, list, describe, delete.
+//! `corelog topic`: create, list, describe, alter, delete.
 
 use corelog_client::{Client, Damage, Position, Topic as Known};
 use serde_json::{Value, json};
@@ -26,6 +26,16 @@ pub(super) async fn run(arguments: &Topic, format: Format) -> Result<(), Failure
             let what = format!("topic {name} cannot be described");
             let client = connect(server, &what).await?;
             describe(&client, name, &what, format, &mut output).await?;
+        }
+        Topic::Alter { name, partitions, durability, server } => {
+            let what = format!("topic {name} cannot be altered");
+            let client = connect(server, &what).await?;
+            let altered = client.alter_topic(name, *partitions, durability.map(Into::into)).await;
+            let topic = altered.map_err(|error| Failure::client(&what, &error))?;
+            match format {
+                Format::Text => output.line(&format!("altered {}", summary(&topic)))?,
+                Format::Json => output.json(&value(&topic))?,
+            }
         }
         Topic::Delete { name, server } => {
             let what = format!("topic {name} cannot be deleted");

@@ -5,6 +5,7 @@ mod control;
 mod damage;
 mod flights;
 mod full_disk;
+mod kill_alter;
 mod kill_topics;
 mod memory;
 #[path = "../../../net/testing/tests/over_tcp/peer.rs"]

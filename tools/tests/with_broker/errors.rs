@@ -74,6 +74,17 @@ fn errors_name_their_code_their_numbers_and_what_to_do() {
     let cause = "cause: 1 to 249 of a-z A-Z 0-9 . _ -";
     assert_says(&text, ["error[INVALID_TOPIC_NAME]:", cause, "help: choose a name"]);
 
+    let text = fails(&broker, 1, &["topic", "alter", "t", "--partitions", "100001"], b"");
+    let cause = "cause: 100001 partitions, 1 to 100000 are possible";
+    assert_says(&text, ["error[INVALID_PARTITIONS]:", cause, "help: choose from 1"]);
+    corelog(&["topic", "alter", "t", "--partitions", "2"]);
+    let text = fails(&broker, 1, &["topic", "alter", "t", "--partitions", "1"], b"");
+    let cause = "cause: the topic has 2 partitions, and 1 are fewer: none can be taken away";
+    assert_says(
+        &text,
+        ["error[FEWER_PARTITIONS]: topic t cannot be altered", cause, "help: partitions are only"],
+    );
+
     let text = fails(&broker, 3, &["topic", "describe", "nobody"], b"");
     assert_says(&text, ["error[UNKNOWN_TOPIC]:", "cause: unknown topic", "help: `corelog topic list`"]);
 }

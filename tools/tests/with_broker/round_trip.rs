@@ -164,14 +164,49 @@ fn topics_are_listed_described_and_deleted_and_a_missing_one_is_not_found() {
     let described = corelog(&["topic", "describe", "a.b", "--format", "json"]);
     let described: serde_json::Value = serde_json::from_slice(&described.stdout).expect("one document");
     assert_eq!(described["offsets"][0]["address"], broker.address, "{described}");
+    let altered = corelog(&["topic", "alter", "a.b", "--partitions", "3"]);
+    let text = String::from_utf8(altered.stdout).expect("text");
+    assert!(text.starts_with("altered a.b  3 partitions, memory, id "), "{text}");
+    let altered = corelog(&["topic", "alter", "a.b", "--durability", "durable", "--format", "json"]);
+    let altered: serde_json::Value = serde_json::from_slice(&altered.stdout).expect("one document");
+    let now = (&altered["partitions"], &altered["durability"], &altered["id"]);
+    assert_eq!(now, (&3.into(), &"durable".into(), &described["id"]));
+    let described = corelog(&["topic", "describe", "a.b", "--format", "json"]);
+    let described: serde_json::Value = serde_json::from_slice(&described.stdout).expect("one document");
+    assert_eq!(described["offsets"].as_array().map(Vec::len), Some(3), "{described}");
+    assert_eq!(code(&["topic", "alter", "a.b", "--partitions", "2"]), Some(1), "none can be taken away");
     assert_eq!(code(&["topic", "delete", "a.b"]), Some(0));
     for missing in [
         &["topic", "describe", "a.b"][..],
         &["topic", "delete", "a.b"],
+        &["topic", "alter", "a.b", "--partitions", "4"],
         &["consume", "a.b"],
         &["produce", "a.b"],
     ] {
         assert_eq!(code(missing), Some(3), "{missing:?}");
+    }
+}
+
+/// Who follows a topic meets the records of partitions that are added meanwhile; a dump of the store names them.
+#[test]
+fn a_topic_that_grows_is_followed_and_dumped() {
+    let broker = Broker::start(&[]);
+    let server = ["--server", broker.address.as_str()];
+    let corelog = |arguments: &[&str], input: &[u8]| output(&[arguments, &server].concat(), input);
+    corelog(&["topic", "create", "t"], b"");
+    corelog(&["topic", "create", "u"], b"");
+    corelog(&["produce", "t"], b"old\n");
+    corelog(&["topic", "alter", "t", "--partitions", "3", "--durability", "written"], b"");
+    corelog(&["produce", "t", "--partition", "2"], b"new\n");
+    assert_eq!(corelog(&["consume", "t", "--count", "1", "--partition", "2"], b""), "new\n");
+    let mut lines: Vec<String> =
+        corelog(&["consume", "t", "--count", "2"], b"").lines().map(str::to_owned).collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["new", "old"]);
+    let store = broker.stop();
+    let dumped = output(&["log", "dump", store.path().to_str().expect("text")], b"");
+    for line in ["topic t altering: becomes written, 2 partitions more, groups from 18", "t/2"] {
+        assert!(dumped.contains(line), "{line} in\n{dumped}");
     }
 }
 

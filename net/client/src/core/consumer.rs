@@ -18,7 +18,7 @@ use corelog_model::batch::{BatchError, BatchHeader};
 use corelog_model::{Term, TopicId};
 use corelog_wire::{At, ErrorCode, Request, Response};
 
-use crate::config::{Backoff, ConsumerConfig, Position, Reset};
+use crate::config::{Backoff, ConsumerConfig, Partitions, Position, Reset};
 use crate::core::backoff::{pause_us, to_us};
 use crate::core::buffers::Chunk;
 use crate::core::commits::{Commits, Reached, Ticket};
@@ -103,6 +103,8 @@ struct Cursor {
     commits: Commits,
     not_before_us: u64,
     failures: u32,
+    /// The broker does not know the partition: whether there is one is asked.
+    missing: bool,
     /// A seek waits for its offset.
     seeking: Option<Waker>,
 }
@@ -128,6 +130,25 @@ struct Link {
     astray: bool,
 }
 
+/// What partitions the topic has is asked now and then, over the first connection that there is.
+#[derive(Debug)]
+struct Refresh {
+    /// Partitions that are added are read, too.
+    follows: bool,
+    /// How old what is known may become.
+    age_us: u64,
+    /// When it is asked for again, in microseconds, once that is known.
+    due_us: Option<u64>,
+    /// It is to be asked now.
+    wanted: bool,
+    /// The link that was asked and has not answered yet.
+    asked: Option<usize>,
+    /// How often it was answered.
+    answers: u64,
+    /// How many partitions the topic has.
+    partitions: u32,
+}
+
 pub(crate) struct Consumer {
     config: ConsumerConfig,
     backoff: Backoff,
@@ -139,6 +160,7 @@ pub(crate) struct Consumer {
     handles: Vec<u32>,
     /// How long a connection may leave requests without any answer, beyond the wait they ask for.
     patience_us: u64,
+    refresh: Refresh,
     queue: VecDeque<Queued>,
     waker: Option<Waker>,
     /// The last commit asked for, and who waits for commits.
@@ -153,7 +175,7 @@ impl Consumer {
     pub(crate) fn new(
         config: ConsumerConfig,
         backoff: Backoff,
-        patience_us: u64,
+        (patience_us, metadata_age_us): (u64, u64),
         seed: u64,
         places: &[(u32, usize)],
         links: usize,
@@ -169,6 +191,15 @@ impl Consumer {
             cursor
         };
         let cursors: Vec<Cursor> = places.iter().map(&mut cursor).collect();
+        let refresh = Refresh {
+            follows: config.partitions == Partitions::All,
+            age_us: metadata_age_us,
+            due_us: None,
+            wanted: false,
+            asked: None,
+            answers: 0,
+            partitions: config.topic.partition_count(),
+        };
         let by_partition = cursors.iter().enumerate().map(|(at, cursor)| (cursor.partition, at)).collect();
         Self {
             topic: config.topic.id(),
@@ -179,6 +210,7 @@ impl Consumer {
             links: vec![Link::default(); links],
             handles,
             patience_us: patience_us.saturating_add(wait_us),
+            refresh,
             queue: VecDeque::new(),
             waker: None,
             last_ticket: 0,
@@ -196,9 +228,11 @@ impl Consumer {
         if !state.connected {
             return;
         }
-        if std::mem::take(&mut state.astray) {
+        let astray = std::mem::take(&mut state.astray);
+        if self.is_to_refresh(link, now_us) || astray {
             out.push(Ask::Locate);
         }
+        let state = &mut self.links[link];
         match silent {
             Some(Silent::Stuck { at_us }) => state.stuck |= at_us <= now_us,
             Some(Silent::Doubted { at_us }) if at_us <= now_us => {
@@ -283,9 +317,67 @@ impl Consumer {
         self.links.len() - 1
     }
 
+    /// Whether the link is to ask now what partitions there are.
+    fn is_to_refresh(&mut self, link: usize, now_us: u64) -> bool {
+        if self.links.iter().position(|link| link.connected) != Some(link) {
+            return false;
+        }
+        let refresh = &mut self.refresh;
+        let next_us = now_us.saturating_add(refresh.age_us);
+        let due = refresh.follows && *refresh.due_us.get_or_insert(next_us) <= now_us && next_us < u64::MAX;
+        if !due && !refresh.wanted {
+            return false;
+        }
+        (refresh.due_us, refresh.wanted, refresh.asked) = (Some(next_us), false, Some(link));
+        true
+    }
+
+    /// What partitions there are is to be asked; how often it was answered.
+    pub(crate) fn refresh(&mut self) -> u64 {
+        self.refresh.wanted = true;
+        if let Some(link) = self.links.iter_mut().find(|link| link.connected) {
+            link.kick = true;
+        }
+        self.refresh.answers
+    }
+
+    /// How often it was answered what partitions there are, and how many are read; `None`: nobody will answer.
+    pub(crate) fn refreshed(&self) -> Option<(u64, u32)> {
+        let count = u32::try_from(self.cursors.len()).expect("a topic has at most 100,000 partitions");
+        (!self.closed).then_some((self.refresh.answers, count))
+    }
+
+    /// What a link asked is answered, whatever the answer is.
+    pub(crate) fn on_place_answered(&mut self) {
+        self.refresh.asked = None;
+        self.refresh.answers += 1;
+    }
+
     /// The partitions are served by these links, one per partition of the topic. A cursor moves only while nothing of
-    /// it is open or on its way, so no answer can find it on another link.
-    pub(crate) fn on_located(&mut self, links: &[usize]) {
+    /// it is open or on its way, so no answer can find it on another link. What was added is read from its start.
+    pub(crate) fn on_located(&mut self, links: &[usize], effects: &mut Effects) {
+        let count = u32::try_from(links.len()).expect("a topic has at most 100,000 partitions");
+        for at in 0..self.cursors.len() {
+            if self.cursors[at].missing && self.cursors[at].partition >= count {
+                self.cursors[at].missing = false;
+                self.stop(at, ConsumeError::UnknownPartition, effects);
+            }
+        }
+        for partition in self.refresh.partitions..count {
+            self.refresh.partitions = count;
+            if !self.refresh.follows {
+                break;
+            }
+            let link = links[partition as usize];
+            self.handles[link] += 1;
+            self.by_partition.insert(partition, self.cursors.len());
+            let mut cursor = Cursor::new(partition, link, self.handles[link]);
+            if self.config.name.is_none() {
+                cursor.go_to(Position::Start);
+            }
+            self.cursors.push(cursor);
+            self.links[link].kick = true;
+        }
         for cursor in &mut self.cursors {
             let Some(&link) = links.get(cursor.partition as usize) else { continue };
             if cursor.link == link || cursor.opened || cursor.is_waiting() {
@@ -303,6 +395,9 @@ impl Consumer {
 
     pub(crate) fn on_lost(&mut self, link: usize) {
         self.links[link] = Link::default();
+        if self.refresh.asked.take_if(|asked| *asked == link).is_some() {
+            self.refresh();
+        }
         for cursor in self.cursors.iter_mut().filter(|cursor| cursor.link == link) {
             (cursor.opened, cursor.asked, cursor.unsubscribes) = (false, false, false);
             cursor.credit = None;
@@ -336,6 +431,7 @@ impl Consumer {
             cursor.opened = true;
             cursor.asked = false;
             cursor.opened_epoch = Some(*leader_epoch);
+            cursor.missing = false;
             self.links[cursor.link].kick |= cursor.commits.is_due(now_us);
             // Who starts at the end has read nothing, but knows up to where this epoch reached.
             if current && cursor.next == Place::Find(At::End) {
@@ -502,9 +598,11 @@ impl Consumer {
             ErrorCode::UnknownTopic | ErrorCode::UnknownTopicId => {
                 self.stop(at, ConsumeError::UnknownTopic, effects)
             }
-            ErrorCode::UnknownPartition => self.stop(at, ConsumeError::UnknownPartition, effects),
-            code if code.retryable() => {
-                self.links[cursor.link].astray |= code == ErrorCode::NotHere;
+            // Another core may have told of a partition that this one has not heard of yet: it is there if the metadata
+            // say so.
+            code if code.retryable() || code == ErrorCode::UnknownPartition => {
+                cursor.missing = code == ErrorCode::UnknownPartition;
+                self.links[cursor.link].astray |= cursor.missing || code == ErrorCode::NotHere;
                 cursor.failures += 1;
                 let pause = pause_us(self.backoff, cursor.failures, &mut self.rng);
                 cursor.not_before_us = now_us.saturating_add(pause.max(retry_after_us));
@@ -629,7 +727,9 @@ impl Consumer {
         let silent = self.silent(link).map(|(Silent::Doubted { at_us } | Silent::Stuck { at_us })| at_us);
         let commits = self.cursors.iter().filter(|cursor| cursor.link == link);
         let commits = commits.filter_map(|cursor| cursor.commits.due_us().filter(|due_us| *due_us > now_us));
-        paused.into_iter().chain(silent).chain(commits.min()).min()
+        let first = self.links.iter().position(|link| link.connected) == Some(link);
+        let refresh = self.refresh.due_us.filter(|&due| first && self.refresh.follows && due < u64::MAX);
+        paused.into_iter().chain(silent).chain(commits.min()).chain(refresh).min()
     }
 
     /// The link's connection answers no more and is to be made anew.
@@ -669,6 +769,7 @@ impl Cursor {
             commits: Commits::default(),
             not_before_us: 0,
             failures: 0,
+            missing: false,
             seeking: None,
         }
     }

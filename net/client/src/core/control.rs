@@ -30,6 +30,7 @@ pub(crate) enum Question {
     Topics,
     Topic(String),
     CreateTopic { name: String, partitions: u32, durability: Durability },
+    AlterTopic { name: String, partitions: Option<u32>, durability: Option<Durability> },
     DeleteTopic(String),
     OfPartition { topic: TopicId, partition: u32, about: About },
     Status,
@@ -95,7 +96,7 @@ pub(crate) struct Control {
 impl Question {
     /// Whether asking twice does the same as asking once. A position that is set twice is the same position.
     const fn repeats(&self) -> bool {
-        !matches!(self, Self::CreateTopic { .. } | Self::DeleteTopic(_))
+        !matches!(self, Self::CreateTopic { .. } | Self::AlterTopic { .. } | Self::DeleteTopic(_))
     }
 }
 
@@ -129,6 +130,10 @@ impl Control {
                 Question::CreateTopic { name, partitions, durability } => {
                     let (partitions, durability) = (*partitions, *durability);
                     connection.ask(&Request::CreateTopic { name, partitions, durability }, whole);
+                }
+                Question::AlterTopic { name, partitions, durability } => {
+                    let (partitions, durability) = (*partitions, *durability);
+                    connection.ask(&Request::AlterTopic { name, partitions, durability }, whole);
                 }
                 Question::DeleteTopic(name) => connection.ask(&Request::DeleteTopic { name }, whole),
                 Question::Status => connection.ask(&Request::Status, whole),

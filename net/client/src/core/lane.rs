@@ -111,7 +111,8 @@ pub(crate) struct Done {
 pub(crate) struct Lane {
     pub(crate) topic: TopicId,
     pub(crate) partition: u32,
-    pub(crate) partitions: u32,
+    /// The broker does not know the partition: whether there is one is asked.
+    pub(crate) missing: bool,
     pub(crate) link: usize,
     pub(crate) handle: u32,
     pub(crate) opened: Opened,
@@ -140,11 +141,11 @@ pub(crate) struct Outgoing {
 }
 
 impl Lane {
-    pub(crate) fn new(topic: TopicId, partition: u32, partitions: u32, link: usize, handle: u32) -> Self {
+    pub(crate) fn new(topic: TopicId, partition: u32, link: usize, handle: u32) -> Self {
         Self {
             topic,
             partition,
-            partitions,
+            missing: false,
             link,
             handle,
             opened: Opened::No,

@@ -9,6 +9,7 @@
 
 mod conditional;
 mod moving;
+mod topics;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -25,7 +26,7 @@ use crate::core::buffers::{Chunk, Pool};
 use crate::core::effects::Effects;
 use crate::core::lane::{Done, Flow, Identity, Lane, OpenBatch, Opened, Outgoing};
 use crate::core::outcome::{Answer, Outcome};
-use crate::core::partitioner::{Sticky, of_key};
+use crate::core::producer::topics::TopicLanes;
 use crate::core::rng::Rng;
 use crate::core::waiters::{Place, Waiters};
 use crate::error::{ProduceError, Refused, TrySendError};
@@ -84,8 +85,12 @@ struct Link {
     lingering: VecDeque<usize>,
     unopened: VecDeque<usize>,
     handles: u32,
-    /// Topics with a partition that the broker at the other end does not serve.
+    /// Topics with a partition that the broker at the other end does not serve, or that are to be looked at again.
     astray: Vec<TopicId>,
+    /// Those that were asked for and not answered yet.
+    locating: Vec<TopicId>,
+    /// When its topics are asked for again, in microseconds.
+    refresh_us: u64,
     timers: BinaryHeap<Reverse<(u64, usize)>>,
     asked_identity: bool,
     /// Before this time no identity is asked for.
@@ -105,18 +110,14 @@ struct Tap {
     waker: Option<Waker>,
 }
 
-struct TopicLanes {
-    first: usize,
-    count: u32,
-    sticky: Sticky,
-}
-
 pub(crate) struct Producer {
     config: ProducerConfig,
     backoff: Backoff,
     lifetime_us: u64,
     /// How long a connection may leave requests without any answer.
     patience_us: u64,
+    /// How old what is known of a topic may become.
+    metadata_age_us: u64,
     lanes: Vec<Lane>,
     taps: HashMap<usize, Tap>,
     topics: Vec<TopicLanes>,
@@ -134,7 +135,13 @@ pub(crate) struct Producer {
 }
 
 impl Producer {
-    pub(crate) fn new(config: ProducerConfig, backoff: Backoff, patience_us: u64, seed: u64) -> Self {
+    pub(crate) fn new(
+        config: ProducerConfig,
+        backoff: Backoff,
+        patience_us: u64,
+        metadata_age_us: u64,
+        seed: u64,
+    ) -> Self {
         let lifetime_us = to_us(config.deadline);
         let pool = Pool::new(config.max_buffer_bytes);
         Self {
@@ -142,6 +149,7 @@ impl Producer {
             backoff,
             lifetime_us,
             patience_us,
+            metadata_age_us,
             lanes: Vec::new(),
             taps: HashMap::new(),
             topics: Vec::new(),
@@ -163,53 +171,6 @@ impl Producer {
     pub(crate) fn add_link(&mut self) -> usize {
         self.links.push(Link::default());
         self.links.len() - 1
-    }
-
-    /// The lanes of a topic, one per element of `links`: the number of the link that serves the partition.
-    pub(crate) fn add_topic(&mut self, topic: TopicId, links: &[usize]) {
-        let first = self.lanes.len();
-        let count = u32::try_from(links.len()).expect("a topic has at most 100,000 partitions");
-        for (partition, &link) in (0..count).zip(links) {
-            self.links[link].handles += 1;
-            let handle = self.links[link].handles;
-            let mut lane = Lane::new(topic, partition, count, link, handle);
-            lane.identity = (!self.config.idempotent).then_some(Identity::NONE);
-            self.lanes.push(lane);
-        }
-        self.by_topic.insert(topic, self.topics.len());
-        self.topics.push(TopicLanes { first, count, sticky: Sticky::default() });
-    }
-
-    pub(crate) fn knows(&self, topic: TopicId) -> bool {
-        self.recent.is_some_and(|(recent, _)| recent == topic) || self.by_topic.contains_key(&topic)
-    }
-
-    /// The lane of a record; the topic is known.
-    pub(crate) fn lane_for(
-        &mut self,
-        topic: TopicId,
-        index: Option<u32>,
-        key: Option<&[u8]>,
-    ) -> Result<usize, TrySendError> {
-        // Most producers send to the same topic again and again: that one is found without hashing.
-        let at = match self.recent {
-            Some((recent, at)) if recent == topic => at,
-            _ => self.by_topic[&topic],
-        };
-        self.recent = Some((topic, at));
-        let lanes = &mut self.topics[at];
-        if lanes.count == 0 {
-            return Err(TrySendError::UnknownPartition);
-        }
-        let partition = match (index, key) {
-            (Some(index), _) => index,
-            (None, Some(key)) => of_key(key, lanes.count),
-            (None, None) => lanes.sticky.partition(lanes.count, &mut self.rng),
-        };
-        if partition >= lanes.count {
-            return Err(TrySendError::UnknownPartition);
-        }
-        Ok(lanes.first + partition as usize)
     }
 
     /// Takes a copy of the record, or changes nothing. `now_us` is asked for only when a batch is opened.
@@ -311,8 +272,9 @@ impl Producer {
         if self.builders.len() < SPARE_BUILDERS {
             self.builders.push(builder);
         }
-        let (topic, partition, partitions) = (lane.topic, lane.partition, lane.partitions);
+        let (topic, partition) = (lane.topic, lane.partition);
         let lanes = &mut self.topics[self.by_topic[&topic]];
+        let partitions = lanes.count();
         lanes.sticky.closed(partition, partitions, &mut self.rng);
         self.done.extend(failed);
         self.finish(at, now_us, effects);
@@ -375,7 +337,7 @@ impl Producer {
             self.links[link].asked_identity = true;
             out.push(Ask::ProducerId);
         }
-        self.ask_places(link, out);
+        self.ask_places(link, now_us, out);
         while let Some(lane) = self.links[link].unopened.pop_front() {
             let Lane { handle, topic, partition, .. } = self.lanes[lane];
             out.push(Ask::Open { lane, handle, topic, partition });
@@ -442,6 +404,7 @@ impl Producer {
     pub(crate) fn on_connected(&mut self, link: usize, now_us: u64, effects: &mut Effects) {
         self.links[link].connected = true;
         self.links[link].kick = true;
+        self.links[link].refresh_us = now_us.saturating_add(self.metadata_age_us);
         for at in 0..self.lanes.len() {
             if self.lanes[at].link == link && !self.lanes[at].is_empty() {
                 self.settle_flow(at, now_us, effects);
@@ -462,7 +425,8 @@ impl Producer {
         state.asked_identity = false;
         state.ready.clear();
         state.unopened.clear();
-        state.astray.clear();
+        // What was asked and not answered is asked again.
+        state.astray.append(&mut state.locating);
         for at in 0..self.lanes.len() {
             if self.lanes[at].link == link {
                 self.lanes[at].in_ready = false;
@@ -491,6 +455,7 @@ impl Producer {
 
     pub(crate) fn on_opened(&mut self, lane: usize) {
         self.lanes[lane].opened = Opened::Yes;
+        self.lanes[lane].missing = false;
         self.enlist(lane);
         let link = self.lanes[lane].link;
         self.links[link].kick = true;
@@ -505,10 +470,13 @@ impl Producer {
         effects: &mut Effects,
     ) {
         self.lanes[at].opened = Opened::No;
-        if refused.code == ErrorCode::NotHere {
+        // Another core may have told of a partition that this one has not heard of yet: it is there if the metadata say so.
+        let missing = refused.code == ErrorCode::UnknownPartition;
+        if refused.code == ErrorCode::NotHere || missing {
+            self.lanes[at].missing = missing;
             self.is_astray(at);
         }
-        if refused.code.retryable() {
+        if refused.code.retryable() || missing {
             let until_us = now_us + pause_us(self.backoff, 3, &mut self.rng);
             self.lanes[at].flow = Flow::Paused { until_us };
             self.arm(at);
@@ -516,7 +484,6 @@ impl Producer {
         }
         let error = match refused.code {
             ErrorCode::UnknownTopic | ErrorCode::UnknownTopicId => ProduceError::UnknownTopic,
-            ErrorCode::UnknownPartition => ProduceError::UnknownPartition,
             _ => ProduceError::Refused { refused, maybe_appended: false },
         };
         self.close_batch(at, now_us, effects);
@@ -677,7 +644,8 @@ impl Producer {
             }
         };
         let identity = (state.connected && self.wants_identity(link)).then_some(state.identity_pause_us);
-        timer.into_iter().chain(linger).chain(identity).chain(self.silent_at(link)).min()
+        let others = [timer, linger, identity, self.silent_at(link), self.refresh_at(link)];
+        others.into_iter().flatten().min()
     }
 
     /// When the link has been silent for too long, in microseconds.

@@ -41,7 +41,8 @@ struct Sent {
 impl Stage {
     fn new(lanes: usize, config: ProducerConfig) -> Self {
         let backoff = Backoff { first: Duration::from_millis(10), most: Duration::from_millis(10) };
-        let mut core = Producer::new(config.bounded(MAX_BATCH_BYTES_DEFAULT), backoff, PATIENCE_US, 1);
+        let mut core =
+            Producer::new(config.bounded(MAX_BATCH_BYTES_DEFAULT), backoff, PATIENCE_US, u64::MAX, 1);
         assert_eq!(core.add_link(), 0);
         core.add_topic(TOPIC, &vec![0; lanes]);
         let mut stage =

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use corelog_wire::{Api, Request, Response, Which};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use crate::config::{ClientConfig, ConsumerConfig};
 use crate::core::backoff::to_us;
@@ -18,6 +19,7 @@ use crate::core::rng::Rng;
 use crate::driver::clock::Clock;
 use crate::driver::dial::Dialer;
 use crate::driver::link::{Role, Setting, run};
+use crate::error::ClientError;
 use crate::topic::Topic;
 
 /// Room in a receive chunk beside one full fetch.
@@ -37,6 +39,8 @@ pub(crate) struct Shared {
     chunk_bytes: usize,
     clock: Clock,
     runtime: Handle,
+    /// Told whenever it was answered what partitions there are.
+    places: Notify,
 }
 
 /// The connections, in the order of the core's numbers.
@@ -90,7 +94,23 @@ impl Shared {
             }));
         }
         drop(links);
-        self.with(|core, _| core.on_located(&numbers));
+        self.with(|core, effects| core.on_located(&numbers, effects));
+    }
+
+    /// Asks what partitions the topic has now and waits for the answer; how many are read then.
+    pub(crate) async fn refresh(&self) -> Result<u32, ClientError> {
+        let asked = self.with(|core, _| core.refresh());
+        let answer = async {
+            loop {
+                let answered = self.places.notified();
+                let (answers, count) = self.with(|core, _| core.refreshed()).ok_or(ClientError::Closed)?;
+                if answers != asked {
+                    return Ok(count);
+                }
+                answered.await;
+            }
+        };
+        timeout(self.client.request_timeout, answer).await.unwrap_or(Err(ClientError::Timeout))
     }
 
     fn start_link(self: &Arc<Self>, links: &mut Links, link: usize, address: String) {
@@ -127,7 +147,7 @@ pub(crate) fn start(
     let core = Consumer::new(
         config,
         client.backoff,
-        to_us(client.request_timeout),
+        (to_us(client.request_timeout), to_us(client.metadata_age)),
         rng.next_u64(),
         &linked,
         addresses.len(),
@@ -142,6 +162,7 @@ pub(crate) fn start(
         chunk_bytes,
         clock,
         runtime: runtime.clone(),
+        places: Notify::new(),
     });
     let mut links = shared.links();
     for (link, address) in addresses.into_iter().enumerate() {
@@ -217,15 +238,19 @@ impl Role for ConsumeRole {
     fn answer(&mut self, reply: Reply<'_, Asked>, now_us: u64) {
         let token = match (reply.token, &reply.response) {
             (Asked::Cursor(token), _) => token,
-            (Asked::Located, Response::Metadata(metadata)) => {
-                let id = self.shared.topic.id();
-                let found = topics_of(metadata).into_iter().find(|found| found.id() == id);
-                found.iter().for_each(|topic| self.shared.located(topic));
+            (Asked::Located, response) => {
+                // A topic that nobody knows any more: the cursor is told so when it opens its partition again.
+                if let Response::Metadata(metadata) = response {
+                    let id = self.shared.topic.id();
+                    let found = topics_of(metadata).into_iter().find(|found| found.id() == id);
+                    found.iter().for_each(|topic| self.shared.located(topic));
+                }
+                self.shared.with(|core, _| core.on_place_answered());
+                self.shared.places.notify_waiters();
                 return;
             }
             (Asked::Aside, _) => return self.shared.with(|core, _| core.on_alive(self.link, now_us)),
-            // A topic that nobody knows any more: the cursor is told so when it opens its partition again.
-            (Asked::Hello | Asked::Located, _) => return,
+            (Asked::Hello, _) => return,
         };
         self.shared.with(|core, effects| {
             core.on_answer(token, &reply.response, reply.chunk, reply.payload, now_us, effects);
@@ -255,5 +280,6 @@ impl Drop for ConsumeRole {
     /// Either nobody reads any more, or the runtime has ended.
     fn drop(&mut self) {
         self.shared.with(|core, effects| core.close(effects));
+        self.shared.places.notify_waiters();
     }
 }

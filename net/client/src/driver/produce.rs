@@ -8,6 +8,7 @@ use corelog_model::TopicId;
 use corelog_wire::Response;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use crate::config::{ClientConfig, ProducerConfig};
 use crate::core::backoff::to_us;
@@ -21,7 +22,7 @@ use crate::core::rng::Rng;
 use crate::driver::clock::Clock;
 use crate::driver::dial::Dialer;
 use crate::driver::link::{OUTBOX_BYTES, Role, Setting, run};
-use crate::error::{ProduceError, Refused};
+use crate::error::{ClientError, ProduceError, Refused};
 use crate::topic::Topic;
 
 /// Replies to produce requests are small.
@@ -46,6 +47,8 @@ pub(crate) struct Shared {
     config: ClientConfig,
     runtime: Handle,
     dropped: AtomicBool,
+    /// Told whenever it was answered where the partitions of a topic are.
+    places: Notify,
 }
 
 impl Shared {
@@ -58,7 +61,8 @@ impl Shared {
     ) -> Arc<Self> {
         let mut rng = Rng::new(seed);
         let batch_bytes = config.batch_bytes;
-        let core = Producer::new(config, client.backoff, to_us(client.request_timeout), rng.next_u64());
+        let (patience_us, age_us) = (to_us(client.request_timeout), to_us(client.metadata_age));
+        let core = Producer::new(config, client.backoff, patience_us, age_us, rng.next_u64());
         Arc::new(Self {
             state: Mutex::new(State { core, links: HashMap::new(), names: HashMap::new(), rng }),
             news: Mutex::default(),
@@ -68,6 +72,7 @@ impl Shared {
             config: client.clone(),
             runtime,
             dropped: AtomicBool::new(false),
+            places: Notify::new(),
         })
     }
 
@@ -98,10 +103,10 @@ impl Shared {
         kicked.iter().for_each(|news| news.notify_one());
     }
 
-    /// Makes the lanes of a topic and the links they need, once.
+    /// Makes the lanes of a topic and the links they need, as far as they are not there.
     pub(crate) fn know(self: &Arc<Self>, topic: &Topic) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.core.knows(topic.id()) {
+        if state.core.knows(topic.id(), topic.partition_count()) {
             return;
         }
         let (links, fresh) = self.links_of(&mut state, topic);
@@ -117,7 +122,29 @@ impl Shared {
         let (links, fresh) = self.links_of(&mut state, topic);
         drop(state);
         self.spawn(fresh);
-        self.with(|core, _| core.on_located(topic.id(), &links));
+        let now_us = self.clock.now_us();
+        self.with(|core, effects| core.on_located(topic.id(), &links, now_us, effects));
+    }
+
+    /// Asks what partitions a topic has now and waits for the answer; how many it has then.
+    pub(crate) async fn refresh(self: &Arc<Self>, topic: &Topic) -> Result<u32, ClientError> {
+        self.know(topic);
+        let asked = self.with(|core, _| core.refresh(topic.id())).ok_or(ClientError::UnknownTopic)?;
+        let answer = async {
+            loop {
+                let answered = self.places.notified();
+                let ((located, count), closed) =
+                    self.with(|core, _| (core.located(topic.id()), core.is_closed()));
+                if closed {
+                    return Err(ClientError::Closed);
+                }
+                if located != asked {
+                    return Ok(count);
+                }
+                answered.await;
+            }
+        };
+        timeout(self.config.request_timeout, answer).await.unwrap_or(Err(ClientError::Timeout))
     }
 
     fn name_of(&self, topic: TopicId) -> Option<String> {
@@ -234,9 +261,14 @@ impl Role for ProduceRole {
 
     fn answer(&mut self, reply: Reply<'_, Token>, now_us: u64) {
         let link = self.link;
-        if let (Token::Located { topic }, Response::Metadata(metadata)) = (&reply.token, &reply.response) {
-            let found = topics_of(metadata).into_iter().find(|found| found.id() == *topic);
-            found.iter().for_each(|topic| self.shared.located(topic));
+        if let Token::Located { topic } = reply.token {
+            // A topic that nobody knows any more: the lane is told so when it opens its partition again.
+            if let Response::Metadata(metadata) = &reply.response {
+                let found = topics_of(metadata).into_iter().find(|found| found.id() == topic);
+                found.iter().for_each(|topic| self.shared.located(topic));
+            }
+            self.shared.with(|core, _| core.on_place_answered(link, topic));
+            self.shared.places.notify_waiters();
             return;
         }
         self.shared.with(|core, effects| match (reply.token, &reply.response) {
@@ -259,7 +291,6 @@ impl Role for ProduceRole {
                 core.on_refused(lane, number, Refused::from(body), after_us, now_us, effects);
             }
             // The connection has seen to it that the answer is of the api that was asked.
-            // A topic that nobody knows any more: the lane is told so when it opens its partition again.
             (Token::Hello | Token::Located { .. } | Token::Produce { .. }, _) => {}
         });
     }
@@ -288,5 +319,6 @@ impl Drop for ProduceRole {
     fn drop(&mut self) {
         let now_us = self.shared.clock.now_us();
         self.shared.with(|core, effects| core.close(&ProduceError::Closed, now_us, effects));
+        self.shared.places.notify_waiters();
     }
 }

@@ -375,19 +375,8 @@ fn cold(shared: &Shared, request: Request<'_>, handles: &mut Handles, reply: imp
             store.last_id += 1;
             reply(&Response::ProducerId { id: ProducerId(store.last_id), epoch: 0 });
         }
-        Request::CreateTopic { name, partitions, durability } => {
-            if store.topics.iter().any(|topic| topic.name == name) {
-                return reply(&refusal(ErrorCode::TopicExists, [0, 0]));
-            }
-            store.last_id += 1;
-            let id = TopicId(u128::from(store.last_id));
-            let logs = (0..partitions).map(|_| Log::default()).collect();
-            store.topics.push(Topic { name: name.to_owned(), id, durability, logs });
-            reply(&Response::TopicCreated { topic: id });
-        }
-        Request::DeleteTopic { name } => {
-            store.topics.retain(|topic| topic.name != name);
-            reply(&Response::TopicDeleted);
+        Request::CreateTopic { .. } | Request::AlterTopic { .. } | Request::DeleteTopic { .. } => {
+            change_topics(&mut store, request, reply);
         }
         Request::Metadata { topic } => metadata(&store, store.home.unwrap_or(shared.port), topic, reply),
         Request::Open { handle, topic, partition } => {
@@ -480,6 +469,41 @@ fn positions(store: &mut Store, request: Request<'_>, handles: &Handles, reply: 
     }
 }
 
+fn change_topics(store: &mut Store, request: Request<'_>, reply: impl Fn(&Response<'_>)) {
+    match request {
+        Request::CreateTopic { name, partitions, durability } => {
+            if store.topics.iter().any(|topic| topic.name == name) {
+                return reply(&refusal(ErrorCode::TopicExists, [0, 0]));
+            }
+            store.last_id += 1;
+            let id = TopicId(u128::from(store.last_id));
+            let logs = (0..partitions).map(|_| Log::default()).collect();
+            store.topics.push(Topic { name: name.to_owned(), id, durability, logs });
+            reply(&Response::TopicCreated { topic: id });
+        }
+        Request::AlterTopic { name, partitions, durability } => {
+            let Some(topic) = store.topics.iter_mut().find(|topic| topic.name == name) else {
+                return reply(&refusal(ErrorCode::UnknownTopic, [0, 0]));
+            };
+            let now = topic.logs.len() as u32;
+            let partitions = partitions.unwrap_or(now);
+            if partitions < now {
+                let details = [partitions.into(), now.into()];
+                return reply(&refusal(ErrorCode::FewerPartitions, details));
+            }
+            topic.logs.resize_with(partitions as usize, Log::default);
+            topic.durability = durability.unwrap_or(topic.durability);
+            let (topic, durability) = (topic.id, topic.durability);
+            reply(&Response::TopicAltered { topic, partitions, durability });
+        }
+        Request::DeleteTopic { name } => {
+            store.topics.retain(|topic| topic.name != name);
+            reply(&Response::TopicDeleted);
+        }
+        _ => unreachable!("it changes no topic"),
+    }
+}
+
 fn metadata(store: &Store, port: u16, wanted: Option<&str>, reply: impl Fn(&Response<'_>)) {
     let topics: Vec<&Topic> =
         store.topics.iter().filter(|topic| wanted.is_none_or(|name| topic.name == name)).collect();
@@ -509,6 +533,12 @@ impl Store {
     fn served(&self) -> &'static [ApiVersions] {
         let later = SERVED.iter().position(|api| api.api() > Api::Status as u16);
         &SERVED[..later.filter(|_| self.is_first_release).unwrap_or(SERVED.len())]
+    }
+
+    /// Only so many partitions are left, which no broker does.
+    pub(crate) fn shrink(&mut self, topic: &str, partitions: usize) {
+        let topic = self.topics.iter_mut().find(|known| known.name == topic).unwrap();
+        topic.logs.truncate(partitions);
     }
 
     /// Why the core at `port` does not open a partition now, if it does not.

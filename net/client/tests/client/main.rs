@@ -3,6 +3,7 @@
 mod broker;
 mod cancel;
 mod fetched;
+mod grow;
 mod places;
 mod poll_points;
 mod polls;

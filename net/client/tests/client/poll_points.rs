@@ -19,9 +19,10 @@ const TURNS: u32 = 50;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The tests below, one for each public future of the client.
-const FUTURES: [&str; 25] = [
+const FUTURES: [&str; 28] = [
     "Receipt",
     "acknowledged",
+    "alter_topic",
     "commit",
     "commit",
     "committed",
@@ -37,6 +38,8 @@ const FUTURES: [&str; 25] = [
     "offset",
     "ping",
     "positions",
+    "refresh",
+    "refresh",
     "reset",
     "room",
     "seek",
@@ -173,6 +176,47 @@ async fn create_topic_and_delete_topic() {
     .await;
     let all = scene.client.topics().await.unwrap();
     assert_eq!(all.iter().map(Topic::name).collect::<Vec<_>>(), names, "no other is gone");
+    scene.end().await;
+}
+
+/// Altered or not, and what was asked for is found by whoever asks next.
+#[tokio::test]
+async fn alter_topic_and_both_refresh() {
+    let (scene, mut consumer) = Scene::filled(1).await;
+    let Scene { client, topic, .. } = &scene;
+    let mut partitions = 1;
+    at_every_poll_point("alter_topic", 2, async |cut| {
+        let more = partitions + 1;
+        let altered = cut.of(client.alter_topic("t", Some(more), None)).await.map(Result::unwrap);
+        let now = client.topic("t").await.unwrap().partition_count();
+        assert!(now == more || altered.is_none() && now == partitions, "{now}");
+        partitions = now;
+        altered.is_some()
+    })
+    .await;
+    let producer = client.producer(ProducerConfig::default());
+    at_every_poll_point("the producer's refresh", 2, async |cut| {
+        partitions = client.alter_topic("t", Some(partitions + 1), None).await.unwrap().partition_count();
+        let known = cut.of(producer.refresh(topic)).await;
+        assert_eq!(producer.refresh(topic).await, Ok(partitions));
+        known.map(|known| assert_eq!(known, Ok(partitions))).is_some()
+    })
+    .await;
+    at_every_poll_point("the consumer's refresh", 2, async |cut| {
+        partitions = client.alter_topic("t", Some(partitions + 1), None).await.unwrap().partition_count();
+        let known = cut.of(consumer.refresh()).await;
+        assert_eq!(consumer.refresh().await, Ok(partitions));
+        known.map(|known| assert_eq!(known, Ok(partitions))).is_some()
+    })
+    .await;
+    producer.send(topic, Partition::Index(partitions - 1), record(b"new")).await.unwrap().await.unwrap();
+    let mut seen = Vec::new();
+    while seen.len() < 2 {
+        seen.push(soon("next", consumer.next()).await.unwrap().partition());
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, [0, partitions - 1], "each partition is read once");
+    drop((producer, consumer));
     scene.end().await;
 }
 

@@ -67,7 +67,10 @@ impl Core {
             | Request::CommitPosition { handle, .. }
             | Request::DeletePosition { handle, .. }
             | Request::ReadPositions { handle, .. } => connection.routes.get(handle).unwrap_or(here),
-            Request::CreateTopic { .. } | Request::DeleteTopic { .. } | Request::ProducerId => LogId(0),
+            Request::CreateTopic { .. }
+            | Request::AlterTopic { .. }
+            | Request::DeleteTopic { .. }
+            | Request::ProducerId => LogId(0),
             Request::Metadata { .. } | Request::Status => here,
         })
     }

@@ -7,6 +7,7 @@ mod partitions;
 #[path = "../../../client/tests/client/polls.rs"]
 mod polls;
 mod quickstart;
+mod wide;
 
 use std::time::Duration;
 

@@ -339,10 +339,13 @@ type BadByte = (&'static str, usize, u8, WireError);
 
 #[test]
 fn values_without_a_meaning_are_named() {
-    let rows: [BadByte; 12] = [
+    let rows: [BadByte; 13] = [
         ("metadata-one", 0, 2, WireError::BadValue { field: "metadata flags" }),
         ("metadata-one", 6, 0xff, WireError::NotUtf8 { field: "topic" }),
         ("create-topic", 4, 3, WireError::BadValue { field: "durability" }),
+        ("alter-topic", 0, 4, WireError::BadValue { field: "alter flags" }),
+        ("alter-topic", 8, 3, WireError::BadValue { field: "durability" }),
+        ("alter-topic", 9, 9, WireError::Truncated { field: "name" }),
         ("produce", 0, 2, WireError::BadValue { field: "produce flags" }),
         ("fetch", 3, 0x80, WireError::BadValue { field: "fetch flags" }),
         ("offset-time", 0, 3, WireError::BadValue { field: "at" }),

@@ -91,6 +91,10 @@ proptest! {
     fn create_and_delete(name in ".{0,300}", partitions: u32, durability in durability()) {
         arrives(Request::CreateTopic { name: &name, partitions, durability })?;
         arrives(Request::DeleteTopic { name: &name })?;
+        let (some, none) = (Some(partitions), Some(durability));
+        for (partitions, durability) in [(some, none), (some, None), (None, none), (None, None)] {
+            arrives(Request::AlterTopic { name: &name, partitions, durability })?;
+        }
     }
 
     #[test]

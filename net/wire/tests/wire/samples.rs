@@ -68,11 +68,18 @@ pub(crate) fn requests() -> Vec<(&'static str, Request<'static>)> {
         ("read-position", Request::ReadPositions { handle: 258, which: Which::One("billing") }),
         ("read-positions", Request::ReadPositions { handle: 258, which: Which::After("billing") }),
         ("delete-position", Request::DeletePosition { handle: 258, name: "billing" }),
+        ("alter-topic", alter(Some(12), Some(Durability::Memory))),
+        ("alter-topic-partitions", alter(Some(12), None)),
+        ("alter-topic-durability", alter(None, Some(Durability::Written))),
     ]
 }
 
 const fn commit(leader_epoch: Option<Term>, metadata: &'static str) -> Request<'static> {
     Request::CommitPosition { handle: 258, name: "billing", offset: 1_000_001, leader_epoch, metadata }
+}
+
+const fn alter(partitions: Option<u32>, durability: Option<Durability>) -> Request<'static> {
+    Request::AlterTopic { name: "flights", partitions, durability }
 }
 
 const fn fetch(leader_epoch: Option<Term>) -> Request<'static> {
@@ -100,6 +107,10 @@ pub(crate) fn responses() -> Vec<(&'static str, Response<'static>)> {
         ("metadata-damage", Response::Metadata(metadata_with_damage())),
         ("create-topic", Response::TopicCreated { topic: TOPIC }),
         ("delete-topic", Response::TopicDeleted),
+        (
+            "alter-topic",
+            Response::TopicAltered { topic: TOPIC, partitions: 12, durability: Durability::Memory },
+        ),
         ("open", opened()),
         ("produce", produced()),
         ("fetch", fetched(&BATCH)),

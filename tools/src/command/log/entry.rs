@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::ops::Range;
 
 use corelog_model::batch::{BATCH_HEADER_BYTES, BatchHeader};
 use corelog_model::{GroupId, TopicId};
-use corelog_shard::inspect::{self, Fact};
+use corelog_shard::inspect::{self, Change, Fact, Step};
 use corelog_storage::{CheckpointKind, EntryHeader, EntryKind, FooterHeader, PartHeader, StateHead};
 use serde_json::{Value, json};
 
@@ -14,20 +15,57 @@ use serde_json::{Value, json};
 #[derive(Default)]
 pub(super) struct Names {
     groups: BTreeMap<GroupId, (String, u32)>,
-    topics: BTreeMap<TopicId, String>,
+    topics: BTreeMap<TopicId, Named>,
+}
+
+/// A topic, how many partitions it has, and how many it gets.
+struct Named {
+    name: String,
+    partitions: u32,
+    added: u32,
 }
 
 impl Names {
     /// Learns what an entry tells.
     pub(super) fn learn(&mut self, entry: &EntryHeader, payload: &[u8]) {
         for fact in facts(entry, payload).unwrap_or_default() {
-            if let Fact::Topic { topic, name, first_group, partitions, .. } = fact {
-                for partition in 0..partitions {
-                    let group = GroupId(first_group.0 + u64::from(partition));
-                    self.groups.insert(group, (name.clone(), partition));
+            match fact {
+                Fact::Topic { topic, name, spans, partitions, next, .. } => {
+                    let ends = spans.iter().skip(1).map(|span| span.partition).chain([partitions]);
+                    for (span, end) in spans.iter().zip(ends) {
+                        self.learn_groups(&name, span.partition..end, span.group);
+                    }
+                    let added = next.as_ref().map_or(0, |next| next.added);
+                    if let Some(next) = next {
+                        self.learn_groups(&name, partitions..partitions + added, next.first_group);
+                    }
+                    self.topics.insert(topic, Named { name, partitions, added });
                 }
-                self.topics.insert(topic, name);
+                Fact::Altering { topic, change } => {
+                    let Some(named) = self.topics.get_mut(&topic) else { continue };
+                    named.added = change.added;
+                    let (name, first) = (named.name.clone(), named.partitions);
+                    self.learn_groups(&name, first..first + change.added, change.first_group);
+                }
+                Fact::Step { topic, step, .. } => self.learn_step(topic, step),
+                _ => {}
             }
+        }
+    }
+
+    fn learn_groups(&mut self, name: &str, partitions: Range<u32>, first: GroupId) {
+        for partition in partitions.clone() {
+            let group = GroupId(first.0 + u64::from(partition - partitions.start));
+            self.groups.insert(group, (name.to_owned(), partition));
+        }
+    }
+
+    fn learn_step(&mut self, topic: TopicId, step: Step) {
+        let Some(named) = self.topics.get_mut(&topic) else { return };
+        match step {
+            Step::Ready => named.partitions += std::mem::take(&mut named.added),
+            Step::Reverted => named.added = 0,
+            _ => {}
         }
     }
 
@@ -43,17 +81,22 @@ impl Names {
     }
 
     fn topic(&self, topic: TopicId) -> &str {
-        self.topics.get(&topic).map_or("unknown", String::as_str)
+        self.topics.get(&topic).map_or("unknown", |topic| &topic.name)
     }
 
     /// One fact in words.
     fn words(&self, fact: &Fact) -> String {
         match fact {
-            Fact::Topic { topic, name, durability, first_group, partitions, step } => format!(
-                "topic {name} (id {topic}) {}, {}, {partitions} partitions, groups from {first_group}",
+            Fact::Topic { topic, name, durability, spans, partitions, step, next } => format!(
+                "topic {name} (id {topic}) {}, {}, {partitions} partitions, groups from {}{}",
                 step.name(),
                 durability.name(),
+                spans.iter().map(|span| span.group.to_string()).collect::<Vec<_>>().join(", "),
+                next.as_ref().map_or_else(String::new, |next| format!("; {}", change_words(next))),
             ),
+            Fact::Altering { topic, change } => {
+                format!("topic {} altering: {}", self.topic(*topic), change_words(change))
+            }
             Fact::Step { topic, step, log } => {
                 let log = log.map_or_else(String::new, |log| format!(" by log {}", log.0));
                 format!("topic {} {}{log}", self.topic(*topic), step.name())
@@ -96,13 +139,23 @@ impl Names {
 
     fn document(&self, fact: &Fact) -> Value {
         match fact {
-            Fact::Topic { topic, name, durability, first_group, partitions, step } => json!({
+            Fact::Topic { topic, name, durability, spans, partitions, step, next } => json!({
                 "topic": name,
                 "id": topic.to_string(),
                 "durability": durability.name(),
-                "first_group": first_group.0,
+                "groups": spans
+                    .iter()
+                    .map(|span| json!({ "from_partition": span.partition, "first_group": span.group.0 }))
+                    .collect::<Vec<_>>(),
                 "partitions": partitions,
                 "step": step.name(),
+                "becomes": next.as_ref().map(change_document),
+            }),
+            Fact::Altering { topic, change } => json!({
+                "topic": self.topic(*topic),
+                "id": topic.to_string(),
+                "step": Step::Altering.name(),
+                "becomes": change_document(change),
             }),
             Fact::Step { topic, step, log } => json!({
                 "topic": self.topic(*topic),
@@ -150,6 +203,19 @@ impl Names {
             }
         }
     }
+}
+
+fn change_words(change: &Change) -> String {
+    let Change { durability, added, first_group } = change;
+    match added {
+        0 => format!("becomes {}", durability.name()),
+        _ => format!("becomes {}, {added} partitions more, groups from {first_group}", durability.name()),
+    }
+}
+
+fn change_document(change: &Change) -> Value {
+    let Change { durability, added, first_group } = change;
+    json!({ "durability": durability.name(), "added": added, "first_group": first_group.0 })
 }
 
 /// What an entry says of topics, partitions and positions; `None` when it says nothing of them, or does not decode.
