@@ -195,9 +195,9 @@ fn serve(own: &OwnBroker, workload: &Workload, placement: &Placement, data: &Pat
         &own.mode,
     ]);
     command.arg("--data-dir").arg(data.join("store"));
-    command.args(["--shards", &own.shards.to_string(), "--cpus", &placement.cpus()]);
     // Two runs at a time, or one beside a broker, must not ask for the same port.
     command.args(["--set", "server.http="]);
+    command.args(["--shards", &own.shards.to_string(), "--cpus", &placement.cpus()]);
     // Said in both cases: the environment may have a cap of its own.
     let cap = if own.growing { 0 } else { own.retention_bytes() };
     command.args(["--set", &format!("log.retention_bytes={cap}")]);
@@ -409,6 +409,7 @@ mod tests {
         let arguments = |own: &OwnBroker, cores: &[usize]| arguments(own, &Workload::default(), cores);
         let recycled = arguments(&own, &[3]);
         assert!(recycled.contains("--set log.retention_bytes=2147483648"), "{recycled}");
+        assert!(recycled.contains("--set server.http= "), "it asks for no port that another has: {recycled}");
         assert!(
             recycled.contains("--shards 1 --cpus 3-3") && recycled.contains("--set log.frame_bytes=1 MiB")
         );
