@@ -339,7 +339,7 @@ type BadByte = (&'static str, usize, u8, WireError);
 
 #[test]
 fn values_without_a_meaning_are_named() {
-    let rows: [BadByte; 13] = [
+    let rows: [BadByte; 15] = [
         ("metadata-one", 0, 2, WireError::BadValue { field: "metadata flags" }),
         ("metadata-one", 6, 0xff, WireError::NotUtf8 { field: "topic" }),
         ("create-topic", 4, 3, WireError::BadValue { field: "durability" }),
