@@ -73,6 +73,8 @@ impl Netns {
             let step = "giving a network namespace its address";
             ip(step, &["-n", &name.0, "address", "add", &address, "dev", DEVICE])?;
             ip(step, &["-n", &name.0, "link", "set", DEVICE, "up"])?;
+            // What a broker serves to its own machine alone it serves here, too.
+            ip(step, &["-n", &name.0, "link", "set", "lo", "up"])?;
         }
         // From here on they have no names any more.
         Ok(Self { broker: broker.open()?, load: load.open()? })

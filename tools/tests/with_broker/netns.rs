@@ -71,6 +71,8 @@ fn a_run_in_two_networks_says_so_and_measures_the_way_between_them() {
         "200ms",
         "--set",
         "probe.mode=off",
+        "--set",
+        "server.http=127.0.0.1:0",
     ];
     let child = bench(place.path(), &[&own[..], &["--format", "json"]].concat())
         .stdout(std::process::Stdio::piped())
