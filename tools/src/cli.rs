@@ -439,8 +439,8 @@ pub struct Bench {
     /// Cores for them, as `server.cpus`; without it those that the load leaves, or all if that is too few.
     #[arg(long, value_name = "CPUS", value_parser = cpus, conflicts_with = "server")]
     pub cpus: Option<Cpus>,
-    /// Cores for the load's one thread, as `--cpus`; without it the first one that the broker leaves, or all of the
-    /// broker's if it leaves none.
+    /// Cores for the load's one thread, as `--cpus`; without it the first one that the broker leaves, or the
+    /// first of all if it leaves none.
     #[arg(long, value_name = "CPUS", value_parser = cpus)]
     pub load_cpus: Option<Cpus>,
     /// Broker and load in two network namespaces, joined by a pair of veth devices, instead of the loopback device. Takes

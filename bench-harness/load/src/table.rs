@@ -65,8 +65,8 @@ fn machine(results: &Results, out: &mut String) {
     match (&results.workload.mode, &machine.network) {
         (Some(mode), Some(network)) => {
             let shared = match machine.shared {
-                Some(Sharing::Cores) => ", which they share",
-                Some(Sharing::Siblings) => ", siblings of each other",
+                Some(Sharing::Cores) => ", shared with the broker",
+                Some(Sharing::Siblings) => ", a sibling of the broker's",
                 Some(Sharing::Nothing) | None => "",
             };
             let broker = cores(&machine.broker_cores);
@@ -270,7 +270,7 @@ mod tests {
         assert!(top(&results).lines().any(|line| line == apart), "{}", top(&results));
         (results.machine.broker_cores, results.machine.load_cores) = (vec![0, 1], vec![0, 1]);
         results.machine.shared = Some(Sharing::Cores);
-        let shared = "broker on cores 0, 1, mode park; load on cores 0, 1, which they share; network";
+        let shared = "broker on cores 0, 1, mode park; load on cores 0, 1, shared with the broker; network";
         assert!(top(&results).contains(shared), "{}", top(&results));
         (results.workload.mode, results.machine.network) = (None, None);
         results.machine.load_cores.clear();

@@ -98,7 +98,7 @@ fn the_cores_of_both_sides_can_be_chosen_and_are_reported() {
     assert_eq!((&machine["broker_cores"], &machine["load_cores"]), (&one, &one), "{machine}");
     assert_eq!(machine["shared"], "cores", "{machine}");
     let report = fs::read_to_string(place.path().join("report/report.txt")).expect("text");
-    assert!(report.contains(&format!("load on core {core}, which they share")), "{report}");
+    assert!(report.contains(&format!("load on core {core}, shared with the broker")), "{report}");
     let refused = bench(place.path(), &["--growing", "--load-cpus", "8000-8000"]).output().expect("it runs");
     assert_eq!(refused.status.code(), Some(2));
     let said = String::from_utf8_lossy(&refused.stderr);

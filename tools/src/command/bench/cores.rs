@@ -1,8 +1,7 @@
 //! Who runs where: what was asked for, and for the rest what takes the least from each other.
 //!
 //! Pure: the machine is an argument. Where there are more processors than shards the load has one of its own. Where there are
-//! not, it runs on all of the broker's, whichever is the least busy: pinned to one of them it would slow down one shard
-//! and leave the others alone.
+//! not, it stays beside one shard, always the same: nothing is won by letting it wander among all of them.
 
 use corelog_load::{Placement, Sharing};
 use corelog_server::placement::{Cpus, PlacementError, Shards, place, processors};
@@ -49,7 +48,7 @@ pub(super) fn choose(
     let load = load.unwrap_or_else(|| match without(&broker).cpus.first() {
         // It need not have the first one, only one that none of the broker's is a sibling of.
         Some(first) => vec![apart_from(topology, &broker).map_or(first.id, |cpu| cpu.id)],
-        None => broker.clone(),
+        None => topology.cpus.iter().map(|cpu| cpu.id).take(1).collect(),
     });
     let shared = shared(topology, &broker, &load);
     Ok(Placement { broker, load, shared })
@@ -101,12 +100,12 @@ mod tests {
     }
 
     #[test]
-    fn on_two_cores_one_shard_is_apart_from_the_load_and_two_share_both_with_it() {
+    fn on_two_cores_one_shard_is_apart_from_the_load_and_of_two_the_first_is_beside_it() {
         assert_placed(chosen(&machine(2), 1, None, None), &[1], &[0], Sharing::Nothing);
-        assert_placed(chosen(&machine(2), 2, None, None), &[0, 1], &[0, 1], Sharing::Cores);
+        assert_placed(chosen(&machine(2), 2, None, None), &[0, 1], &[0], Sharing::Cores);
         assert_placed(chosen(&machine(1), 1, None, None), &[0], &[0], Sharing::Cores);
         assert_placed(chosen(&machine(4), 2, None, None), &[1, 2], &[0], Sharing::Nothing);
-        assert_placed(chosen(&machine(4), 4, None, None), &[0, 1, 2, 3], &[0, 1, 2, 3], Sharing::Cores);
+        assert_placed(chosen(&machine(4), 4, None, None), &[0, 1, 2, 3], &[0], Sharing::Cores);
     }
 
     #[test]
