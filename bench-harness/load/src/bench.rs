@@ -428,10 +428,8 @@ mod tests {
         assert!(!own.is_capped(), "the last one counts, and 0 is none");
         (own.shards, own.growing) = (4, false);
         let shared = arguments(&own, &[0, 1, 2, 3]);
-        assert!(
-            shared.contains("--shards 4 --cpus 0-0,1-1,2-2,3-3 --set log.retention_bytes=4294967296"),
-            "{shared}"
-        );
+        assert!(shared.contains("--shards 4 --cpus 0-0,1-1,2-2,3-3 "), "{shared}");
+        assert!(shared.contains("--set log.retention_bytes=4294967296"), "{shared}");
     }
 
     #[test]
