@@ -120,9 +120,13 @@ impl<T> Connection<T> {
         self.versions[Api::ALL.iter().position(|&known| known == api).expect("all are listed")]
     }
 
+    /// What the broker does not serve, and whoever asks cannot do without, is asked for all the same: it is then refused by
+    /// name.
     fn call(&mut self, api: Api, token: T, again: Option<fn(&T) -> T>) -> Call {
-        let version = self.version(api);
-        assert!(version > 0, "{api:?} is asked of a broker that serves it");
+        let version = match self.version(api) {
+            0 => api.versions().max,
+            common => common,
+        };
         let slot = self.free.pop().unwrap_or_else(|| {
             self.pending.push(Slot { generation: 0, asked: None });
             u32::try_from(self.pending.len() - 1).expect("requests are bounded")

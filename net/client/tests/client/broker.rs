@@ -235,6 +235,10 @@ impl Shared {
         store.ignored += usize::from(store.deaf);
         store.deaf
     }
+
+    fn serves(&self, api: u16) -> bool {
+        self.store.lock().unwrap().served().iter().any(|served| served.api() == api)
+    }
 }
 
 impl Drop for Broker {
@@ -283,17 +287,13 @@ async fn serve(shared: Arc<Shared>, stream: TcpStream) {
         let taken = match split(&stream, 64 << 20) {
             Ok(Split::Frame(frame)) => {
                 let header = frame.header;
-                let request = decode_request(&header, frame.body);
+                let request = decode_request(&header, frame.body).expect("the client speaks the protocol");
                 let reply = |response: &Response<'_>| answer(&answers, &header, response);
-                // What an older broker does not serve has no version.
-                if let Err(fault @ WireError::Unsupported { version: 0, .. }) = request {
-                    reply(&Response::Error(ErrorBody::from_fault(&fault, "not served")));
-                    stream.drain(..header.frame_bytes());
-                    continue;
-                }
-                let request = request.expect("the client speaks the protocol");
                 match request {
                     _ if shared.ignores() => {}
+                    _ if !shared.serves(header.api) => {
+                        reply(&refusal(ErrorCode::UnsupportedVersion, [header.api.into(), 1]));
+                    }
                     Request::Fetch { .. } => {
                         let fetch = Fetching::new(&request, &handles);
                         tasks.spawn(fetch.run(Arc::clone(&shared), answers.clone(), header));
