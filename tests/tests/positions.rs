@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use corelog_model::{Durability, LogId, Term, TopicId};
 use corelog_shard::{Bounded, PositionView, PositionsView, Refusal, Request, Response, Taken, Which};
-use corelog_storage::LogConfig;
+use corelog_storage::{LogConfig, feature};
 use corelog_tests::machine::Machine;
 use corelog_tests::script::{
     CONN, EXTENT_BYTES, From, batch, create, describe, machine, machine_of, open, open_at, produce,
@@ -364,4 +364,34 @@ fn a_commit_to_a_log_that_fails_is_answered_and_reads_go_on() {
     open(&mut machine, topic, 0).unwrap();
     let found = read(&mut machine);
     assert!(matches!(found, Some(3 | 4)), "{found:?}");
+}
+
+/// A store that an older version can still serve gets no positions, until that is wanted; and then it keeps them.
+#[test]
+fn a_store_of_an_older_version_keeps_positions_once_it_is_final() {
+    let mut machine = machine(LogConfig { features: 0, ..small_log() }, 11);
+    let topic = filled(&mut machine, Durability::Durable);
+    let frames = machine.shard().unwrap().status().storage.frames;
+    refused(&mut machine, &commit(3), Refusal::NotFinal);
+    done(&mut machine, &FORGET);
+    assert_eq!(read(&mut machine), None);
+    assert_eq!(machine.shard().unwrap().status().storage.frames, frames, "nothing was written");
+    machine.crash();
+    machine.logs[0].config.log.features = feature::ALL;
+    machine.start_fully().unwrap();
+    open(&mut machine, topic, 0).unwrap();
+    loop {
+        match machine.ask_as(LogId(0), CONN, &commit(3)).0 {
+            Response::PositionCommitted => break,
+            Response::Refused(Refusal::NotReady) => machine.turn().unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+    // The log has it, whatever the next start is told.
+    machine.crash();
+    machine.logs[0].config.log.features = 0;
+    machine.start_fully().unwrap();
+    open(&mut machine, topic, 0).unwrap();
+    assert_eq!(read(&mut machine), Some(3));
+    done(&mut machine, &commit(4));
 }
