@@ -7,6 +7,7 @@ mod flights;
 mod full_disk;
 mod kill_alter;
 mod kill_topics;
+mod many;
 mod memory;
 #[path = "../../../net/testing/tests/over_tcp/peer.rs"]
 #[expect(dead_code, reason = "shared with tests that use all of it")]

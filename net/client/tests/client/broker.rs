@@ -13,7 +13,7 @@ use corelog_wire::api::SERVED;
 use corelog_wire::frame::HEADER_BYTES;
 use corelog_wire::{
     Api, ApiVersions, At, Endpoint, ErrorBody, FrameHeader, HelloReply, MetadataReply, PartitionPlace,
-    PositionView, PositionsReply, ReplyTo, Request, Response, Split, Status, TopicView, Which, WireError,
+    PositionView, PositionsReply, ReplyTo, Request, Response, Split, Status, TopicView, Which,
     decode_request, encode_response, split,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
