@@ -8,6 +8,7 @@
 //! taken.
 
 mod committing;
+mod places;
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
@@ -18,10 +19,11 @@ use corelog_model::batch::{BatchError, BatchHeader};
 use corelog_model::{Term, TopicId};
 use corelog_wire::{At, ErrorCode, Request, Response};
 
-use crate::config::{Backoff, ConsumerConfig, Partitions, Position, Reset};
+use crate::config::{Backoff, ConsumerConfig, Position, Reset};
 use crate::core::backoff::{pause_us, to_us};
 use crate::core::buffers::Chunk;
 use crate::core::commits::{Commits, Reached, Ticket};
+use crate::core::consumer::places::Refresh;
 use crate::core::effects::Effects;
 use crate::core::rng::Rng;
 use crate::error::{ConsumeError, Refused};
@@ -105,6 +107,8 @@ struct Cursor {
     failures: u32,
     /// The broker does not know the partition: whether there is one is asked.
     missing: bool,
+    /// Where it begins if no position is committed.
+    from: Position,
     /// A seek waits for its offset.
     seeking: Option<Waker>,
 }
@@ -128,25 +132,6 @@ struct Link {
     stuck: bool,
     /// The broker at the other end does not serve a partition that was thought to be there.
     astray: bool,
-}
-
-/// What partitions the topic has is asked now and then, over the first connection that there is.
-#[derive(Debug)]
-struct Refresh {
-    /// Partitions that are added are read, too.
-    follows: bool,
-    /// How old what is known may become.
-    age_us: u64,
-    /// When it is asked for again, in microseconds, once that is known.
-    due_us: Option<u64>,
-    /// It is to be asked now.
-    wanted: bool,
-    /// The link that was asked and has not answered yet.
-    asked: Option<usize>,
-    /// How often it was answered.
-    answers: u64,
-    /// How many partitions the topic has.
-    partitions: u32,
 }
 
 pub(crate) struct Consumer {
@@ -181,25 +166,17 @@ impl Consumer {
         links: usize,
     ) -> Self {
         let wait_us = to_us(config.max_wait);
+        let refresh = Refresh::new(&config, metadata_age_us);
         let mut handles = vec![0; links];
         let mut cursor = |&(partition, link): &(u32, usize)| {
             handles[link] += 1;
-            let mut cursor = Cursor::new(partition, link, handles[link]);
+            let mut cursor = Cursor::new(partition, link, handles[link], config.from);
             if config.name.is_none() {
                 cursor.go_to(config.from);
             }
             cursor
         };
         let cursors: Vec<Cursor> = places.iter().map(&mut cursor).collect();
-        let refresh = Refresh {
-            follows: config.partitions == Partitions::All,
-            age_us: metadata_age_us,
-            due_us: None,
-            wanted: false,
-            asked: None,
-            answers: 0,
-            partitions: config.topic.partition_count(),
-        };
         let by_partition = cursors.iter().enumerate().map(|(at, cursor)| (cursor.partition, at)).collect();
         Self {
             topic: config.topic.id(),
@@ -317,78 +294,6 @@ impl Consumer {
         self.links.len() - 1
     }
 
-    /// Whether the link is to ask now what partitions there are.
-    fn is_to_refresh(&mut self, link: usize, now_us: u64) -> bool {
-        if self.links.iter().position(|link| link.connected) != Some(link) {
-            return false;
-        }
-        let refresh = &mut self.refresh;
-        let next_us = now_us.saturating_add(refresh.age_us);
-        let due = refresh.follows && *refresh.due_us.get_or_insert(next_us) <= now_us && next_us < u64::MAX;
-        if !due && !refresh.wanted {
-            return false;
-        }
-        (refresh.due_us, refresh.wanted, refresh.asked) = (Some(next_us), false, Some(link));
-        true
-    }
-
-    /// What partitions there are is to be asked; how often it was answered.
-    pub(crate) fn refresh(&mut self) -> u64 {
-        self.refresh.wanted = true;
-        if let Some(link) = self.links.iter_mut().find(|link| link.connected) {
-            link.kick = true;
-        }
-        self.refresh.answers
-    }
-
-    /// How often it was answered what partitions there are, and how many are read; `None`: nobody will answer.
-    pub(crate) fn refreshed(&self) -> Option<(u64, u32)> {
-        let count = u32::try_from(self.cursors.len()).expect("a topic has at most 100,000 partitions");
-        (!self.closed).then_some((self.refresh.answers, count))
-    }
-
-    /// What a link asked is answered, whatever the answer is.
-    pub(crate) fn on_place_answered(&mut self) {
-        self.refresh.asked = None;
-        self.refresh.answers += 1;
-    }
-
-    /// The partitions are served by these links, one per partition of the topic. A cursor moves only while nothing of
-    /// it is open or on its way, so no answer can find it on another link. What was added is read from its start.
-    pub(crate) fn on_located(&mut self, links: &[usize], effects: &mut Effects) {
-        let count = u32::try_from(links.len()).expect("a topic has at most 100,000 partitions");
-        for at in 0..self.cursors.len() {
-            if self.cursors[at].missing && self.cursors[at].partition >= count {
-                self.cursors[at].missing = false;
-                self.stop(at, ConsumeError::UnknownPartition, effects);
-            }
-        }
-        for partition in self.refresh.partitions..count {
-            self.refresh.partitions = count;
-            if !self.refresh.follows {
-                break;
-            }
-            let link = links[partition as usize];
-            self.handles[link] += 1;
-            self.by_partition.insert(partition, self.cursors.len());
-            let mut cursor = Cursor::new(partition, link, self.handles[link]);
-            if self.config.name.is_none() {
-                cursor.go_to(Position::Start);
-            }
-            self.cursors.push(cursor);
-            self.links[link].kick = true;
-        }
-        for cursor in &mut self.cursors {
-            let Some(&link) = links.get(cursor.partition as usize) else { continue };
-            if cursor.link == link || cursor.opened || cursor.is_waiting() {
-                continue;
-            }
-            self.handles[link] += 1;
-            (cursor.link, cursor.handle, cursor.not_before_us) = (link, self.handles[link], 0);
-            self.links[link].kick = true;
-        }
-    }
-
     pub(crate) fn on_connected(&mut self, link: usize) {
         self.links[link] = Link { connected: true, kick: true, ..Link::default() };
     }
@@ -469,7 +374,7 @@ impl Consumer {
                 match reply.positions.first() {
                     Some(position) => cursor.recall(position.offset, position.leader_epoch),
                     None => {
-                        cursor.go_to(self.config.from);
+                        cursor.go_to(cursor.from);
                         if cursor.next == Place::Find(At::End) {
                             cursor.epoch = cursor.opened_epoch;
                         }
@@ -727,9 +632,7 @@ impl Consumer {
         let silent = self.silent(link).map(|(Silent::Doubted { at_us } | Silent::Stuck { at_us })| at_us);
         let commits = self.cursors.iter().filter(|cursor| cursor.link == link);
         let commits = commits.filter_map(|cursor| cursor.commits.due_us().filter(|due_us| *due_us > now_us));
-        let first = self.links.iter().position(|link| link.connected) == Some(link);
-        let refresh = self.refresh.due_us.filter(|&due| first && self.refresh.follows && due < u64::MAX);
-        paused.into_iter().chain(silent).chain(commits.min()).chain(refresh).min()
+        paused.into_iter().chain(silent).chain(commits.min()).chain(self.refresh_at(link)).min()
     }
 
     /// The link's connection answers no more and is to be made anew.
@@ -749,7 +652,7 @@ enum Silent {
 
 impl Cursor {
     /// One that is to look up where it begins.
-    fn new(partition: u32, link: usize, handle: u32) -> Self {
+    fn new(partition: u32, link: usize, handle: u32, from: Position) -> Self {
         Self {
             partition,
             link,
@@ -770,6 +673,7 @@ impl Cursor {
             not_before_us: 0,
             failures: 0,
             missing: false,
+            from,
             seeking: None,
         }
     }

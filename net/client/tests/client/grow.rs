@@ -148,6 +148,28 @@ async fn a_consumer_reads_added_partitions_from_their_start() {
     assert_eq!(next(&mut late).await, (2, b"new".to_vec()));
 }
 
+/// One that has a name goes on from its position, and where it has none in a partition that was added, from the start of
+/// that: nothing of it can have been read before, wherever the others began.
+#[tokio::test]
+async fn a_consumer_with_a_name_reads_added_partitions_from_their_start_too() {
+    let (_broker, client, topic) = broker_with(1).await;
+    let producer = client.producer(ProducerConfig::default());
+    send(&producer, &topic, 0, b"old").await.unwrap();
+    let named = ConsumerConfig::new(&topic, Position::End).named("follower");
+    let mut follower = client.consumer(named.clone()).await.unwrap();
+    assert_eq!(follower.refresh().await, Ok(1));
+    client.alter_topic("t", Some(2), None).await.unwrap();
+    send(&producer, &topic, 1, b"new").await.unwrap();
+    assert_eq!(follower.refresh().await, Ok(2));
+    assert_eq!(next(&mut follower).await, (1, b"new".to_vec()));
+    follower.commit().await.unwrap();
+    drop(follower);
+    send(&producer, &topic, 1, b"later").await.unwrap();
+    let topic = client.topic("t").await.unwrap();
+    let mut again = client.consumer(ConsumerConfig { topic, ..named }).await.unwrap();
+    assert_eq!(next(&mut again).await, (1, b"later".to_vec()), "from its position");
+}
+
 /// Nobody asks for anything: what is known becomes old.
 #[tokio::test]
 async fn what_is_known_of_a_topic_is_renewed_by_itself() {
