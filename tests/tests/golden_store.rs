@@ -8,9 +8,11 @@
 #[expect(dead_code, reason = "shared with tests that use all of it")]
 mod peer;
 
+mod kept;
+
 use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::io::Write as _;
+use std::path::Path;
 
 use corelog_client::{
     Client, ClientConfig, ClientError, Codec, ConsumerConfig, Durability, ErrorCode, Partition, Partitions,
@@ -19,13 +21,12 @@ use corelog_client::{
 use corelog_model::{ProducerId, TopicId};
 use corelog_testing::{Broker, Builder};
 use flate2::Compression;
-use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 
+use kept::{builder, data, directory, files, unpack, writes};
 use peer::{Peer, batch_from};
 
-const GOLDEN: [(&str, Positions); 2] =
-    [("../tests/data/store-1", Positions::None), ("../tests/data/store-2", Positions::Some)];
+const GOLDEN: [(&str, Positions); 2] = [("store-1", Positions::None), ("store-2", Positions::Some)];
 const EXTENT_BYTES: usize = 1 << 20;
 /// The value of a record that takes room, so that an extent is closed and its index written.
 const FILLER_BYTES: usize = 60_000;
@@ -45,20 +46,7 @@ fn broker(store: &Path) -> Broker {
 }
 
 fn broker_with(store: &Path, more: &[&'static str]) -> Broker {
-    let settings = [
-        "log.extent_bytes=1 MiB",
-        "log.checkpoint_bytes=1 MiB",
-        "log.frame_bytes=64 KiB",
-        "limits.max_batch_bytes=128 KiB",
-        "limits.max_frame_bytes=256 KiB",
-    ];
-    settings
-        .into_iter()
-        .chain(more.iter().copied())
-        .fold(Broker::builder(), Builder::set)
-        .directory(store)
-        .start()
-        .expect("it starts")
+    more.iter().copied().fold(builder(store), Builder::set).start().expect("it starts")
 }
 
 /// A record: key, value and headers.
@@ -273,19 +261,6 @@ async fn check_records(client: &Client, topic: &Topic, partition: u32) {
     assert_eq!(found, expected, "partition {partition}");
 }
 
-fn golden(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
-}
-
-/// The files of a store that belong to its format.
-fn files(store: &Path) -> Vec<PathBuf> {
-    let log = Path::new("log-0000");
-    let names = fs::read_dir(store.join(log)).expect("a log").map(|entry| entry.expect("listed").file_name());
-    let mut files: Vec<_> = names.map(|name| log.join(name)).collect();
-    files.push(PathBuf::from("store.toml"));
-    files
-}
-
 fn pack(store: &Path, to: &Path) {
     for file in files(store) {
         let packed = to.join(format!("{}.gz", file.display()));
@@ -296,27 +271,11 @@ fn pack(store: &Path, to: &Path) {
     }
 }
 
-fn unpack(from: &Path, store: &Path) {
-    for file in files(from) {
-        let name = file.to_string_lossy();
-        let unpacked = store.join(name.strip_suffix(".gz").unwrap_or(&name));
-        let packed = if name.ends_with(".gz") { from.join(&*name) } else { from.join(format!("{name}.gz")) };
-        fs::create_dir_all(unpacked.parent().expect("a folder")).expect("made");
-        let mut bytes = Vec::new();
-        GzDecoder::new(File::open(packed).expect("it is kept")).read_to_end(&mut bytes).expect("unpacked");
-        fs::write(unpacked, bytes).expect("written");
-    }
-}
-
-fn directory() -> tempfile::TempDir {
-    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary directory")
-}
-
 #[test]
 fn stores_of_the_released_formats_are_served() {
-    for (path, positions) in GOLDEN {
-        let (directory, golden) = (directory(), golden(path));
-        if !golden.exists() && std::env::var_os("CORELOG_GOLDEN").is_some_and(|word| word == "write") {
+    for (name, positions) in GOLDEN {
+        let (directory, golden) = (directory(), data(name));
+        if !golden.exists() && writes() {
             let fresh = directory.path().join("fresh");
             write(&fresh, positions);
             pack(&fresh, &golden);
@@ -341,7 +300,7 @@ fn a_store_of_today_passes_the_same_check() {
 }
 
 /// The first store that has topics of several spans.
-const ALTERED: &str = "../tests/data/store-3";
+const ALTERED: &str = "store-3";
 
 /// Topics that were altered, by name, with what they are in the end.
 const ALTERATIONS: [(&str, u32, Durability); 3] =
@@ -418,8 +377,8 @@ fn check_altered(store: &Path) {
 
 #[test]
 fn a_store_whose_topics_were_altered_is_served() {
-    let (directory, golden) = (directory(), Path::new(env!("CARGO_MANIFEST_DIR")).join(ALTERED));
-    if !golden.exists() && std::env::var_os("CORELOG_GOLDEN").is_some_and(|word| word == "write") {
+    let (directory, golden) = (directory(), data(ALTERED));
+    if !golden.exists() && writes() {
         let fresh = directory.path().join("fresh");
         write_altered(&fresh);
         pack(&fresh, &golden);
@@ -437,7 +396,7 @@ fn a_store_whose_topics_were_altered_is_served() {
 fn a_store_of_the_first_release_has_its_topics_altered_once_it_is_final() {
     let directory = directory();
     let store = directory.path().join("store");
-    unpack(&golden(GOLDEN[0].0), &store);
+    unpack(&data(GOLDEN[0].0), &store);
     for (settings, altered) in [(vec![], false), (vec!["log.finalise=true"], true), (vec![], true)] {
         let mut broker = broker_with(&store, &settings);
         if !settings.is_empty() {

@@ -1,0 +1,60 @@
+//! Recording: today's client and today's broker talk through the proxy.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use crate::conversation::{Conversation, Entry};
+use crate::kept::{builder, data, unpack};
+use crate::proxy::listen_in;
+use crate::script::{Chapter, hold};
+
+/// The store that all conversations are held over.
+pub(crate) const STORE: &str = "store-1";
+/// How long a conversation may take before it is given up.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
+
+/// Has the whole script acted over a fresh copy of the store, below `directory`.
+pub(crate) fn record(directory: &Path) -> Conversation {
+    let store = directory.join("recorded");
+    unpack(&data(STORE), &store);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let endpoint = listener.local_addr().expect("it listens");
+    let settings = ["server.shards=1".to_owned(), format!("server.advertise={endpoint}")];
+    let broker = settings.into_iter().fold(builder(&store), corelog_testing::Builder::set).start();
+    let mut broker = broker.expect("it starts");
+    let chapters = Chapter::ALL.to_vec();
+    let entries = listen_in(&listener, broker.address(), |open, tape| {
+        let tell = |what| tape.put(Entry::Told(what));
+        run(async {
+            timeout(PATIENCE, hold(endpoint, &chapters, open, &tell)).await.expect("it comes to its end")
+        });
+    });
+    broker.stop().expect("it ends well");
+    Conversation { release: release(), endpoint, chapters, entries }
+}
+
+/// Writes a conversation that is missing.
+pub(crate) fn keep(conversation: &Conversation, to: &Path) {
+    let text = conversation.text();
+    assert_eq!(Conversation::parse(&text), *conversation, "what is kept can be read");
+    fs::write(to, text).expect("written");
+}
+
+/// On one thread: what the client does then depends on nothing but what it is told.
+pub(crate) fn run<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(future)
+}
+
+/// Version and commit, for whoever reads the file.
+fn release() -> String {
+    let output = Command::new("git").args(["rev-parse", "--short", "HEAD"]).output();
+    let commit = output.ok().filter(|output| output.status.success()).map(|output| output.stdout);
+    let commit = commit.and_then(|words| String::from_utf8(words).ok()).unwrap_or_default();
+    format!("{} at commit {}", env!("CARGO_PKG_VERSION"), commit.trim())
+}
