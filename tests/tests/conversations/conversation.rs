@@ -45,6 +45,8 @@ pub(crate) enum Entry {
 pub(crate) struct Conversation {
     /// Version and commit of client and broker.
     pub(crate) release: String,
+    /// The kept store that the broker began with.
+    pub(crate) store: String,
     /// The address that the broker's metadata named.
     pub(crate) endpoint: SocketAddr,
     /// What the client did.
@@ -167,17 +169,20 @@ impl Entry {
 impl Conversation {
     /// The text that is kept.
     pub(crate) fn text(&self) -> String {
-        let Self { release, endpoint, chapters, entries } = self;
+        let Self { release, store, endpoint, chapters, entries } = self;
         let mut text = format!(
-            "# What a client and a broker said to each other over a copy of tests/data/store-1; both were corelog {release}.\n\
+            "# What a client and a broker said to each other over a copy of tests/data/{store}; both were corelog {release}.\n\
              # It is never changed: tests/tests/conversations says how it is played again. One frame a line: connection,\n\
              # > from the client or < from the broker, api by name and number, version, flags, handle, correlation, head and\n\
              # payload in hexadecimal (- for none, paddings are zeros). `end`: that side sends no more. `=`: what the user of\n\
              # the client was told.\n"
         );
         let chapters: Vec<_> = chapters.iter().map(|chapter| chapter.name()).collect();
-        let written =
-            writeln!(text, "release {release}\nendpoint {endpoint}\nchapters {}", chapters.join(" "));
+        let written = writeln!(
+            text,
+            "release {release}\nstore {store}\nendpoint {endpoint}\nchapters {}",
+            chapters.join(" ")
+        );
         written.expect("memory takes it");
         entries.iter().for_each(|entry| text.extend([entry.line().as_str(), "\n"]));
         text
@@ -191,11 +196,12 @@ impl Conversation {
             let value = line.strip_prefix(name).and_then(|rest| rest.strip_prefix(' '));
             value.unwrap_or_else(|| panic!("line {number} names its {name}")).to_owned()
         };
-        let (release, endpoint, chapters) = (field("release"), field("endpoint"), field("chapters"));
+        let (release, store) = (field("release"), field("store"));
+        let (endpoint, chapters) = (field("endpoint"), field("chapters"));
         let endpoint = endpoint.parse().expect("an address");
         let chapters = chapters.split(' ').map(|name| Chapter::from_name(name).expect("a chapter")).collect();
         let entry = |(number, line)| Entry::parse(line).unwrap_or_else(|| panic!("line {number}: {line}"));
-        Self { release, endpoint, chapters, entries: lines.map(entry).collect() }
+        Self { release, store, endpoint, chapters, entries: lines.map(entry).collect() }
     }
 
     /// What the user of the client was told, in order.

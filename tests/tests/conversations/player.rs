@@ -87,11 +87,17 @@ impl Line {
     }
 
     /// Waits for the answer that was recorded.
-    fn hear(&mut self, recorded: &Frame, times: &mut Times, batches: &mut Vec<Batches>) -> Result<(), String> {
+    fn hear(
+        &mut self,
+        recorded: &Frame,
+        times: &mut Times,
+        batches: &mut Vec<Batches>,
+    ) -> Result<(), String> {
         let correlation = recorded.header.correlation;
         if is_push(recorded) {
             let waits = |line: &Self| !line.subscriptions[&correlation].covers();
-            let subscription = self.subscriptions.get_mut(&correlation).ok_or("pushes come after Subscribe")?;
+            let subscription =
+                self.subscriptions.get_mut(&correlation).ok_or("pushes come after Subscribe")?;
             subscription.recorded.push(recorded.clone());
             while waits(self) {
                 let frame = self.next(recorded)?.ok_or_else(|| closed(recorded))?;
@@ -133,7 +139,9 @@ impl Line {
 
     /// The broker says no more than pushes that were on their way, and closes; what was pushed in all.
     fn end(mut self) -> Result<Vec<Batches>, String> {
-        while let Some(frame) = Frame::read(&mut self.stream).map_err(|error| format!("{error} instead of an end"))? {
+        while let Some(frame) =
+            Frame::read(&mut self.stream).map_err(|error| format!("{error} instead of an end"))?
+        {
             self.take(frame)?;
         }
         if let Some(frame) = self.early.first() {
@@ -156,7 +164,8 @@ impl Subscription {
     /// Heads say the same of the partition in the end, and an end is an end.
     fn end(self) -> Result<Batches, String> {
         let Self { topic, partition, recorded, now } = self;
-        let is_behind = |frames: &[Frame]| frames.iter().position(is_last).is_some_and(|at| at + 1 < frames.len());
+        let is_behind =
+            |frames: &[Frame]| frames.iter().position(is_last).is_some_and(|at| at + 1 < frames.len());
         let place = |frame: Option<&Frame>| frame.map(|frame| frame.head[..PLACE_BYTES].to_vec());
         let grows = now.windows(2).all(|pair| watermark(&pair[0]) <= watermark(&pair[1]));
         let same = place(recorded.last()) == place(now.last()) && !is_behind(&now) && grows;

@@ -1,11 +1,12 @@
 //! Recording: today's client and today's broker talk through the proxy.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use corelog_testing::{Broker, Builder};
 use tokio::time::timeout;
 
 use crate::conversation::{Conversation, Entry};
@@ -13,20 +14,16 @@ use crate::kept::{builder, data, unpack};
 use crate::proxy::listen_in;
 use crate::script::{Chapter, hold};
 
-/// The store that all conversations are held over.
-pub(crate) const STORE: &str = "store-1";
+/// The store that conversations are held over.
+const STORE: &str = "store-1";
 /// How long a conversation may take before it is given up.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 
 /// Has the whole script acted over a fresh copy of the store, below `directory`.
 pub(crate) fn record(directory: &Path) -> Conversation {
-    let store = directory.join("recorded");
-    unpack(&data(STORE), &store);
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let endpoint = listener.local_addr().expect("it listens");
-    let settings = ["server.shards=1".to_owned(), format!("server.advertise={endpoint}")];
-    let broker = settings.into_iter().fold(builder(&store), corelog_testing::Builder::set).start();
-    let mut broker = broker.expect("it starts");
+    let mut broker = broker(STORE, endpoint, directory);
     let chapters = Chapter::ALL.to_vec();
     let entries = listen_in(&listener, broker.address(), |open, tape| {
         let tell = |what| tape.put(Entry::Told(what));
@@ -35,7 +32,15 @@ pub(crate) fn record(directory: &Path) -> Conversation {
         });
     });
     broker.stop().expect("it ends well");
-    Conversation { release: release(), endpoint, chapters, entries }
+    Conversation { release: release(), store: STORE.to_owned(), endpoint, chapters, entries }
+}
+
+/// A broker over a fresh copy of a kept store in `directory`. Its metadata name `endpoint`.
+pub(crate) fn broker(store: &str, endpoint: SocketAddr, directory: &Path) -> Broker {
+    let copy = directory.join(store);
+    unpack(&data(store), &copy);
+    let settings = ["server.shards=1".to_owned(), format!("server.advertise={endpoint}")];
+    settings.into_iter().fold(builder(&copy), Builder::set).start().expect("it starts")
 }
 
 /// Writes a conversation that is missing.

@@ -2,7 +2,7 @@
 //!
 //! A chapter that was recorded is never changed: what is to be said in addition makes a new one.
 //! **Invariant:** what is asked does not depend on how fast answers come. A reader's connection has ended before anything
-//! is appended to what it reads, and who may read ahead reads to the end.
+//! is appended to what it reads, and who may read ahead reads to the end; all others take one batch at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -333,7 +333,8 @@ impl Talk<'_> {
         let orders = self.topic("orders").await;
         self.say_offset(&orders, 3, Position::Start).await;
         let partitions = Partitions::Only(vec![2]);
-        let config = ConsumerConfig { partitions, ..reader(&orders, Position::Offset(1_000)) };
+        let from = Position::Offset(1_000);
+        let config = ConsumerConfig { partitions, prefetch_bytes: 1, ..reader(&orders, from) };
         let mut consumer = self.client.consumer(config).await.expect("a consumer");
         self.say_next(&mut consumer).await;
         let found = consumer.seek(2, Position::Start).await.map_err(|error| refusal(&error));
