@@ -6,35 +6,56 @@
 //! | Produce | when the batch was appended |
 //! | Fetch, Subscribe | of batches that the conversation itself appended: that time again |
 //! | Subscribe | how batches are cut into pushes; more may be under way when the client ends it |
+//! | ReadPositions | when a position was committed, of those that the conversation itself committed |
 //! | Status | counters that are not facts of the store; unknown ones may come, known ones go on being sent |
 //! | an error | its message; the largest number of partitions and the apis served, which may grow |
 //!
 //! Everything else is the same byte for byte.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use corelog_model::TopicId;
 use corelog_model::batch::{AlignedVec, BatchHeader, Patch};
 use corelog_wire::{
-    ApiVersions, ErrorBody, ErrorCode, FrameHeader, HelloReply, Response, Status, decode_response,
+    ApiVersions, ErrorBody, ErrorCode, FrameHeader, HelloReply, PositionsReply, Response, Status,
+    decode_response,
 };
 
 use crate::conversation::Frame;
 
-/// When batches were appended: as recorded, and now.
+/// What happened at another time than when it was recorded.
 #[derive(Default)]
-pub(crate) struct Times(HashMap<u64, u64>);
+pub(crate) struct Times {
+    /// When batches were appended: as recorded, and now.
+    appended: HashMap<u64, u64>,
+    /// Topic, partition and name of positions that were committed.
+    committed: HashSet<(TopicId, u32, String)>,
+}
 
-/// Whether `now` is as good as `recorded`, batches apart; learns when a batch was appended.
-pub(crate) fn compare(recorded: &Frame, now: &Frame, times: &mut Times) -> Result<(), String> {
+/// Whether `now` is as good as `recorded`, batches apart; learns when a batch was appended. `place` is what the handle
+/// stands for.
+pub(crate) fn compare(
+    recorded: &Frame,
+    now: &Frame,
+    place: Option<(TopicId, u32)>,
+    times: &mut Times,
+) -> Result<(), String> {
     let header = |frame: &Frame| FrameHeader { length: 0, head_bytes: 0, payload_bytes: 0, ..frame.header };
     let (before, after) = (recorded.body(), now.body());
     let same = header(recorded) == header(now)
         && match (decode(recorded, &before)?, decode(now, &after)?) {
-            (Response::Error(before), Response::Error(after)) => same_error(&before, &after),
+            (Response::Error(before), Response::Error(after)) => {
+                recorded.head[..ERROR_BEGIN_BYTES] == now.head[..ERROR_BEGIN_BYTES]
+                    && same_error(&before, &after)
+            }
             (Response::Hello(before), Response::Hello(after)) => same_hello(&before, &after),
             (Response::Status(before), Response::Status(after)) => same_status(recorded, &before, &after),
             (before @ Response::Produced { .. }, after) => times.learn(&before, &after),
+            (Response::Positions(before), Response::Positions(after)) => {
+                let expected = place.map(|place| times.positions(place, before, &after));
+                expected
+                    .is_some_and(|expected| recorded.with(&Response::Positions(expected)).head == now.head)
+            }
             (Response::Fetched { .. }, _) => recorded.head == now.head,
             _ => recorded.head == now.head && recorded.payload == now.payload,
         };
@@ -44,6 +65,9 @@ pub(crate) fn compare(recorded: &Frame, now: &Frame, times: &mut Times) -> Resul
 fn decode<'a>(frame: &Frame, body: &'a AlignedVec<16>) -> Result<Response<'a>, String> {
     decode_response(&frame.header, body).map_err(|error| format!("{error:?}: {}", frame.line()))
 }
+
+/// Code, error flags and pause. Of a code that a client does not know the flags say what it means.
+const ERROR_BEGIN_BYTES: usize = 2 + 2 + 4;
 
 fn same_error(before: &ErrorBody<'_>, after: &ErrorBody<'_>) -> bool {
     let mut expected = ErrorBody { message: after.message, served: after.served, ..*before };
@@ -81,6 +105,27 @@ fn same_status(recorded: &Frame, before: &Status, after: &Status) -> bool {
 const COUNTER_BYTES: usize = 2 + 2 + 8;
 
 impl Times {
+    /// A position is being committed.
+    pub(crate) fn commits(&mut self, topic: TopicId, partition: u32, name: &str) {
+        self.committed.insert((topic, partition, name.to_owned()));
+    }
+
+    /// The recorded positions of a partition as they are to be read now.
+    fn positions<'a>(
+        &self,
+        (topic, partition): (TopicId, u32),
+        before: PositionsReply<'a>,
+        after: &PositionsReply<'_>,
+    ) -> PositionsReply<'a> {
+        let mut expected = before;
+        for (before, after) in expected.positions.iter_mut().zip(&after.positions) {
+            if self.committed.contains(&(topic, partition, before.name.to_owned())) {
+                before.commit_timestamp_us = after.commit_timestamp_us;
+            }
+        }
+        expected
+    }
+
     fn learn(&mut self, before: &Response<'_>, after: &Response<'_>) -> bool {
         let (
             &Response::Produced { base_offset, append_timestamp_us: then_us, log_start, batches },
@@ -89,7 +134,7 @@ impl Times {
         else {
             return false;
         };
-        let alone = self.0.insert(then_us, append_timestamp_us).is_none();
+        let alone = self.appended.insert(then_us, append_timestamp_us).is_none();
         alone && *after == Response::Produced { base_offset, append_timestamp_us, log_start, batches }
     }
 
@@ -97,7 +142,7 @@ impl Times {
     fn expected(&self, recorded: &[u8], topic: TopicId, partition: u32) -> Result<Vec<u8>, String> {
         let mut bytes = recorded.to_vec();
         for (at, header) in cut(recorded)? {
-            if let Some(&append_timestamp_us) = self.0.get(&header.append_timestamp_us) {
+            if let Some(&append_timestamp_us) = self.appended.get(&header.append_timestamp_us) {
                 let BatchHeader { base_offset, leader_epoch, .. } = header;
                 let patch = Patch { base_offset, append_timestamp_us, leader_epoch };
                 BatchHeader::patch(&mut bytes[at..], &patch, topic, partition);

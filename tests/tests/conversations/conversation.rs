@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use corelog_model::batch::AlignedVec;
 use corelog_model::limits::round_up;
 use corelog_wire::frame::{FRAME_ALIGN, HEADER_BYTES, MAX_FRAME_BYTES};
-use corelog_wire::{Api, FrameHeader};
+use corelog_wire::{Api, FrameHeader, Response, encode_response};
 
 use crate::script::Chapter;
 
@@ -81,6 +81,13 @@ impl Frame {
         let frame = Self::new(header, head, payload[..header.payload_bytes as usize].to_vec());
         let whole = [&start[..], &body[..]].concat();
         if frame.bytes() == whole { Ok(Some(frame)) } else { Err(strange()) }
+    }
+
+    /// The same answer with this in it.
+    pub(crate) fn with(&self, response: &Response<'_>) -> Self {
+        let mut bytes = Vec::new();
+        encode_response(response, self.header.reply_to(), &mut bytes);
+        Self::read(&mut bytes.as_slice()).ok().flatten().expect("what was just encoded")
     }
 
     /// As it goes over the wire.
@@ -206,11 +213,11 @@ impl Conversation {
 
     /// What the user of the client was told, in order.
     pub(crate) fn told(&self) -> Vec<&str> {
-        let told = |entry| match entry {
-            &Entry::Told(ref what) => Some(what.as_str()),
+        let told = self.entries.iter().filter_map(|entry| match entry {
+            Entry::Told(what) => Some(what.as_str()),
             Entry::Said { .. } | Entry::Ended { .. } => None,
-        };
-        self.entries.iter().filter_map(told).collect()
+        });
+        told.collect()
     }
 }
 

@@ -16,6 +16,7 @@ mod conversation;
 mod host;
 #[path = "../kept/mod.rs"]
 mod kept;
+mod noticed;
 mod player;
 mod proxy;
 mod record;
@@ -28,8 +29,9 @@ use conversation::Conversation;
 use kept::{data, directory, writes};
 use record::{broker, keep, record};
 
-/// The last conversation; all before it are there too. 1: the first release. 2: consumers subscribe.
-const NEWEST: u32 = 1;
+/// The last conversation; all before it are there too. 1: the first release. 2: consumers subscribe,
+/// topics are altered, positions are kept.
+const NEWEST: u32 = 2;
 
 /// All that are kept, with their names.
 fn kept() -> &'static [(String, Conversation)] {
@@ -39,12 +41,17 @@ fn kept() -> &'static [(String, Conversation)] {
         if writes() && !newest.exists() {
             keep(&record(directory().path()), &newest);
         }
-        let read = |number: u32| {
-            let name = format!("conversation-{number}");
-            let text = fs::read_to_string(data(&name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let entries = fs::read_dir(data("")).expect("the data of the tests");
+        let names = entries.map(|entry| entry.expect("listed").file_name().to_string_lossy().into_owned());
+        let mut names: Vec<String> = names.filter(|name| name.starts_with("conversation-")).collect();
+        names.sort();
+        let numbered: Vec<String> = (1..=NEWEST).map(|number| format!("conversation-{number}")).collect();
+        assert!(numbered.iter().all(|name| names.contains(name)), "{names:?}: none is ever removed");
+        let read = |name: String| {
+            let text = fs::read_to_string(data(&name)).expect("it was listed");
             (name, Conversation::parse(&text))
         };
-        (1..=NEWEST).map(read).collect()
+        names.into_iter().map(read).collect()
     })
 }
 

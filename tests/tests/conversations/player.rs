@@ -21,7 +21,7 @@ pub(crate) fn play(conversation: &Conversation, broker: SocketAddr) -> Result<()
     for entry in &conversation.entries {
         match entry {
             Entry::Said { connection, by: Side::Client, frame } => {
-                lines.entry(*connection).or_insert_with(|| Line::connect(broker)).say(frame)?;
+                lines.entry(*connection).or_insert_with(|| Line::connect(broker)).say(frame, &mut times)?;
             }
             Entry::Said { connection, by: Side::Broker, frame } => {
                 let line = lines.get_mut(connection).ok_or("an answer comes after a question")?;
@@ -69,7 +69,7 @@ impl Line {
         Self { stream, handles: HashMap::new(), early: Vec::new(), subscriptions: HashMap::new() }
     }
 
-    fn say(&mut self, frame: &Frame) -> Result<(), String> {
+    fn say(&mut self, frame: &Frame, times: &mut Times) -> Result<(), String> {
         let body = frame.body();
         let request = decode_request(&frame.header, &body).map_err(|error| format!("{error:?}"))?;
         match request {
@@ -80,6 +80,10 @@ impl Line {
                 let &(topic, partition) = self.handles.get(&handle).ok_or("a handle is opened first")?;
                 let subscription = Subscription { topic, partition, recorded: Vec::new(), now: Vec::new() };
                 self.subscriptions.insert(frame.header.correlation, subscription);
+            }
+            Request::CommitPosition { handle, name, .. } => {
+                let &(topic, partition) = self.handles.get(&handle).ok_or("a handle is opened first")?;
+                times.commits(topic, partition, name);
             }
             _ => {}
         }
@@ -112,7 +116,7 @@ impl Line {
             let frame = self.next(recorded)?.ok_or_else(|| closed(recorded))?;
             self.take(frame)?;
         };
-        compare(recorded, &now, times)?;
+        compare(recorded, &now, self.handles.get(&recorded.header.handle).copied(), times)?;
         if recorded.header.api == Api::Fetch as u16 && !recorded.header.is_error() {
             let &(topic, partition) = self.handles.get(&recorded.header.handle).ok_or("of an open handle")?;
             let (recorded, now) = (recorded.payload.clone(), now.payload);

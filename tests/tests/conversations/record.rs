@@ -15,7 +15,7 @@ use crate::proxy::listen_in;
 use crate::script::{Chapter, hold};
 
 /// The store that conversations are held over.
-const STORE: &str = "store-1";
+const STORE: &str = "store-2";
 /// How long a conversation may take before it is given up.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -56,10 +56,10 @@ pub(crate) fn run<T>(future: impl Future<Output = T>) -> T {
     runtime.block_on(future)
 }
 
-/// Version and commit, for whoever reads the file.
+/// Version, and the last commit that changed client or broker, for whoever reads the file.
 fn release() -> String {
-    let output = Command::new("git").args(["rev-parse", "--short", "HEAD"]).output();
-    let commit = output.ok().filter(|output| output.status.success()).map(|output| output.stdout);
-    let commit = commit.and_then(|words| String::from_utf8(words).ok()).unwrap_or_default();
+    let code = ["log", "-1", "--format=%h", "--", "../engine/*.rs", "../net/*.rs"];
+    let output = Command::new("git").args(code).output();
+    let commit = output.ok().and_then(|output| String::from_utf8(output.stdout).ok()).unwrap_or_default();
     format!("{} at commit {}", env!("CARGO_PKG_VERSION"), commit.trim())
 }

@@ -9,8 +9,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use corelog_client::{
-    Batch, Client, ClientConfig, ClientError, ConsumeError, Consumer, ConsumerConfig, Durability, Partition,
-    Partitions, Position, ProduceError, ProducerConfig, RecordRef, Refused, Topic,
+    Batch, Client, ClientConfig, ClientError, Committed, ConsumeError, Consumer, ConsumerConfig, Durability,
+    Partition, Partitions, Position, ProduceError, ProducerConfig, RecordRef, Refused, Topic,
 };
 use tokio::sync::watch;
 
@@ -72,6 +72,10 @@ chapters! {
     Administering "administering" administering,
     /// What is wrong is refused.
     Refused "refused" refused,
+    /// A topic grows and changes its level, and does not shrink.
+    Altering "altering" altering,
+    /// Positions: of a reader with a name, set, found again and forgotten.
+    Keeping "keeping" keeping,
 }
 
 struct Talk<'a> {
@@ -340,6 +344,68 @@ impl Talk<'_> {
         let found = consumer.seek(2, Position::Start).await.map_err(|error| refusal(&error));
         self.say(format_args!("back at {found:?}"));
         self.say_next(&mut consumer).await;
+    }
+
+    async fn altering(&mut self) {
+        self.client.create_topic("growing", 1, Durability::Durable).await.expect("made");
+        let steps = [
+            (Some(3), None),
+            (None, Some(Durability::Written)),
+            (Some(4), Some(Durability::Memory)),
+            (Some(4), None),
+            (Some(2), None),
+        ];
+        for (partitions, durability) in steps {
+            match self.client.alter_topic("growing", partitions, durability).await {
+                Ok(topic) => self.say_topic(&topic),
+                Err(error) => self.say(format_args!("not altered: {}", refusal(&error))),
+            }
+        }
+        let absent = self.client.alter_topic("absent", Some(2), None).await.map_err(|error| refusal(&error));
+        self.say(format_args!("absent: {absent:?}"));
+        self.client.delete_topic("growing").await.expect("deleted");
+    }
+
+    async fn keeping(&mut self) {
+        let (large, sequences) = (self.topic("large").await, self.topic("sequences").await);
+        self.say_positions(&large).await;
+        let worker = self.client.position("worker", &sequences);
+        worker.commit(0, 2, "two of them").await.expect("committed");
+        self.say_positions(&sequences).await;
+        let mut consumer = self
+            .client
+            .consumer(reader(&sequences, Position::Start).named("worker"))
+            .await
+            .expect("a consumer");
+        loop {
+            let mut batch = consumer.next().await.expect("readable");
+            records(&mut batch).iter().for_each(|record| self.say(format_args!("{record}")));
+            if batch.next_offset() == batch.high_watermark() {
+                break;
+            }
+        }
+        consumer.commit().await.expect("committed");
+        drop(consumer);
+        self.until_open(1).await;
+        self.say_positions(&sequences).await;
+        let beyond = worker.commit(0, 1_000, "").await.map_err(|error| refusal(&error));
+        self.say(format_args!("committed beyond the end: {beyond:?}"));
+        let nameless =
+            self.client.position("", &sequences).commit(0, 1, "").await.map_err(|error| refusal(&error));
+        self.say(format_args!("committed without a name: {nameless:?}"));
+        worker.delete(0).await.expect("forgotten");
+        self.say_positions(&sequences).await;
+    }
+
+    async fn say_positions(&self, topic: &Topic) {
+        for found in self.client.positions(topic).await.expect("answered") {
+            let Committed { name, partition, offset, leader_epoch, metadata, .. } = &found;
+            let (topic, lag) = (topic.name(), found.lag());
+            self.say(format_args!(
+                "position {name} in {topic}/{partition}: {offset} epoch {leader_epoch:?} lag {lag} {metadata:?}"
+            ));
+        }
+        self.say(format_args!("no more positions"));
     }
 }
 
