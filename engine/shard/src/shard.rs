@@ -172,13 +172,7 @@ impl Shard {
         let asker = Asker { conn, correlation };
         let target = match self.admit(conn, request) {
             Ok(target) => target,
-            Err(refusal) => {
-                if let Request::Open { handle, .. } = *request {
-                    self.end_subscription(now, conn, handle, out);
-                    self.sessions.forget(conn, handle);
-                }
-                return self.refuse(asker, refusal, out);
-            }
+            Err(refusal) => return self.turn_away(now, asker, request, refusal, out),
         };
         match (*request, target) {
             (Request::Open { handle, .. }, Target::Partition(id)) => {
@@ -240,6 +234,22 @@ impl Shard {
             (Request::Status, _) => self.report(asker, out),
             (_, Target::Broker) => unreachable!("admit resolves every handle"),
         }
+    }
+
+    /// Refuses a request that is not admitted. A handle names nothing after an Open that is refused.
+    fn turn_away(
+        &mut self,
+        now: Now,
+        asker: Asker,
+        request: &Request<'_>,
+        refusal: Refusal,
+        out: &mut Actions,
+    ) -> Taken {
+        if let Request::Open { handle, .. } = *request {
+            self.end_subscription(now, asker.conn, handle, out);
+            self.sessions.forget(asker.conn, handle);
+        }
+        self.refuse(asker, refusal, out)
     }
 
     /// The one place where a request meets its principal's rights: on the resource it names, resolved.

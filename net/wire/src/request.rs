@@ -180,6 +180,18 @@ pub enum At {
     Time(u64),
 }
 
+impl At {
+    fn encode(self, head: &mut Writer<'_>) {
+        let (kind, time) = match self {
+            Self::Start => (AT_START, 0),
+            Self::End => (AT_END, 0),
+            Self::Time(time) => (AT_TIME, time),
+        };
+        head.u32(kind);
+        head.u64(time);
+    }
+}
+
 /// What a client adds to a request: how it wants to be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Call {
@@ -251,9 +263,9 @@ impl<'a> Request<'a> {
                 head.text(name);
             }
             Self::AlterTopic { name, partitions, durability } => {
-                let partitions_named = if partitions.is_some() { ALTER_NAMES_PARTITIONS } else { 0 };
-                let durability_named = if durability.is_some() { ALTER_NAMES_DURABILITY } else { 0 };
-                head.u32(partitions_named | durability_named);
+                let flag = |is_named: bool, flag: u32| if is_named { flag } else { 0 };
+                let named = flag(partitions.is_some(), ALTER_NAMES_PARTITIONS);
+                head.u32(named | flag(durability.is_some(), ALTER_NAMES_DURABILITY));
                 head.u32(partitions.unwrap_or(0));
                 head.u8(durability.unwrap_or_default() as u8);
                 head.text(name);
@@ -268,25 +280,15 @@ impl<'a> Request<'a> {
                 head.u64(expected_offset.unwrap_or(0));
             }
             Self::Fetch { offset, leader_epoch, max_bytes, min_bytes, max_wait_us, .. } => {
-                head.u32(if leader_epoch.is_some() { FETCH_NAMES_EPOCH } else { 0 });
-                head.u32(leader_epoch.unwrap_or_default().0);
+                encode_epoch(head, FETCH_NAMES_EPOCH, leader_epoch);
                 head.u64(offset);
                 head.u64(max_wait_us);
                 head.u32(max_bytes);
                 head.u32(min_bytes);
             }
-            Self::OffsetForTime { at, .. } => {
-                let (kind, time) = match at {
-                    At::Start => (AT_START, 0),
-                    At::End => (AT_END, 0),
-                    At::Time(time) => (AT_TIME, time),
-                };
-                head.u32(kind);
-                head.u64(time);
-            }
+            Self::OffsetForTime { at, .. } => at.encode(head),
             Self::Subscribe { offset, leader_epoch, max_bytes, credit, .. } => {
-                head.u32(if leader_epoch.is_some() { SUBSCRIBE_NAMES_EPOCH } else { 0 });
-                head.u32(leader_epoch.unwrap_or_default().0);
+                encode_epoch(head, SUBSCRIBE_NAMES_EPOCH, leader_epoch);
                 head.u64(offset);
                 head.u32(max_bytes);
                 head.u32(credit);
@@ -296,8 +298,7 @@ impl<'a> Request<'a> {
                 head.u32(bytes);
             }
             Self::CommitPosition { name, offset, leader_epoch, metadata, .. } => {
-                head.u32(if leader_epoch.is_some() { COMMIT_NAMES_EPOCH } else { 0 });
-                head.u32(leader_epoch.unwrap_or_default().0);
+                encode_epoch(head, COMMIT_NAMES_EPOCH, leader_epoch);
                 head.u64(offset);
                 head.text(name);
                 head.text(metadata);
@@ -313,6 +314,12 @@ impl<'a> Request<'a> {
             Self::DeletePosition { name, .. } => head.text(name),
         }
     }
+}
+
+/// The flags of a request whose only one is that it names an epoch, and the epoch.
+fn encode_epoch(head: &mut Writer<'_>, names: u32, leader_epoch: Option<Term>) {
+    head.u32(if leader_epoch.is_some() { names } else { 0 });
+    head.u32(leader_epoch.unwrap_or_default().0);
 }
 
 /// Reads a request. `header` is its frame's, `body` all bytes of the frame after it. Borrows from `body`;

@@ -93,7 +93,6 @@ fn a_thousand_consumers_and_a_thousand_producers_that_stop_take_no_more_than_the
         let (limit, peak) = (status.memory_limit_bytes, broker.peak_bytes());
         assert_eq!(limit, 448 << 20);
         assert!(peak <= limit + limit / 10, "{peak} bytes, {limit} allowed");
-        assert!(status.slow_consumers > 0, "who does not read what must go is closed");
         drop((consumers, producers));
         // The records are there for who reads them.
         for partition in 0..PARTITIONS {
