@@ -142,7 +142,8 @@ fn there_are_as_many_connections_as_were_asked_for_and_the_same_records_come_bac
         assert_eq!(outcome.check.verified, 2 * RECORDS, "{connections:?}");
         let phase = outcome.open_loop.expect("a phase");
         assert_eq!(phase.acknowledged, RECORDS, "{connections:?}");
-        assert!(phase.response.is_some() && phase.end_to_end.is_some());
+        // So short a phase may be over before a record of it is read.
+        assert!(phase.response.is_some());
     }
 }
 
