@@ -36,8 +36,8 @@ impl Opening {
             self.read_copy(next, out);
             return Ok(());
         }
+        let extents = self.listing.files.iter().any(|(file, _)| matches!(file, FileName::Extent(_)));
         let Some((newest, superblock)) = Superblock::newest(file) else {
-            let extents = self.listing.files.iter().any(|(file, _)| matches!(file, FileName::Extent(_)));
             if extents {
                 return Err(OpenError::NoSuperblock);
             }
@@ -53,6 +53,11 @@ impl Opening {
         }
         if superblock.extent_bytes != self.config.extent_bytes {
             return Err(OpenError::ExtentBytes { found: superblock.extent_bytes });
+        }
+        if !extents {
+            // There is no log yet, and perhaps no other copy: one that has records does not hang on a single one.
+            self.found(out);
+            return Ok(());
         }
         (self.superblock, self.newest_copy) = (superblock, newest);
         self.features = self.superblock.incompatible;

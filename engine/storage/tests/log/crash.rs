@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::disk::{Disk, Random, append, config, now, open_with, read_all};
 use corelog_model::GroupId;
-use corelog_storage::{CheckpointKind, DiskOp, DurableMethod, EntryKind, Log, LogConfig, Parts, Preparation};
+use corelog_storage::{
+    CheckpointKind, DiskOp, DurableMethod, EntryKind, FileName, Log, LogConfig, Parts, Preparation,
+};
 
 /// What the test knows about a group: offsets below `durable` were acknowledged.
 #[derive(Clone, Copy, Default, Debug)]
@@ -179,4 +181,19 @@ fn the_term_rises_at_every_start_and_entries_are_replayed_in_order() {
             log.on(completion, now(1));
         }
     }
+}
+
+/// A kill behind the first copy of the first superblock leaves one that verifies: a log must not grow that hangs on it.
+#[test]
+fn a_founding_that_was_cut_short_is_done_again() {
+    const COPY: usize = 4096;
+    let mut disk = Disk::default();
+    drop(open_with(&mut disk, config(), &mut Random::new(1)).expect("a new log"));
+    disk.files.retain(|name, _| *name == FileName::Superblock);
+    disk.files.get_mut(&FileName::Superblock).expect("it is there").live[COPY..].fill(0);
+    drop(open_with(&mut disk, config(), &mut Random::new(2)).expect("begun anew"));
+    for copy in 0..3 {
+        disk.damage(FileName::Superblock, copy * COPY + 100);
+    }
+    drop(open_with(&mut disk, config(), &mut Random::new(3)).expect("the last copy is whole"));
 }
