@@ -101,6 +101,10 @@ impl Log {
         {
             let Some(frame) = self.queue.frames.get(self.commit.submitted_frames) else { return };
             if frame.length == 0 {
+                // Small writes side by side slow each other down: the one in flight is waited for, and grouped behind.
+                if self.commit.submitted_frames > 0 && frame.used < self.config.parallel_frame_bytes {
+                    return;
+                }
                 self.close_frame();
             }
             if !self.submit(now, out) {

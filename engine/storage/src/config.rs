@@ -52,6 +52,9 @@ pub struct LogConfig {
     pub durable_method: DurableMethod,
     /// Frames written but not yet durable, 1 to [`FRAMES_IN_FLIGHT_MAX`].
     pub frames_in_flight: u8,
+    /// A frame that could still grow is written beside others in flight only when it has so many bytes; otherwise it
+    /// waits until none is. 0: never waits.
+    pub parallel_frame_bytes: u32,
     /// After this much silence a beacon proves the last frame durable, microseconds.
     pub beacon_us: u64,
     /// How far ahead zeros are written.
@@ -78,6 +81,7 @@ impl LogConfig {
             preparation: Preparation::ZeroAhead,
             durable_method: DurableMethod::Fdatasync,
             frames_in_flight: 1,
+            parallel_frame_bytes: 64 << 10,
             beacon_us: 5_000,
             zero_ahead_bytes: 8 << 20,
             checkpoint_bytes: 256 << 20,

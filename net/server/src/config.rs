@@ -123,6 +123,8 @@ pub struct LogSection {
     pub durable_method: Option<DurableMethod>,
     /// 1 to 4; `None`: as measured.
     pub frames_in_flight: Option<u8>,
+    /// Size from which a frame is written beside others in flight; 0: always.
+    pub parallel_frame_bytes: u64,
     /// `None`: as measured.
     pub preparation: Option<Preparation>,
 }
@@ -509,6 +511,9 @@ impl LogSection {
                 let size = within(bytes(text)?, 64 << 10, 16 << 20, "64 KiB to 16 MiB")?;
                 let whole = size % FRAME_ALIGN as u64 == 0;
                 self.frame_bytes = whole.then_some(size).ok_or(Bad::Value("a multiple of 4 KiB"))?;
+            }
+            "parallel_frame_bytes" => {
+                self.parallel_frame_bytes = within(bytes(text)?, 0, 16 << 20, "up to 16 MiB, 0 for off")?;
             }
             "retention_bytes" => self.retention_bytes = Some(bytes(text)?).filter(|&size| size > 0),
             "provision" => self.provision = within(number(text)?, 0, 65_536, "0 to 65536 extents")? as u32,

@@ -578,6 +578,7 @@ fn log_config(config: &Config, directory: &DataDir, tuning: Tuning, log: LogId) 
         preparation: tuning.preparation,
         durable_method: tuning.durable_method,
         frames_in_flight: tuning.frames_in_flight,
+        parallel_frame_bytes: config.log.parallel_frame_bytes as u32,
         beacon_us: config.log.beacon_us,
         zero_ahead_bytes: config.log.zero_ahead_bytes,
         checkpoint_bytes: config.log.checkpoint_bytes,

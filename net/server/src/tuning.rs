@@ -29,7 +29,7 @@ const MOST_PLACES: u64 = 1 << 20;
 pub struct Tuning {
     /// What makes a frame durable.
     pub durable_method: DurableMethod,
-    /// Frames written at a time.
+    /// Frames that each log writes at a time.
     pub frames_in_flight: u8,
     /// How extents are prepared.
     pub preparation: Preparation,
@@ -79,6 +79,12 @@ impl Tuning {
         preparation: Preparation::Unwritten,
     };
 
+    /// What is measured is the disk; its logs share the frames that it takes at a time.
+    fn shared_by(self, logs: u16) -> Self {
+        let each = u16::from(self.frames_in_flight) / logs.max(1);
+        Self { frames_in_flight: u8::try_from(each).unwrap_or(u8::MAX).max(1), ..self }
+    }
+
     /// What the operator says wins over what was measured.
     pub fn overridden(self, config: &Config) -> Self {
         let log = &config.log;
@@ -123,7 +129,7 @@ pub(crate) fn tune(config: &Config, directory: &DataDir, access: Access) -> Resu
             limits
         }
     };
-    Ok(Tuning::from(&limits).overridden(config))
+    Ok(Tuning::from(&limits).shared_by(directory.logs()).overridden(config))
 }
 
 /// Places in the ring's table for files and listeners: for every extent that the disk has room for. The table counts
@@ -169,6 +175,14 @@ mod tests {
         assert_eq!((measured.frames_in_flight, measured.durable_method), (3, DurableMethod::Dsync));
         let said = tune(&config(&["log.frames_in_flight=2"]), &directory, Access::Direct).expect("known");
         assert_eq!((said.frames_in_flight, said.durable_method), (2, DurableMethod::Dsync));
+        let mut directory = directory;
+        for (logs, each) in [(2, 1), (3, 1), (8, 1)] {
+            directory.have_logs(logs).expect("more");
+            let shared = tune(&config(&[]), &directory, Access::Direct).expect("known");
+            assert_eq!(shared.frames_in_flight, each, "{logs} logs share the disk");
+            let said = tune(&config(&["log.frames_in_flight=2"]), &directory, Access::Direct).expect("known");
+            assert_eq!(said.frames_in_flight, 2, "what is said is of each log");
+        }
         let off = tune(&config(&["probe.mode=off"]), &directory, Access::Direct).expect("nothing to measure");
         assert_eq!(off, Tuning::SAFE);
         let buffered =

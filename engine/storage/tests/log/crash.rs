@@ -29,6 +29,8 @@ impl Run {
         let mut random = Random::new(seed);
         let mut config = config();
         config.frames_in_flight = 1 + random.below(4) as u8;
+        // Two with small frames side by side, two that wait for one another as the product does.
+        config.parallel_frame_bytes = [0, 0, 6 << 10, 4 << 10][usize::from(config.frames_in_flight) - 1];
         if random.chance(50) {
             config.durable_method = DurableMethod::Fdatasync;
         }

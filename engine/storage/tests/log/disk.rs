@@ -208,6 +208,7 @@ pub(crate) fn config() -> LogConfig {
         frame_target_bytes: 16 << 10,
         max_batch_bytes: 24 << 10,
         frames_in_flight: 3,
+        parallel_frame_bytes: 0,
         preparation: Preparation::ZeroAhead,
         durable_method: DurableMethod::Dsync,
         zero_ahead_bytes: 32 << 10,

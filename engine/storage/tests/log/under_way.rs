@@ -47,6 +47,37 @@ fn a_flush_that_succeeds_after_two_that_failed_makes_nothing_durable() {
     assert!(log.log_end(log.group(A).expect("replayed")) >= end, "what was durable is there");
 }
 
+/// The frames that a turn wants written; nothing is carried out.
+fn cut(log: &mut Log, at: u64) -> Vec<DiskOp> {
+    let mut ops = Vec::new();
+    log.cut(now(at), &mut ops);
+    ops.retain(|op| matches!(op, DiskOp::WriteFrame { .. }));
+    ops
+}
+
+#[test]
+fn small_frames_wait_for_the_one_in_flight_and_large_ones_are_written_beside_it() {
+    let grouping = LogConfig { parallel_frame_bytes: 8 << 10, ..config() };
+    let (mut disk, mut random) = (Disk::default(), Random::new(1));
+    let (mut log, _) = open_with(&mut disk, grouping, &mut random).expect("it opens");
+    (1..4).for_each(|at| turn(&mut log, &mut disk, at));
+
+    append(&mut log, A, 1, 100).expect("room");
+    let mut first = cut(&mut log, 4);
+    assert_eq!(first.len(), 1, "nothing is in flight: it is not waited for more");
+    append(&mut log, A, 1, 100).expect("room");
+    assert_eq!(cut(&mut log, 5).len(), 0, "it waits, and what comes meanwhile is grouped with it");
+    append(&mut log, A, 1, 100).expect("room");
+    let end = log.newest_frame();
+    let completion = disk.run(first.remove(0), |slice| log.bytes(slice));
+    log.on(completion, now(6));
+    let grouped = cut(&mut log, 6);
+    assert_eq!((grouped.len(), log.newest_frame()), (1, end), "both in one frame");
+
+    (0..9).for_each(|_| _ = append(&mut log, A, 1, 1000).expect("room"));
+    assert_eq!(cut(&mut log, 7).len(), 1, "large enough: it goes beside the other");
+}
+
 /// Found by seeds 1297 and 1305: the reader had run over the frames under way and named them as damaged for ever.
 #[test]
 fn a_cold_read_stops_before_frames_that_are_on_their_way() {
