@@ -240,7 +240,11 @@ impl Core {
             return Outcome::Paused(Pause::Replies);
         }
         let limit = connection.frame_limit;
-        let led = connection.routes.get(to.handle);
+        // Only an Open can lead a handle elsewhere.
+        let led = match request {
+            corelog_shard::Request::Open { handle, .. } => connection.routes.get(handle),
+            _ => None,
+        };
         let log = match self.route(slot, &request) {
             Ok(log) => log,
             Err(refusal) => return self.refuse_request(slot, to, &refusal),
