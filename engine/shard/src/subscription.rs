@@ -107,7 +107,7 @@ impl Shard {
 
     /// All subscriptions of a connection end.
     pub(crate) fn end_subscriptions(&mut self, now: Now, conn: ConnId, out: &mut Actions) {
-        while let Some(id) = self.waits.end_streams(conn) {
+        for id in self.waits.end_streams(conn) {
             assert!(self.waits.is_given_credit(id), "it waits for credit");
             _ = self.attempt(now, id, out);
         }

@@ -337,15 +337,15 @@ impl Waits {
         matches!(self.slots[id.slot as usize].state, State::Data { .. })
     }
 
-    /// All subscriptions of a connection are to end. Answers one that waits for credit, or did, while there is one.
-    pub(crate) fn end_streams(&mut self, conn: ConnId) -> Option<WaitId> {
-        let mut idle = None;
+    /// All subscriptions of a connection are to end. Gives those that wait for credit: nothing else would end them.
+    pub(crate) fn end_streams(&mut self, conn: ConnId) -> Vec<WaitId> {
+        let mut idle = Vec::new();
         for (at, slot) in self.slots.iter_mut().enumerate() {
             let fetch = slot.fetch.as_mut().filter(|fetch| fetch.conn == conn);
             let Some(stream) = fetch.and_then(|fetch| fetch.stream.as_mut()) else { continue };
             stream.ended = true;
             if slot.state == State::Credit {
-                idle = Some(WaitId { slot: at as u32, generation: slot.generation });
+                idle.push(WaitId { slot: at as u32, generation: slot.generation });
             }
         }
         idle
