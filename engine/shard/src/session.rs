@@ -86,25 +86,23 @@ impl Sessions {
         if !(1..=MAX_HANDLE).contains(&handle) {
             return Err(Refusal::UnknownHandle);
         }
-        let more = handle.saturating_sub(table_length(self.session(conn)?));
-        if self.handles + more > self.max_handles {
-            return Err(Refusal::TooMany { what: Bounded::Handles, max: self.max_handles });
+        let (taken, max) = (self.handles, self.max_handles);
+        let session = self.session_mut(conn).ok_or(Refusal::UnknownConnection)?;
+        let more = handle.saturating_sub(table_length(session));
+        if taken + more > max {
+            return Err(Refusal::TooMany { what: Bounded::Handles, max });
         }
-        self.handles += more;
-        let session = self.slots[conn.slot as usize].as_mut().expect("the session was just found");
         if more > 0 {
             session.handles.resize(handle as usize, None);
         }
         session.handles[handle as usize - 1] = Some(partition);
+        self.handles += more;
         Ok(())
     }
 
     /// The handle names nothing from now on.
     pub(crate) fn forget(&mut self, conn: ConnId, handle: u32) {
-        if self.session(conn).is_err() {
-            return;
-        }
-        let session = self.slots[conn.slot as usize].as_mut().expect("the session was just found");
+        let Some(session) = self.session_mut(conn) else { return };
         let at = (handle as usize).checked_sub(1);
         if let Some(named) = at.and_then(|at| session.handles.get_mut(at)) {
             *named = None;
