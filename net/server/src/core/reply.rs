@@ -146,8 +146,6 @@ impl Core {
         connection.sending = Some(key);
         connection.sent_us = now.mono_us;
         self.counters.sends += 1;
-        self.recount(slot);
-        let connection = self.connections[slot as usize].as_mut().expect("the slot is in use");
         out.submissions.push(Submission::Send {
             key,
             socket: connection.socket,
@@ -156,8 +154,9 @@ impl Core {
             head_length: send.head_length,
             slices: first..out.slices.len() as u32,
         });
-        if connection.pushed && connection.outbox.queued_bytes() == 0 {
-            connection.pushed = false;
+        let drained = connection.outbox.queued_bytes() == 0 && mem::take(&mut connection.pushed);
+        self.recount(slot);
+        if drained {
             self.drained(now, slot);
         }
     }
