@@ -15,7 +15,8 @@ use corelog_wire::{
     PositionsReply, ReplyTo, TopicView, encode_response_head,
 };
 
-/// Of positions in one answer, in bytes: who wants more asks again. So unread answers of a connection stay few bytes.
+/// Of positions in one answer, in bytes: who wants more asks again. One at a time is answered on a connection, so unread
+/// answers stay few bytes.
 const POSITIONS_BYTES: u32 = 16 << 10;
 
 /// Where clients are to dial, as the metadata say it.

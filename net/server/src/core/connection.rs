@@ -85,7 +85,8 @@ pub(crate) struct Connection {
     /// Whether the slot stands in the list of connections to be served, and to be sent to.
     pub(crate) in_ready: bool,
     pub(crate) in_flush: bool,
-    /// The request that is being answered and whose answer can be long, by its correlation: one at a time.
+    /// The request that is being answered, here or at another core, and whose answer can be long, by its correlation: one
+    /// at a time.
     pub(crate) long: Option<u64>,
     /// Times in microseconds of the monotonic clock: accepted, last progress in receiving a request, last request,
     /// last progress of a send.

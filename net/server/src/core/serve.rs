@@ -26,8 +26,8 @@ use crate::{session, translate};
 const MAX_SUBSCRIPTIONS: usize = 2 * MAX_HANDLE as usize;
 /// Queued reply bytes of one connection beyond which its further requests wait.
 const QUEUED_BYTES: usize = 8 << 20;
-/// The same for those that are not slices of the log. Of requests whose answers no field of theirs bounds one is answered
-/// at a time besides.
+/// The same for those that are not slices of the log. Of requests whose answers can be long one is answered at a time
+/// besides.
 pub(super) const OWN_QUEUED_BYTES: usize = 64 << 10;
 /// How long a peer that stops in the middle of a request keeps its memory from one that waits for it, where
 /// `limits.stalled_ms` does not say ...
@@ -37,6 +37,13 @@ const LEAST_PATIENCE_US: u64 = 100_000;
 /// The kind of a receive's key, for whoever reads traces.
 const KIND_RECV: u8 = 3;
 const KIND_CANCEL: u8 = 6;
+
+/// Whether its answer is far longer than the request and no slice of the log: what such answers of a turn are together is
+/// known only after it, so hundreds of them would go beyond any bound.
+const fn is_long(request: &corelog_shard::Request<'_>) -> bool {
+    use corelog_shard::Request;
+    matches!(request, Request::Metadata { .. } | Request::ReadPositions { .. })
+}
 
 /// What became of a frame.
 enum Outcome {
@@ -235,7 +242,7 @@ impl Core {
     ) -> Outcome {
         let Some(request) = translate::request(request) else { return Outcome::Done };
         let connection = self.connections[slot as usize].as_mut().expect("the slot is in use");
-        let is_long = matches!(request, corelog_shard::Request::Metadata { .. });
+        let is_long = is_long(&request);
         if is_long && connection.long.is_some() {
             return Outcome::Paused(Pause::Replies);
         }
@@ -265,6 +272,9 @@ impl Core {
         }
         let correlation = connection.pending.insert(to);
         connection.subscriptions += usize::from(subscribes);
+        if is_long {
+            connection.long = Some(correlation);
+        }
         let Some(here) = self.logs.place_of(log) else {
             run.core = Some(core);
             run.frames.push(Visitor { log, correlation, start: place.start as u32, end: place.end as u32 });
@@ -275,15 +285,13 @@ impl Core {
         let Served { shard, actions, .. } = self.logs.at(here);
         match shard.request(now, connection.id, correlation, &request, actions) {
             Taken::Done => {
-                if is_long {
-                    connection.long = Some(correlation);
-                }
                 self.counters.requests += 1;
                 Outcome::Done
             }
             Taken::Blocked => {
                 // A Subscribe is never blocked.
                 connection.pending.remove(correlation);
+                connection.long.take_if(|long| *long == correlation);
                 Outcome::Paused(Pause::Blocked)
             }
         }

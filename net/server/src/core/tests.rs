@@ -3,6 +3,7 @@
 mod abroad;
 mod fake;
 mod pushes;
+mod replies;
 mod trouble;
 
 use corelog_model::batch::{BatchBuilder, Codec, RecordRef, Seal};
@@ -15,7 +16,6 @@ use corelog_wire::{
 };
 use rkyv::util::AlignedVec;
 
-use super::serve::OWN_QUEUED_BYTES;
 use super::*;
 use fake::{Fake, Happened};
 
@@ -541,64 +541,6 @@ fn a_request_that_drips_is_cut_off_and_a_slow_one_is_not() {
         bed.settle();
         bed.pass(1_000_000);
     }
-}
-
-/// Short requests for long answers: a connection that does not read them makes the broker hold few at a time.
-#[test]
-fn a_connection_that_asks_for_metadata_again_and_again_is_answered_as_it_reads() {
-    let mut bed = Bed::new(7);
-    let peer = bed.peer();
-    bed.send(peer, 1, &Request::CreateTopic { name: "t", partitions: 1_000, durability: Durability::Memory });
-    bed.settle();
-    assert!(matches!(bed.answers(peer)[..], [(1, Answer::TopicCreated(_))]));
-    bed.fake.sockets[peer].window = 0;
-    for correlation in 10..60 {
-        bed.send(peer, correlation, &Request::Metadata { topic: None });
-    }
-    bed.settle();
-    let most: usize = bed.core.connections.iter().flatten().map(|open| open.outbox.queued_bytes()).sum();
-    bed.fake.sockets[peer].window = usize::MAX;
-    bed.settle();
-    let one = bed.fake.sockets[peer].outgoing.len() / 50;
-    let expected: Vec<_> = (10..60).map(|correlation| (correlation, Answer::Other)).collect();
-    assert_eq!(bed.answers(peer), expected, "each of them is answered in the end");
-    assert!(one > 5_000 && most <= OWN_QUEUED_BYTES + one, "{most} bytes, {one} each");
-}
-
-/// The same with many connections: together they hold what the memory for replies is, and one reply each beyond it.
-#[test]
-fn connections_that_read_nothing_share_the_memory_for_replies() {
-    let mut bed = Bed::new(8);
-    let maker = bed.peer();
-    for name in ["a", "b", "c", "d", "e"] {
-        bed.send(maker, 1, &Request::CreateTopic { name, partitions: 2_000, durability: Durability::Memory });
-        bed.settle();
-        assert!(matches!(bed.answers(maker)[..], [(1, Answer::TopicCreated(_))]));
-    }
-    bed.send(maker, 2, &Request::Metadata { topic: None });
-    bed.settle();
-    let one = bed.fake.sockets[maker].outgoing.len();
-    assert!(one > OWN_QUEUED_BYTES, "{one}");
-    bed.answers(maker);
-    let peers: Vec<usize> = (1..CONNECTIONS).map(|_| bed.peer()).collect();
-    for &peer in &peers {
-        bed.fake.sockets[peer].window = 0;
-        for correlation in 0..20 {
-            bed.send(peer, correlation, &Request::Metadata { topic: None });
-            bed.send(peer, 100 + correlation, &Request::Ping);
-        }
-    }
-    bed.settle();
-    let held = bed.core.replies.used();
-    assert!(held >= REPLY_BYTES && held <= REPLY_BYTES + 2 * one * peers.len(), "{held} bytes, {one} each");
-    for &peer in &peers {
-        bed.fake.sockets[peer].window = usize::MAX;
-    }
-    bed.settle();
-    for peer in peers {
-        assert_eq!(bed.answers(peer).len(), 40, "each of them is answered in the end");
-    }
-    assert_eq!(bed.core.replies.used(), 0, "and the memory is given back");
 }
 
 /// Three peers stop in the middle of a request for which memory is scarce, and a fourth comes after them: it waits for
