@@ -1,10 +1,11 @@
 //! The steps by which topics come and go, and by which producer ids are reserved.
 //!
-//! Only log 0 does this. A change appends one entry of the metadata group, waits until it is durable, and goes on to its
-//! next step; what other logs have to do is asked for by letters. The client is answered after the last step, when all
-//! logs have heard of it. A restart finds the entries and goes on with the change after the last one that survived, so a
-//! change is finished or, when not even its first entry survived, was never begun. A creation that a log refuses its
-//! part of is undone; so is an alteration, whose own steps are in `alter`. Bounded: [`Limits::changes`](crate::Limits) at a time; more are refused with `TooMany`.
+//! Only log 0 does this. A change appends one entry of the metadata group, waits until it is durable, and goes on to
+//! its next step; what other logs have to do is asked for by letters. The client is answered after the last step, when
+//! all logs have heard of it. A restart finds the entries and goes on with the change after the last one that survived,
+//! so a change is finished or, when not even its first entry survived, was never begun. A creation that a log refuses
+//! its part of is undone; so is an alteration, whose own steps are in `alter`. Bounded:
+//! [`Limits::changes`](crate::Limits) at a time; more are refused with `TooMany`.
 
 use std::collections::VecDeque;
 use std::mem;

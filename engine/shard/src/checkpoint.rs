@@ -1,10 +1,10 @@
 //! The state of a shard as bytes: what the log carries forward so that old extents can go.
 //!
-//! A checkpoint is a sequence of parts of bounded size, each a row of items; the first part of a full one is marked.
-//! An incremental one holds the groups, producers and positions that changed, and all of the metadata if any of it did: a
-//! counters item begins the metadata anew. Where a position was forgotten it holds all of them, anew. Items carry their length, so that a reader passes over kinds it does not
-//! know, and the index of the last entry they include; replay passes over entries up to it. Decoding never panics:
-//! the bytes come from a disk.
+//! A checkpoint is a sequence of parts of bounded size, each a row of items; the first part of a full one is marked. An
+//! incremental one holds the groups, producers and positions that changed, and all of the metadata if any of it did: a
+//! counters item begins the metadata anew. Where a position was forgotten it holds all of them, anew. Items carry their
+//! length, so that a reader passes over kinds it does not know, and the index of the last entry they include; replay
+//! passes over entries up to it. Decoding never panics: the bytes come from a disk.
 //!
 //! ```text
 //! part   magic u32 "CLSP", version u16, flags u16 (1 = begins a full one)

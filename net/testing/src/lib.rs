@@ -9,8 +9,9 @@
 //! ```
 //!
 //! It is the broker that `corelog serve` runs, with small buffers and without the measurement of the disk; metrics and
-//! health are off unless `server.http` is set, best to port 0 (`Broker::ready` has the address). The store lies in `TMPDIR` if that is set, else beside the test's executable (in `target`), because a temporary
-//! directory in memory has no O_DIRECT. **Must not** be used for figures.
+//! health are off unless `server.http` is set, best to port 0 (`Broker::ready` has the address). The store lies in
+//! `TMPDIR` if that is set, else beside the test's executable (in `target`), because a temporary directory in memory
+//! has no O_DIRECT. **Must not** be used for figures.
 #![forbid(unsafe_code)]
 
 use std::net::SocketAddr;

@@ -1,7 +1,7 @@
 //! One connection: which request is whose, frames out, frames in.
 //!
-//! **Invariant:** every request has exactly one entry in `pending` until its (last) answer; an answer that nobody waits for, or
-//! of another api than was asked, ends the connection. `T` says what to do with the answer.
+//! **Invariant:** every request has exactly one entry in `pending` until its (last) answer; an answer that nobody waits
+//! for, or of another api than was asked, ends the connection. `T` says what to do with the answer.
 
 use std::ops::Range;
 use std::sync::Arc;

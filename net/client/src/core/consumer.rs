@@ -1,11 +1,11 @@
 //! The consumer: a cursor per partition, and the batches that wait to be taken.
 //!
 //! Each partition is subscribed to: what the broker may still push and what waits in the queue are together at most
-//! `prefetch_bytes` and one push. A broker that does not serve subscriptions is asked for one fetch after another, as long
-//! as less than `prefetch_bytes` waits; and so is any when answers are to have `min_bytes`. **Invariants:** a cursor's `next` is the offset after the last batch queued; answers to what was
-//! asked before a seek carry an earlier generation and are dropped; what is queued before a seek is dropped with it; after
-//! a seek to a time no record comes before the first that is at or after it; no offset is committed beyond the last batch
-//! taken.
+//! `prefetch_bytes` and one push. A broker that does not serve subscriptions is asked for one fetch after another, as
+//! long as less than `prefetch_bytes` waits; and so is any when answers are to have `min_bytes`. **Invariants:** a
+//! cursor's `next` is the offset after the last batch queued; answers to what was asked before a seek carry an earlier
+//! generation and are dropped; what is queued before a seek is dropped with it; after a seek to a time no record comes
+//! before the first that is at or after it; no offset is committed beyond the last batch taken.
 
 mod committing;
 mod places;

@@ -2,8 +2,8 @@
 //! and effects come out, the time is an argument in microseconds since the client began.
 //!
 //! A [`connection`] cuts and makes frames. [`producer`] keeps a [`lane`] per partition; [`consumer`] keeps a cursor per
-//! partition, with its [`commits`]; [`control`] keeps questions. What must happen outside (a receipt to settle, a task to wake) is handed
-//! out in [`effects`], so that no lock is held when it does.
+//! partition, with its [`commits`]; [`control`] keeps questions. What must happen outside (a receipt to settle, a task
+//! to wake) is handed out in [`effects`], so that no lock is held when it does.
 
 pub(crate) mod backoff;
 pub(crate) mod buffers;
