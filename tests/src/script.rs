@@ -56,6 +56,17 @@ pub fn restart(machine: &mut Machine) {
 pub fn crash_after(machine: &mut Machine, request: &Request<'_>, turns: u32) -> Option<Response> {
     machine.connect(LogId(0), CONN);
     let _ = machine.request(LogId(0), CONN, 1, request);
+    crash_in(machine, turns)
+}
+
+/// The same on the connection that has the handle the request names.
+pub fn crash_after_on_handle(machine: &mut Machine, request: &Request<'_>, turns: u32) -> Option<Response> {
+    assert_eq!(machine.request(LogId(0), CONN, 1, request), Some(Taken::Done));
+    crash_in(machine, turns)
+}
+
+/// Lets `turns` pass, crashes and starts again; what log 0 has answered by then.
+fn crash_in(machine: &mut Machine, turns: u32) -> Option<Response> {
     let mut answer = None;
     for _ in 0..turns {
         machine.turn().expect("a running shard does not start");

@@ -1,6 +1,6 @@
 //! Topics that change: partitions added and levels altered, through crashes at every step, on one log and on several.
 
-use corelog_model::{Durability, LogId};
+use corelog_model::{Durability, LogId, TopicId};
 use corelog_shard::{ConnId, Refusal, Request, Response, Taken};
 use corelog_storage::{LogConfig, feature};
 use corelog_tests::machine::Machine;
@@ -12,6 +12,10 @@ use corelog_tests::script::{
 const LOGS: u16 = 3;
 const GROW: Request<'_> =
     Request::AlterTopic { name: "orders", partitions: Some(6), durability: Some(Durability::Written) };
+
+/// The connection that topics are altered on while others are busy, and what an alteration is called on it.
+const ADMIN: ConnId = ConnId { slot: 5, generation: 1 };
+const ALTERED: u64 = 1_000_000;
 
 fn homes(machine: &mut Machine, name: &str) -> Vec<u16> {
     let view = describe(machine, LogId(0), name).expect("the topic is there");
@@ -112,12 +116,11 @@ fn a_topic_that_is_being_altered_is_not_ready_for_another_change() {
     let mut machine = machine_of(LOGS, &small_log(), 4);
     create(&mut machine, "orders", 2, Durability::Durable);
     create(&mut machine, "payments", 2, Durability::Durable);
-    let other = ConnId { slot: 5, generation: 1 };
-    machine.connect(LogId(0), other);
+    machine.connect(LogId(0), ADMIN);
     for second in [GROW, Request::DeleteTopic { name: "orders" }] {
         let count = 1 + homes(&mut machine, "orders").len() as u32;
         let first = Request::AlterTopic { name: "orders", partitions: Some(count), durability: None };
-        let _ = machine.request(LogId(0), other, 7, &first).expect("it runs");
+        let _ = machine.request(LogId(0), ADMIN, 7, &first).expect("it runs");
         assert_eq!(machine.ask(&second).0, Response::Refused(Refusal::NotReady));
         wait(&mut machine, |machine| alter(machine, "orders", None, None).is_ok());
         assert_eq!(homes(&mut machine, "orders").len() as u32, count);
@@ -280,10 +283,9 @@ fn a_level_is_taken_over_without_a_restart() {
     for (level, waits) in
         [(Durability::Durable, true), (Durability::Memory, false), (Durability::Written, true)]
     {
-        let other = ConnId { slot: 5, generation: 1 };
-        machine.connect(LogId(0), other);
+        machine.connect(LogId(0), ADMIN);
         let alteration = Request::AlterTopic { name: "orders", partitions: None, durability: Some(level) };
-        let answer = machine.ask_as(LogId(0), other, &alteration).0;
+        let answer = machine.ask_as(LogId(0), ADMIN, &alteration).0;
         assert_eq!(answer, Response::TopicAltered { topic, partitions: 1, durability: level });
         let before = frames(&machine);
         let sealed = batch(topic, 0, 0..1, From::default());
@@ -314,23 +316,33 @@ fn a_level_that_was_altered_stays_so_through_restarts() {
     }
 }
 
+/// A machine with a durable topic of one partition, open as handle 1, and a connection to alter it on.
+fn administered(seed: u64) -> (Machine, TopicId) {
+    let mut machine = machine(small_log(), seed);
+    let topic = create(&mut machine, "orders", 1, Durability::Durable);
+    open(&mut machine, topic, 0).expect("created");
+    machine.connect(LogId(0), ADMIN);
+    (machine, topic)
+}
+
+/// Asks for another level without waiting for the answer.
+fn alter_blindly(machine: &mut Machine, level: Durability) {
+    let durability = Some(level);
+    let alteration = Request::AlterTopic { name: "orders", partitions: None, durability };
+    let _ = machine.request(LogId(0), ADMIN, ALTERED, &alteration);
+}
+
 /// A level that falls while requests wait: what came after them is answered after them, at whatever level.
 #[test]
 fn answers_keep_their_order_when_levels_change() {
     for seed in 0..40 {
-        let mut machine = machine(small_log(), seed);
-        let topic = create(&mut machine, "orders", 1, Durability::Durable);
-        open(&mut machine, topic, 0).expect("created");
-        let admin = ConnId { slot: 5, generation: 1 };
-        machine.connect(LogId(0), admin);
+        let (mut machine, topic) = administered(seed);
         let levels = [Durability::Memory, Durability::Durable, Durability::Written];
         let mut answers = Vec::new();
         let (mut sent, mut altered) = (0, 0);
         while altered < 12 {
             let level = levels[altered % levels.len()];
-            let alteration =
-                Request::AlterTopic { name: "orders", partitions: None, durability: Some(level) };
-            let _ = machine.request(LogId(0), admin, 1_000_000, &alteration);
+            alter_blindly(&mut machine, level);
             let mut told = false;
             while !told {
                 sent += 1;
@@ -364,18 +376,12 @@ fn answers_keep_their_order_when_levels_change() {
 fn what_waits_when_a_level_becomes_weaker_is_acknowledged_at_the_stronger_one() {
     let mut late = 0;
     for seed in 0..200 {
-        let mut machine = machine(small_log(), seed);
-        let topic = create(&mut machine, "orders", 1, Durability::Durable);
-        open(&mut machine, topic, 0).expect("created");
-        let admin = ConnId { slot: 5, generation: 1 };
-        machine.connect(LogId(0), admin);
-        let level = Some(Durability::Memory);
-        let alteration = Request::AlterTopic { name: "orders", partitions: None, durability: level };
-        let _ = machine.request(LogId(0), admin, 1_000, &alteration);
+        let (mut machine, topic) = administered(seed);
+        alter_blindly(&mut machine, Durability::Memory);
         let (mut told, mut sent, mut answered) = (false, 0, 0);
         // As many as are taken before the level falls; the first answer after that is followed by a crash.
         while !(told && answered > 0) {
-            let opened = machine.ask_as(LogId(0), admin, &Request::Open { handle: 1, topic, partition: 0 }).0;
+            let opened = machine.ask_as(LogId(0), ADMIN, &Request::Open { handle: 1, topic, partition: 0 }).0;
             if matches!(opened, Response::Opened { durability: Durability::Durable, .. }) {
                 sent += 1;
                 let sealed = batch(topic, 0, sent..sent + 1, From::default());

@@ -7,8 +7,8 @@ use corelog_shard::{Bounded, PositionView, PositionsView, Refusal, Request, Resp
 use corelog_storage::{LogConfig, feature};
 use corelog_tests::machine::Machine;
 use corelog_tests::script::{
-    CONN, EXTENT_BYTES, From, batch, create, describe, machine, machine_of, open, open_at, produce,
-    produce_at, produce_blindly, restart, small_log,
+    CONN, EXTENT_BYTES, From, batch, crash_after_on_handle, create, describe, machine, machine_of, open,
+    open_at, produce, produce_at, produce_blindly, restart, small_log,
 };
 use corelog_tests::world::{Plan, run};
 
@@ -88,7 +88,7 @@ fn a_commit_is_there_or_not_wherever_it_is_cut_and_stays_once_it_is_acknowledged
             let topic = filled(&mut machine, Durability::Durable);
             done(&mut machine, &commit(3));
             let after = if matches!(change, Request::DeletePosition { .. }) { None } else { Some(7) };
-            let answer = crash_on_handle(&mut machine, &change, turns);
+            let answer = crash_after_on_handle(&mut machine, &change, turns);
             open(&mut machine, topic, 0).unwrap();
             let found = read(&mut machine);
             match answer {
@@ -108,18 +108,6 @@ fn a_commit_is_there_or_not_wherever_it_is_cut_and_stays_once_it_is_acknowledged
         }
     }
     assert!(answered > 0 && kept > 0 && lost > 0, "{answered} {kept} {lost}");
-}
-
-/// Asks on the connection that has the handle, lets `turns` pass, and loses the power; the answer, if it came in time.
-fn crash_on_handle(machine: &mut Machine, request: &Request<'_>, turns: u32) -> Option<Response> {
-    assert_eq!(machine.request(LogId(0), CONN, 1, request), Some(Taken::Done));
-    let mut answer = None;
-    for _ in 0..turns {
-        machine.turn().expect("a running shard does not start");
-        answer = answer.or(machine.logs[0].actions.replies.pop().map(|reply| reply.response));
-    }
-    restart(machine);
-    answer
 }
 
 /// A memory topic answers at once, its positions do not. Who sees one, or is told that it is kept, finds it after a crash

@@ -60,6 +60,17 @@ impl Place {
         place
     }
 
+    /// An empty store that keeps four extents of 1 MiB: what is written is soon in none of them any more.
+    pub(crate) fn forgetful() -> Self {
+        Self::new(&[
+            "log.extent_bytes=1 MiB",
+            "log.retention_bytes=4 MiB",
+            "log.frame_bytes=64 KiB",
+            "limits.max_batch_bytes=128 KiB",
+            "limits.max_frame_bytes=256 KiB",
+        ])
+    }
+
     /// A store at this path, which is not removed.
     pub(crate) fn at(store: PathBuf, settings: &[&str]) -> Self {
         let settings = SMALL.iter().chain(settings).map(|&setting| setting.to_owned()).collect();

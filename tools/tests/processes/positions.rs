@@ -209,13 +209,7 @@ fn positions_are_the_same_with_any_number_of_shards_and_at_any_port() {
 /// commits all the while; the brokers are killed.
 #[test]
 fn positions_outlive_the_extents_they_were_written_in() {
-    let place = Place::new(&[
-        "log.extent_bytes=1 MiB",
-        "log.retention_bytes=4 MiB",
-        "log.frame_bytes=64 KiB",
-        "limits.max_batch_bytes=128 KiB",
-        "limits.max_frame_bytes=256 KiB",
-    ]);
+    let place = Place::forgetful();
     let (mut end, mut live) = (0, 0);
     for life in 0..4 {
         let broker = place.start();

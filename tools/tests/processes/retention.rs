@@ -60,13 +60,7 @@ fn files(place: &Place) -> u64 {
 
 #[test]
 fn topics_sequences_and_epochs_outlive_the_extents_they_were_written_in() {
-    let place = Place::new(&[
-        "log.extent_bytes=1 MiB",
-        "log.retention_bytes=4 MiB",
-        "log.frame_bytes=64 KiB",
-        "limits.max_batch_bytes=128 KiB",
-        "limits.max_frame_bytes=256 KiB",
-    ]);
+    let place = Place::forgetful();
     // Term 1: the topics, and a producer that will be asked about at the end.
     let broker = place.start();
     let mut peer = Peer::connect(broker.address.parse().expect("an address"));

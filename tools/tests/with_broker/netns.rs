@@ -1,6 +1,7 @@
 //! `corelog bench --netns`: broker and load are in two networks, and nothing is left of these however the run ends.
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,13 @@ fn can() -> bool {
         skipped("only root, with iproute2, makes network namespaces");
     }
     made
+}
+
+/// A short bench in two networks, with a broker of its own.
+fn bench_between(place: &Path, more: &[&str]) -> Command {
+    let mut command = bench(place, &["--netns", "--growing", "--rate", "2000", "--duration", "1s"]);
+    command.args(["--set", "probe.mode=off"]).args(more);
+    command
 }
 
 fn ip(arguments: &[&str]) -> bool {
@@ -49,8 +57,7 @@ fn network_of(process: &str) -> Option<String> {
 
 /// All processes of these networks.
 fn processes_in(networks: &[String]) -> Vec<String> {
-    let processes =
-        names(std::path::Path::new("/proc")).into_iter().filter(|name| name.parse::<u32>().is_ok());
+    let processes = names(Path::new("/proc")).into_iter().filter(|name| name.parse::<u32>().is_ok());
     processes.filter(|process| network_of(process).is_some_and(|of| networks.contains(&of))).collect()
 }
 
@@ -60,21 +67,8 @@ fn a_run_in_two_networks_says_so_and_measures_the_way_between_them() {
         return;
     }
     let place = place();
-    let own = [
-        "--netns",
-        "--growing",
-        "--rate",
-        "2000",
-        "--duration",
-        "1s",
-        "--baseline",
-        "200ms",
-        "--set",
-        "probe.mode=off",
-        "--set",
-        "server.http=127.0.0.1:0",
-    ];
-    let child = bench(place.path(), &[&own[..], &["--format", "json"]].concat())
+    let own = ["--baseline", "200ms", "--set", "server.http=127.0.0.1:0", "--format", "json"];
+    let child = bench_between(place.path(), &own)
         .stdout(std::process::Stdio::piped())
         .spawn()
         .expect("the binary runs");
@@ -138,18 +132,7 @@ fn what_a_killed_run_has_left_behind_is_removed_by_the_next_and_what_lives_is_no
     let living = format!("corelog-bench-{}-0a1b2c-load", std::process::id());
     assert!(ip(&["netns", "add", &left]) && ip(&["netns", "add", &living]));
     let place = place();
-    let own = [
-        "--netns",
-        "--growing",
-        "--rate",
-        "2000",
-        "--duration",
-        "1s",
-        "--no-baselines",
-        "--set",
-        "probe.mode=off",
-    ];
-    let output = bench(place.path(), &own).output().expect("the binary runs");
+    let output = bench_between(place.path(), &["--no-baselines"]).output().expect("the binary runs");
     let (left, living) = (names_of(over.id()), (names_of(std::process::id()), living));
     assert!(ip(&["netns", "delete", &living.1]));
     assert!(output.status.success(), "{}", said(&output));

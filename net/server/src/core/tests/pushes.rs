@@ -11,6 +11,16 @@ fn subscribe(handle: u32, offset: u64) -> Request<'static> {
     Request::Subscribe { handle, offset, leader_epoch: None, max_bytes, credit: CREDIT }
 }
 
+/// A producer with its topic, and a peer that has asked for all of it under correlation 500.
+fn subscribed(seed: u64, durability: Durability) -> (Bed, TopicId, [usize; 2]) {
+    let mut bed = Bed::new(seed);
+    let (producer, topic) = bed.producer(durability);
+    let consumer = bed.peer();
+    bed.open(consumer, topic);
+    bed.send(consumer, 500, &subscribe(1, 0));
+    (bed, topic, [producer, consumer])
+}
+
 /// The batches of all pushes under a correlation, and how many pushes there were.
 fn pushed(answers: &[(u64, Answer)], correlation: u64) -> (Vec<u8>, usize) {
     let mut bytes = Vec::new();
@@ -40,11 +50,7 @@ fn is_all(bytes: &[u8], topic: TopicId, values: &[Vec<u8>]) -> bool {
 #[test]
 fn what_is_appended_is_pushed_once_whatever_the_order_and_the_pieces() {
     for seed in 0..60 {
-        let mut bed = Bed::new(seed);
-        let (producer, topic) = bed.producer(Durability::Durable);
-        let consumer = bed.peer();
-        bed.open(consumer, topic);
-        bed.send(consumer, 500, &subscribe(1, 0));
+        let (mut bed, topic, [producer, consumer]) = subscribed(seed, Durability::Durable);
         let values = values(40);
         for (number, value) in values.iter().enumerate() {
             bed.produce(producer, 100 + number as u64, topic, value);
@@ -66,11 +72,7 @@ fn what_is_appended_is_pushed_once_whatever_the_order_and_the_pieces() {
 #[test]
 fn a_slow_peer_is_pushed_less_often_and_more_at_a_time() {
     for seed in 0..20 {
-        let mut bed = Bed::new(seed);
-        let (producer, topic) = bed.producer(Durability::Memory);
-        let slow = bed.peer();
-        bed.open(slow, topic);
-        bed.send(slow, 500, &subscribe(1, 0));
+        let (mut bed, topic, [producer, slow]) = subscribed(seed, Durability::Memory);
         bed.settle();
         assert_eq!(bed.answers(slow), [(500, Answer::Pushed(Vec::new()))], "it has begun");
         bed.fake.sockets[slow].window = 0;
