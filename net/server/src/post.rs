@@ -21,6 +21,7 @@
 //! than its log's: then those of the lanes.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -110,14 +111,18 @@ impl Peer {
         Self { to, from, waiting: VecDeque::new(), told: false }
     }
 
-    fn flush(&mut self) {
+    /// Puts into the lane what there is room for; whether that was anything.
+    fn fill(&mut self) -> bool {
+        let before = self.waiting.len();
         while let Some(parcel) = self.waiting.pop_front() {
             if let Err(parcel) = self.to.push(parcel) {
                 self.waiting.push_front(parcel);
-                return;
+                break;
             }
-            self.told = true;
         }
+        let sent = self.waiting.len() < before;
+        self.told |= sent;
+        sent
     }
 }
 
@@ -150,20 +155,34 @@ impl Post {
 
     /// Sends, and queues for the ring what wakes the cores that sleep.
     pub(crate) fn send(&mut self, parcels: &mut Vec<(usize, Parcel)>, ring: &mut Ring) {
+        self.put(parcels);
+        self.fill();
+        for (_, door) in self.sleepers() {
+            // A core sleeps in its ring, so there is one.
+            if let Some(fd) = door.ring.get() {
+                ring.knock(fd);
+            }
+        }
+    }
+
+    fn put(&mut self, parcels: &mut Vec<(usize, Parcel)>) {
         for (core, parcel) in parcels.drain(..) {
             let peer = self.peers[core].as_mut().expect("a core sends nothing to itself");
             peer.waiting.push_back(parcel);
         }
-        for (peer, door) in self.peers.iter_mut().zip(&*self.doors.0) {
-            let Some(peer) = peer else { continue };
-            peer.flush();
-            if std::mem::take(&mut peer.told)
-                && door.parking.is_to_be_woken()
-                && let Some(fd) = door.ring.get()
-            {
-                ring.knock(fd);
-            }
-        }
+    }
+
+    fn fill(&mut self) -> bool {
+        self.peers.iter_mut().flatten().map(Peer::fill).filter(|&sent| sent).count() > 0
+    }
+
+    /// The cores that sleep beside something this one has done for them. Each is said to once.
+    fn sleepers(&mut self) -> impl Iterator<Item = (usize, &Door)> {
+        let doors = self.peers.iter_mut().zip(&*self.doors.0).enumerate();
+        doors.filter_map(|(core, (peer, door))| {
+            let told = mem::take(&mut peer.as_mut()?.told);
+            (told && door.parking.is_to_be_woken()).then_some((core, door))
+        })
     }
 
     /// About to sleep: whether nothing has come. [`Post::awake`] is next, either way.
@@ -188,3 +207,6 @@ impl Post {
         self.peers.iter().flatten().any(|peer| !peer.waiting.is_empty())
     }
 }
+
+#[cfg(test)]
+mod tests;
