@@ -7,7 +7,8 @@
 //!
 //! A core that finds all its lanes empty says so in its [`Parking`], looks once more, and sleeps. Who sends looks there
 //! after the push, and wakes it if it has to. Both looks come after a fence, so at least one side sees the other: a
-//! value is never left behind a sleeping core.
+//! value is never left behind a sleeping core. A core that has more to send than a lane takes sleeps the same way: it
+//! says that it waits for room, and who has taken something looks there.
 #![expect(unsafe_code, reason = "slots that one side at a time may touch")]
 
 use std::fmt;
@@ -26,6 +27,8 @@ struct Shared<T> {
     pushed: Apart<AtomicUsize>,
     /// Values ever popped, written by the receiver; it wraps.
     popped: Apart<AtomicUsize>,
+    /// The sender found the lane full and sleeps until it is not. Set by the sender, taken back by the receiver.
+    awaited: Apart<AtomicBool>,
 }
 
 // SAFETY: a slot is the sender's until `pushed` passes it and the receiver's from then until `popped` does; the
@@ -56,7 +59,7 @@ pub fn lane<T: Send>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     assert!(capacity > 0, "a lane holds something");
     let slots = (0..capacity.next_power_of_two()).map(|_| Cell::new(MaybeUninit::uninit())).collect();
     let (pushed, popped) = (Apart(AtomicUsize::new(0)), Apart(AtomicUsize::new(0)));
-    let shared = Arc::new(Shared { slots, pushed, popped });
+    let shared = Arc::new(Shared { slots, pushed, popped, awaited: Apart(AtomicBool::new(false)) });
     let sender = Sender { shared: Arc::clone(&shared), pushed: 0, popped: 0 };
     (sender, Receiver { shared, popped: 0, pushed: 0 })
 }
@@ -91,6 +94,18 @@ impl<T: Send> Sender<T> {
         }
         self.pushed.wrapping_sub(self.popped) < slots
     }
+
+    /// About to sleep, as its [`Parking`] says already, with more to push: whether there is still no room. If so, the
+    /// receiver's [`Receiver::is_awaited`] says so once it has taken something.
+    pub fn awaits_room(&mut self) -> bool {
+        if self.has_room() {
+            return false;
+        }
+        self.shared.awaited.0.swap(true, Ordering::Relaxed);
+        // Pairs with the one in `is_awaited`: of a pop and this, one side sees the other's.
+        fence(Ordering::SeqCst);
+        !self.has_room()
+    }
 }
 
 impl<T: Send> Receiver<T> {
@@ -116,6 +131,13 @@ impl<T: Send> Receiver<T> {
             self.pushed = self.shared.pushed.0.load(Ordering::Acquire);
         }
         self.pushed == self.popped
+    }
+
+    /// After a pop: whether the sender has to be woken, because it waits for room. It is told so once.
+    pub fn is_awaited(&self) -> bool {
+        fence(Ordering::SeqCst);
+        let awaited = &self.shared.awaited.0;
+        awaited.load(Ordering::Relaxed) && awaited.swap(false, Ordering::Relaxed)
     }
 }
 

@@ -2,13 +2,15 @@
 //!
 //! **Invariants:** what is sent from one core to one other arrives once and in order; nothing is lost while both run. A
 //! lane that is full is waited for here, by the sender, in a queue that what may be under way bounds: a letter, a
-//! connection or a request each has few parcels, and all of those are counted elsewhere.
+//! connection or a request each has few parcels, and all of those are counted elsewhere. Who waits for room may sleep:
+//! who makes some wakes it.
 //!
 //! Every word that two cores, or a core and the control plane, share:
 //!
 //! | word | written by | read by | when |
 //! |---|---|---|---|
 //! | a lane's slots and its two counters, on cache lines of their own | its sender, its receiver | the other | a parcel is sent, taken |
+//! | a lane's `awaited`, on cache lines of its own | its sender when it sleeps beside the full lane, its receiver | its receiver | parcels are taken |
 //! | a core's `parked` | the core when it sleeps and wakes, once by who wakes it | who has sent it a parcel or calls it | a parcel is sent, a roll called |
 //! | a core's `ring` and `waker` | the core, once | who wakes it | |
 //! | a core's `called` ([`crate::roll`]), on cache lines of its own | the control plane | the core, each turn | a roll is called |
@@ -69,7 +71,7 @@ struct Peer {
     from: Receiver<Parcel>,
     /// Found no room, oldest first.
     waiting: VecDeque<Parcel>,
-    /// Something was sent since it was last asked whether the peer sleeps.
+    /// Something was sent, or room made that it waits for, since it was last asked whether the peer sleeps.
     told: bool,
 }
 
@@ -142,27 +144,36 @@ impl Post {
         }
     }
 
-    /// Appends what has come, with the core it comes from.
+    /// Appends what has come, with the core it comes from. Who waited for room to send more is woken by the next
+    /// [`Post::send`].
     pub(crate) fn collect(&mut self, arrived: &mut Vec<(usize, Parcel)>) {
         for (core, peer) in self.peers.iter_mut().enumerate() {
             let Some(peer) = peer else { continue };
+            let before = arrived.len();
             for _ in 0..PARCELS_A_TURN {
                 let Some(parcel) = peer.from.pop() else { break };
                 arrived.push((core, parcel));
             }
+            peer.told |= arrived.len() > before && peer.from.is_awaited();
         }
     }
 
     /// Sends, and queues for the ring what wakes the cores that sleep.
     pub(crate) fn send(&mut self, parcels: &mut Vec<(usize, Parcel)>, ring: &mut Ring) {
         self.put(parcels);
-        self.fill();
+        self.catch_up(ring);
+    }
+
+    /// Sends of what waits for room in a lane as much as there is room for by now; whether that was anything.
+    pub(crate) fn catch_up(&mut self, ring: &mut Ring) -> bool {
+        let sent = self.fill();
         for (_, door) in self.sleepers() {
             // A core sleeps in its ring, so there is one.
             if let Some(fd) = door.ring.get() {
                 ring.knock(fd);
             }
         }
+        sent
     }
 
     fn put(&mut self, parcels: &mut Vec<(usize, Parcel)>) {
@@ -185,10 +196,13 @@ impl Post {
         })
     }
 
-    /// About to sleep: whether nothing has come. [`Post::awake`] is next, either way.
+    /// About to sleep: whether nothing has come, and nothing that waits for room has any. [`Post::awake`] is next, either
+    /// way.
     pub(crate) fn may_sleep(&mut self) -> bool {
         self.doors.0[self.core].parking.enter();
-        self.peers.iter_mut().flatten().all(|peer| peer.from.is_empty() && peer.waiting.is_empty())
+        let idle =
+            |peer: &mut Peer| peer.from.is_empty() && (peer.waiting.is_empty() || peer.to.awaits_room());
+        self.peers.iter_mut().flatten().all(idle)
     }
 
     /// Does not sleep, or no longer.
@@ -202,7 +216,7 @@ impl Post {
         self.doors.0.iter().all(|door| door.settled.load(Ordering::SeqCst))
     }
 
-    /// Whether parcels wait for room in a lane.
+    /// Whether parcels wait for room in a lane: [`Post::catch_up`] is to be asked now and then.
     pub(crate) fn is_behind(&self) -> bool {
         self.peers.iter().flatten().any(|peer| !peer.waiting.is_empty())
     }

@@ -236,10 +236,12 @@ impl Reactor {
         let happened = self.grow(now) || collected;
         let due = self.core.next_deadline().is_some_and(|at_us| at_us <= now.mono_us);
         if !happened && !due && !self.again && self.stop.wanted() == Wanted::Run {
+            let Shell { post, ring, .. } = &mut self.shell;
+            let caught_up = post.is_behind() && post.catch_up(ring);
             // The kernel may have work of ours to finish; a turn that let it do so was not idle.
-            let enters = self.shell.ring.counters().enters;
-            self.shell.ring.submit()?;
-            return Ok(self.shell.ring.counters().enters > enters);
+            let enters = ring.counters().enters;
+            ring.submit()?;
+            return Ok(caught_up || ring.counters().enters > enters);
         }
         let Self { shell, core, metrics, manners, ready_us, .. } = self;
         for completion in shell.completions.drain(..) {
@@ -269,7 +271,6 @@ impl Reactor {
         }
         let acted = !shell.out.is_empty();
         shell.perform(|place, file| core.forget_file(place, file))?;
-        self.again |= shell.post.is_behind();
         Ok(happened || acted)
     }
 

@@ -109,6 +109,42 @@ fn a_full_lane_takes_more_when_the_receiver_has_taken_some() {
     });
 }
 
+/// A sender that sleeps beside a full lane is woken by who takes something out of it.
+#[test]
+fn a_sender_that_waits_for_room_is_woken_when_there_is_some() {
+    loom::model(|| {
+        let core = Core::new();
+        let (mut sender, mut receiver) = lane(1);
+        let there = Arc::clone(&core);
+        let sending = thread::spawn(move || {
+            for value in [1, 2] {
+                let mut value = Box::new(value);
+                while let Err(refused) = sender.push(value) {
+                    value = refused;
+                    there.parking.enter();
+                    if sender.awaits_room() {
+                        there.wake.wait();
+                    }
+                    there.parking.leave();
+                }
+            }
+        });
+        for expected in [1, 2] {
+            let value = loop {
+                match receiver.pop() {
+                    Some(value) => break *value,
+                    None => thread::yield_now(),
+                }
+            };
+            assert_eq!(value, expected);
+            if receiver.is_awaited() && core.parking.is_to_be_woken() {
+                core.wake.notify();
+            }
+        }
+        sending.join().expect("it is not left asleep");
+    });
+}
+
 /// What the lanes are built on here.
 mod sync {
     pub(crate) use loom::sync::Arc;

@@ -128,6 +128,31 @@ fn a_core_that_sleeps_is_woken_once_and_one_that_is_awake_never() {
     assert_eq!(to_wake(&mut here), [2], "the other has nothing to look at");
 }
 
+/// The receiver may be long in taking anything: while it starts, or where it shares a processor with who spins.
+#[test]
+fn a_core_that_waits_for_room_sleeps_until_there_is_some() {
+    let [mut here, mut there, mut third] = cores();
+    send(&mut here, 1, 0..LANE_PARCELS + 1);
+    assert!(here.may_sleep(), "nothing can be done before the other takes something");
+    assert_eq!(to_wake(&mut there), [], "it has not");
+    send(&mut third, 0, 0..1);
+    assert_eq!(to_wake(&mut third), [0], "others are heard");
+    here.awake();
+    assert_eq!(collect(&mut here), [(2, 0)]);
+
+    assert!(here.may_sleep());
+    assert_eq!(collect(&mut there).len(), PARCELS_A_TURN);
+    assert_eq!(to_wake(&mut there), [0], "there is room");
+    here.awake();
+    assert!(!here.may_sleep(), "what there is room for is to be sent first");
+    here.awake();
+    assert!(here.fill() && !here.is_behind());
+    assert_eq!(to_wake(&mut here), []);
+    assert!(here.may_sleep());
+    collect(&mut there);
+    assert_eq!(to_wake(&mut there), [], "it waits for no room any more");
+}
+
 /// Two that have filled each other's lanes: neither sleeps, and taking in makes room.
 #[test]
 fn two_cores_that_are_both_behind_do_not_wait_for_each_other() {
