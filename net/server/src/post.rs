@@ -167,13 +167,21 @@ impl Post {
     /// Sends of what waits for room in a lane as much as there is room for by now; whether that was anything.
     pub(crate) fn catch_up(&mut self, ring: &mut Ring) -> bool {
         let sent = self.fill();
-        for (_, door) in self.sleepers() {
+        for (core, door) in self.sleepers() {
             // A core sleeps in its ring, so there is one.
             if let Some(fd) = door.ring.get() {
-                ring.knock(fd);
+                ring.knock(fd, core as u32);
             }
         }
         sent
+    }
+
+    /// A knock at this core's ring did not arrive. Nobody else will knock, as the core's own word says that it was woken: it
+    /// is woken as by who has no ring.
+    pub(crate) fn unheard(&self, core: usize) {
+        if let Some(waker) = self.doors.0[core].waker.get() {
+            waker.wake();
+        }
     }
 
     fn put(&mut self, parcels: &mut Vec<(usize, Parcel)>) {

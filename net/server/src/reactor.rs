@@ -81,8 +81,7 @@ impl Shell {
 
     /// Takes in what has completed; whether that was anything.
     fn collect(&mut self) -> bool {
-        self.ring.completions(&mut self.completions);
-        self.host.finished(&mut self.done);
+        self.complete();
         self.post.collect(&mut self.arrived);
         for (_, parcel) in &self.arrived {
             if let Parcel::Region(region) = parcel {
@@ -90,6 +89,15 @@ impl Shell {
             }
         }
         !self.completions.is_empty() || !self.done.is_empty() || !self.arrived.is_empty()
+    }
+
+    /// Takes in what ring and host have completed.
+    fn complete(&mut self) {
+        self.ring.completions(&mut self.completions);
+        while let Some(core) = self.ring.unheard() {
+            self.post.unheard(core as usize);
+        }
+        self.host.finished(&mut self.done);
     }
 
     /// Hands over what the decisions want done. A file that is to be replaced or removed is forgotten first.
@@ -132,8 +140,7 @@ impl Shell {
                 return Ok(());
             }
             // What comes from other cores is for the shards that will have started: it stays in its lanes.
-            self.ring.completions(&mut self.completions);
-            self.host.finished(&mut self.done);
+            self.complete();
             if self.completions.is_empty() && self.done.is_empty() {
                 park(&mut self.ring, &self.host, LONGEST_PARK).await?;
                 continue;

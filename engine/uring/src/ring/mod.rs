@@ -42,9 +42,10 @@ pub const MAX_OPERATIONS: u32 = 32_768 - 1 - MAX_KNOCKS;
 const MESSAGES: usize = 64;
 /// The name of the poll of the ring's waker; a slot of this number does not exist.
 const WAKE: Key = Key(u64::MAX);
-/// The names of a knock: where it is sent from, and where it arrives. Neither is anybody's operation.
-const KNOCKED: Key = Key(u64::MAX - 1);
-const KNOCK: Key = Key(u64::MAX - 2);
+/// What a knock is called where it arrives. Nobody's operation.
+const KNOCK: Key = Key(WAKE.0 - 1);
+/// What knocks are called where they are sent from: this and their number, up to the one above.
+const KNOCKED: Key = Key(KNOCK.0 - MAX_KNOCKS as u64);
 /// Knocks in one turn at most, and of those that can arrive before the next one: other rings of the process.
 pub const MAX_KNOCKS: u32 = 256;
 /// How long a dropped ring waits for what is in flight. A disk that takes longer keeps the memory for good.
@@ -90,6 +91,8 @@ pub struct Ring {
     peers: Vec<Box<Peer>>,
     /// Completions of submissions that never reached the kernel.
     refused: Vec<Completion>,
+    /// Knocks that failed, by their number.
+    unheard: Vec<u32>,
     tables: Tables,
     regions: Regions,
     registered: u32,
@@ -136,6 +139,7 @@ impl Ring {
             messages: (0..MESSAGES).map(|_| Message::new()).collect(),
             peers: Vec::new(),
             refused: Vec::with_capacity(config.operations as usize),
+            unheard: Vec::new(),
             tables: Tables::new(config.sockets, config.files),
             regions: Regions::new(),
             registered: 0,
@@ -272,8 +276,9 @@ impl Ring {
         while let Some((user_data, result)) = self.instance.next() {
             match Key(user_data) {
                 WAKE => self.woken(result),
-                // The sleep it ended is over; a ring that is gone needs none.
-                KNOCK | KNOCKED => {}
+                // The sleep it ended is over.
+                KNOCK => {}
+                Key(knocked) if knocked >= KNOCKED.0 => self.knocked(knocked - KNOCKED.0, result),
                 key => out.push(self.complete(key, result)),
             }
         }
@@ -304,9 +309,20 @@ impl Ring {
         self.instance.duplicate().map_err(|error| RingError::new(RingOperation::Setup, error))
     }
 
-    /// Ends the sleep of another ring, with the next [`Ring::submit`]: a completion arrives there that is nobody's.
-    pub fn knock(&mut self, ring: &OwnedFd) {
-        self.knock_at(ring);
+    /// Ends the sleep of another ring, with the next [`Ring::submit`]: a completion arrives there that is nobody's. If it
+    /// cannot arrive, [`Ring::unheard`] gives the number.
+    ///
+    /// # Panics
+    /// When the number is not below [`MAX_KNOCKS`].
+    pub fn knock(&mut self, ring: &OwnedFd, number: u32) {
+        assert!(number < MAX_KNOCKS, "a knock has one of so many numbers");
+        self.knock_at(ring, Key(KNOCKED.0 + u64::from(number)));
+    }
+
+    /// The number of a knock that did not arrive, as the completions taken so far say: that ring may sleep on, and is to
+    /// be woken by its [`Waker`].
+    pub fn unheard(&mut self) -> Option<u32> {
+        self.unheard.pop()
     }
 
     /// Makes ready to park elsewhere: from now on the kernel adds to the [`Waker`]'s signal when something completes.
@@ -330,6 +346,13 @@ impl Ring {
         self.attending = false;
         if result > 0 {
             self.waker.polled().clear();
+        }
+    }
+
+    /// A knock of this ring is over.
+    fn knocked(&mut self, number: u64, result: i32) {
+        if result < 0 {
+            self.unheard.push(u32::try_from(number).expect("numbers are below `MAX_KNOCKS`"));
         }
     }
 

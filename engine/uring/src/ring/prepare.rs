@@ -8,7 +8,7 @@ use io_uring::{opcode, squeue};
 
 use super::operation::{Held, Message, Peer};
 use super::regions::Memory;
-use super::{KNOCK, KNOCKED, Ring, WAKE};
+use super::{KNOCK, Ring, WAKE};
 use crate::op::{Completion, Errno, FileId, Key, ListenerId, SEND_SLICES, SocketId, Submission};
 
 /// Sends fill the pipe by themselves after a short write and never raise SIGPIPE.
@@ -131,9 +131,9 @@ impl Ring {
     }
 
     /// A message to another ring that is a completion there. Here it is one only when it fails.
-    pub(super) fn knock_at(&mut self, ring: &OwnedFd) {
+    pub(super) fn knock_at(&mut self, ring: &OwnedFd, knocked: Key) {
         let entry = opcode::MsgRingData::new(Fd(ring.as_raw_fd()), 0, KNOCK.0, None).build();
-        self.enter_queue(&entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(KNOCKED.0));
+        self.enter_queue(&entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(knocked.0));
     }
 
     /// Puts what the kernel touches in the slot, and the entry in the queue.

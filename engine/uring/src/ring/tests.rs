@@ -322,6 +322,34 @@ fn a_wake_ends_every_sleep_and_is_nobodys_completion() {
     assert!(start.elapsed() >= Duration::from_millis(2));
 }
 
+/// It ends the sleep of the other ring; of one that cannot arrive the ring it was sent from hears, and of no other.
+#[test]
+fn a_knock_ends_anothers_sleep_or_is_unheard() {
+    const LONG: Duration = Duration::from_secs(60);
+    let (mut here, mut there) = (Ring::new(&SMALL).expect("io_uring"), Ring::new(&SMALL).expect("io_uring"));
+    let door = there.fd().expect("a descriptor");
+    let (mut out, start) = (Vec::new(), Instant::now());
+    here.knock(&door, 3);
+    here.submit().expect("submitted");
+    there.park(LONG).expect("knocked at");
+    assert!(start.elapsed() < LONG, "the sleep did not take its time");
+    assert_eq!((there.completions(&mut out), here.completions(&mut out)), (0, 0), "nobody's completions");
+    assert_eq!(here.unheard(), None);
+
+    let no_ring = OwnedFd::from(std::fs::File::open("/dev/null").expect("it is there"));
+    here.knock(&no_ring, 0);
+    here.knock(&door, 4);
+    here.knock(&no_ring, MAX_KNOCKS - 1);
+    here.submit().expect("submitted");
+    assert_eq!(here.completions(&mut out), 0);
+    let mut unheard: Vec<u32> = std::iter::from_fn(|| here.unheard()).collect();
+    unheard.sort_unstable();
+    assert_eq!(unheard, [0, MAX_KNOCKS - 1]);
+    there.park(LONG).expect("knocked at");
+    assert_eq!((there.completions(&mut out), there.unheard()), (0, None));
+    assert!(start.elapsed() < LONG);
+}
+
 #[test]
 #[should_panic(expected = "one operation in flight")]
 fn a_slot_used_twice_is_our_own_mistake() {

@@ -1,5 +1,6 @@
 //! The mail between cores: nothing is lost, turned round or left beside a core that sleeps.
 
+use std::fs::File;
 use std::time::{Duration, Instant};
 
 use corelog_shard::ConnId;
@@ -184,6 +185,29 @@ fn a_parcel_ends_the_sleep_of_the_core_it_is_for() {
     ring.submit().expect("submitted");
     let start = Instant::now();
     sleeper.park(LONG).expect("knocked at");
+    assert!(start.elapsed() < LONG, "the sleep did not take its time");
+    there.awake();
+    assert_eq!(collect(&mut there), [(0, 7)]);
+}
+
+/// The kernel refuses a message to a ring, as it may for want of memory. Who sends next does not knock, since the core has
+/// been told to wake as far as its word says.
+#[test]
+fn a_knock_that_does_not_arrive_is_made_up_for() {
+    let doors = Doors::new(2);
+    let [mut here, mut there] = <[Post; 2]>::try_from(posts(&doors)).expect("two");
+    let (mut ring, mut sleeper) = (ring(), ring());
+    let no_ring = OwnedFd::from(File::open("/dev/null").expect("it is there"));
+    doors.0[1].ring.set(no_ring).expect("none so far");
+    doors.0[1].waker.set(sleeper.waker()).expect("none so far");
+    assert!(there.may_sleep());
+    here.send(&mut vec![(1, parcel(7))], &mut ring);
+    ring.submit().expect("submitted");
+    ring.completions(&mut Vec::new());
+    assert_eq!(ring.unheard(), Some(1));
+    here.unheard(1);
+    let start = Instant::now();
+    sleeper.park(LONG).expect("woken");
     assert!(start.elapsed() < LONG, "the sleep did not take its time");
     there.awake();
     assert_eq!(collect(&mut there), [(0, 7)]);
