@@ -28,6 +28,8 @@ pub struct Budgets {
 pub enum Kind {
     /// `corelog bench`.
     Bench,
+    /// The CPU per byte of one bench over that of others.
+    CpuRatio,
     /// The disk baseline beside fio's.
     Fio,
     /// A consumer that starts behind, within the live window.
@@ -47,7 +49,7 @@ pub enum Kind {
 }
 
 /// One measurement.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Run {
     /// For people, and to select it.
@@ -62,6 +64,12 @@ pub struct Run {
     /// Further arguments of `corelog bench`, where the kind uses it.
     #[serde(default)]
     pub bench: Vec<String>,
+    /// Of a ratio: more arguments of the bench that is judged,
+    #[serde(default)]
+    pub judged: Vec<String>,
+    /// and of those that it is set against.
+    #[serde(default)]
+    pub beside: Vec<Vec<String>>,
     /// Free disk that it needs, in GiB.
     pub disk_gib: u64,
     /// In the first round only.
@@ -72,7 +80,7 @@ pub struct Run {
 }
 
 /// One promise; without a bound the figure is shown and not judged.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Line {
     /// What was asked, in words.
@@ -106,6 +114,14 @@ impl Run {
         self
     }
 
+    /// The same with further arguments of the bench.
+    #[must_use]
+    pub fn with(&self, arguments: &[String]) -> Self {
+        let mut run = self.clone();
+        run.bench.extend_from_slice(arguments);
+        run
+    }
+
     /// In how many of `rounds` it is run.
     pub fn rounds(&self, rounds: usize) -> usize {
         if self.once { 1 } else { rounds }
@@ -135,6 +151,7 @@ mod tests {
         assert_eq!(names.len(), budgets.run.len());
         for run in &budgets.run {
             assert!(!run.line.is_empty() && run.disk_gib > 0, "{}", run.name);
+            assert_eq!(run.kind == Kind::CpuRatio, !run.beside.is_empty(), "{}", run.name);
             assert!(run.kind != Kind::Bench || (run.seconds > 0) != run.records.is_some(), "{}", run.name);
             let broker_is_timed = run.bench.iter().any(|word| word == "poll");
             let judges_cpu = run

@@ -2,6 +2,7 @@
 
 mod bench;
 mod checks;
+mod cpu_ratio;
 mod fio;
 mod parked;
 mod partitions;
@@ -19,6 +20,7 @@ use crate::sample::Sample;
 pub fn measure(run: &Run, place: &Place) -> io::Result<Sample> {
     match run.kind {
         Kind::Bench => bench::measure(run, place),
+        Kind::CpuRatio => cpu_ratio::measure(run, place),
         Kind::Fio => fio::measure(run, place),
         Kind::Tail => tail::measure(place),
         Kind::Stalled => stalled::measure(run, place),

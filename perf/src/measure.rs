@@ -18,6 +18,8 @@ pub enum Measure {
     CpuNsPerByte,
     /// The same per record.
     CpuNsPerRecord,
+    /// CPU of the broker per byte over that of others beside it.
+    CpuRatio,
     /// Records acknowledged a second.
     RecordsPerSecond,
     /// Requests that the broker answered a second.
