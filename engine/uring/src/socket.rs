@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 
@@ -13,10 +13,9 @@ use crate::op::Errno;
 pub struct SocketOptions {
     /// Send small pieces at once instead of collecting them; the reactor coalesces replies itself.
     pub nodelay: bool,
-    /// Bytes of the kernel's send buffer; `None` lets the kernel tune it.
-    pub send_buffer: Option<usize>,
-    /// Bytes of the kernel's receive buffer; `None` lets the kernel tune it.
-    pub receive_buffer: Option<usize>,
+    /// Bytes that the kernel takes beyond those that are on their way to the peer, about; `None` lets it take as many as
+    /// its send buffer has grown to, which stays as large for a peer that stops reading.
+    pub unsent_bytes: Option<u32>,
     /// Connections that may wait for their accept.
     pub backlog: i32,
     /// Several sockets of this process listen on the same port, and each connection comes to one of them.
@@ -51,7 +50,7 @@ pub enum SocketOperation {
 
 impl Default for SocketOptions {
     fn default() -> Self {
-        Self { nodelay: true, send_buffer: None, receive_buffer: None, backlog: 1024, share_port: false }
+        Self { nodelay: true, unsent_bytes: None, backlog: 1024, share_port: false }
     }
 }
 
@@ -91,18 +90,27 @@ fn create(address: SocketAddr, options: &SocketOptions) -> Result<OwnedFd, Socke
     };
     let socket = net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, Some(ipproto::TCP))
         .map_err(refused(SocketOperation::Create))?;
-    let set = || -> rustix::io::Result<()> {
-        sockopt::set_tcp_nodelay(&socket, options.nodelay)?;
-        if let Some(bytes) = options.send_buffer {
-            sockopt::set_socket_send_buffer_size(&socket, bytes)?;
-        }
-        if let Some(bytes) = options.receive_buffer {
-            sockopt::set_socket_recv_buffer_size(&socket, bytes)?;
-        }
-        Ok(())
-    };
-    set().map_err(refused(SocketOperation::Option))?;
+    sockopt::set_tcp_nodelay(&socket, options.nodelay).map_err(refused(SocketOperation::Option))?;
+    if let Some(bytes) = options.unsent_bytes {
+        set_unsent(&socket, bytes).map_err(refused(SocketOperation::Option))?;
+    }
     Ok(socket)
+}
+
+/// TCP_NOTSENT_LOWAT, which the library of system calls has no name for.
+#[expect(unsafe_code, reason = "one option by the C library")]
+fn set_unsent(socket: &OwnedFd, bytes: u32) -> rustix::io::Result<()> {
+    let length = size_of::<u32>() as libc::socklen_t;
+    let value = (&raw const bytes).cast();
+    // SAFETY: the descriptor is open, and the call reads `length` bytes at `value`, which live until it returns.
+    let result = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, value, length)
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(rustix::io::Errno::from_io_error(&std::io::Error::last_os_error())
+            .unwrap_or(rustix::io::Errno::INVAL)),
+    }
 }
 
 impl fmt::Display for SocketError {
@@ -131,6 +139,26 @@ impl std::error::Error for SocketError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What the kernel takes for a peer that reads nothing.
+    fn taken_by_nobody(unsent_bytes: Option<u32>) -> usize {
+        let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
+        let options = SocketOptions { unsent_bytes, ..SocketOptions::default() };
+        let (listener, address) = listen(any, &options).expect("a port");
+        let _peer = connect(address, &SocketOptions::default()).expect("it listens");
+        let accepted = net::accept(&listener).expect("a connection");
+        let (chunk, mut taken) = (vec![0; 64 << 10], 0);
+        while let Ok(bytes) = net::send(&accepted, &chunk, net::SendFlags::DONTWAIT) {
+            taken += bytes;
+        }
+        taken
+    }
+
+    #[test]
+    fn a_peer_that_does_not_read_holds_no_more_of_the_kernel_than_it_may() {
+        let (bounded, tuned) = (taken_by_nobody(Some(64 << 10)), taken_by_nobody(None));
+        assert!(2 * bounded < tuned, "{bounded} bytes were taken, {tuned} without a bound");
+    }
 
     #[test]
     fn a_port_that_is_taken_is_refused_with_its_number() {

@@ -155,6 +155,8 @@ pub struct LimitsSection {
     pub max_batch_bytes: u64,
     /// Longest frame of a connection, either way.
     pub max_frame_bytes: u64,
+    /// Bytes of answers that the kernel takes beyond those on their way; `None`: no bound but its own.
+    pub unsent_bytes: Option<u32>,
     /// Time from the connection to its Hello, in milliseconds.
     pub handshake_ms: u64,
     /// Time without a request until the connection is closed, in milliseconds; 0: never.
@@ -581,6 +583,10 @@ impl LimitsSection {
             "max_frame_bytes" => {
                 let limit = MAX_FRAME_BYTES as u64;
                 self.max_frame_bytes = within(bytes(text)?, 64 << 10, limit, "64 KiB to 32 MiB and 4 KiB")?;
+            }
+            "unsent_bytes" => {
+                let size = within(bytes(text)?, 0, 1 << 30, "up to 1 GiB, 0 for off")?;
+                self.unsent_bytes = Some(size as u32).filter(|&size| size > 0);
             }
             "handshake_ms" => {
                 self.handshake_ms = within(number(text)?, 10, 600_000, "10 to 600000 milliseconds")?

@@ -639,7 +639,8 @@ fn bounds(config: &Config, shards: usize) -> Bounds {
 /// A listener for each shard, and where it listens.
 fn listen(config: &Config, shards: usize) -> Result<Vec<(OwnedFd, SocketAddr)>, ServerError> {
     let one = config.server.ports == Ports::One;
-    let options = SocketOptions { share_port: one && shards > 1, ..SocketOptions::default() };
+    let unsent_bytes = config.limits.unsent_bytes;
+    let options = SocketOptions { share_port: one && shards > 1, unsent_bytes, ..SocketOptions::default() };
     let mut listeners: Vec<(OwnedFd, SocketAddr)> = Vec::with_capacity(shards);
     for number in 0..shards {
         let mut address = config.server.listen;
