@@ -22,6 +22,7 @@ use crate::driver::consume;
 use crate::driver::control::{ControlRole, Questions};
 use crate::driver::dial::Dialer;
 use crate::driver::link::{Setting, run};
+use crate::each::of_each;
 use crate::error::{ClientError, LinkError};
 use crate::producer::Producer;
 use crate::topic::Topic;
@@ -203,6 +204,15 @@ impl Client {
             Told::Offset(offset) => Ok(offset),
             _ => Err(self.unexpected()),
         }
+    }
+
+    /// What [`offset`](Self::offset) says of every partition of the topic, in their order; 64 of them are asked at a time.
+    pub async fn offsets(&self, topic: &Topic, position: Position) -> Result<Vec<u64>, ClientError> {
+        let each = |partition| {
+            let (client, topic) = (self.clone(), topic.clone());
+            async move { client.offset(&topic, partition, position).await }
+        };
+        of_each(topic.partition_count(), each).await
     }
 
     /// Asks about a partition: whoever answers first, and if that one does not serve it, the core that the metadata name,

@@ -17,6 +17,7 @@ mod config;
 mod consumer;
 mod core;
 mod driver;
+mod each;
 mod error;
 mod position;
 mod producer;

@@ -1,17 +1,11 @@
 //! Named positions from outside a consumer: what is committed under a name, and to set it, jump it or forget it.
 
-use std::future::Future;
-
-use tokio::task::JoinSet;
-
 use crate::client::Client;
 use crate::config::Position;
 use crate::core::control::{About, Told};
+use crate::each::of_each;
 use crate::error::ClientError;
 use crate::topic::Topic;
-
-/// Partitions that are asked about at a time.
-const AT_A_TIME: usize = 64;
 
 /// How far whoever reads a partition under a name has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,9 +62,9 @@ impl NamedPosition {
     pub async fn list(&self) -> Result<Vec<Committed>, ClientError> {
         let each = |partition| {
             let this = self.clone();
-            async move { Ok(this.get(partition).await?.into_iter().collect()) }
+            async move { this.get(partition).await }
         };
-        of_each(self.topic.partition_count(), each).await
+        Ok(of_each(self.topic.partition_count(), each).await?.into_iter().flatten().collect())
     }
 
     /// Sets the position of a partition: `offset` is the next to be read, at most the high watermark. `metadata` is a note of
@@ -108,7 +102,7 @@ impl Client {
             let (client, topic) = (self.clone(), topic.clone());
             async move { client.positions_of(&topic, partition).await }
         };
-        of_each(topic.partition_count(), each).await
+        Ok(of_each(topic.partition_count(), each).await?.into_iter().flatten().collect())
     }
 
     /// All positions of one partition, in the order of their names.
@@ -140,27 +134,4 @@ impl Client {
             _ => Err(self.unexpected()),
         }
     }
-}
-
-/// What `ask` says of every partition, in order.
-async fn of_each<F>(partitions: u32, ask: impl Fn(u32) -> F) -> Result<Vec<Committed>, ClientError>
-where
-    F: Future<Output = Result<Vec<Committed>, ClientError>> + Send + 'static,
-{
-    let mut asking = JoinSet::new();
-    let mut found = Vec::new();
-    let mut partitions = 0..partitions;
-    loop {
-        while asking.len() < AT_A_TIME
-            && let Some(partition) = partitions.next()
-        {
-            asking.spawn(ask(partition));
-        }
-        match asking.join_next().await {
-            Some(answer) => found.extend(answer.map_err(|_| ClientError::Closed)??),
-            None => break,
-        }
-    }
-    found.sort_by(|a, b| (a.partition, &a.name).cmp(&(b.partition, &b.name)));
-    Ok(found)
 }

@@ -85,12 +85,12 @@ async fn describe(
 ) -> Result<(), Failure> {
     let failed = |error| Failure::client(what, &error);
     let topic = client.topic(name).await.map_err(failed)?;
-    let mut partitions = Vec::new();
-    for (number, partition) in (0..).zip(topic.partitions()) {
-        let first = client.offset(&topic, number, Position::Start).await.map_err(failed)?;
-        let next = client.offset(&topic, number, Position::End).await.map_err(failed)?;
-        partitions.push((number, partition.address.as_str(), first, next));
-    }
+    let first = client.offsets(&topic, Position::Start).await.map_err(failed)?;
+    let next = client.offsets(&topic, Position::End).await.map_err(failed)?;
+    let places = topic.partitions().iter().map(|partition| partition.address.as_str());
+    let offsets = first.into_iter().zip(next);
+    let partitions: Vec<(u32, &str, u64, u64)> =
+        (0..).zip(places).zip(offsets).map(|((at, place), (first, next))| (at, place, first, next)).collect();
     match format {
         Format::Json => {
             let mut document = value(&topic);

@@ -1,6 +1,8 @@
 //! A small broker for the client's own tests: the native protocol over loopback, logs in memory, deduplication as the
 //! real one's, and faults by seed or by script.
 
+mod subscriptions;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -21,6 +23,9 @@ use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
+
+use crate::offsets::Untold;
+use subscriptions::{Subscription, Subscriptions};
 
 /// What goes wrong with produce requests, each once in so many (0: never).
 #[derive(Clone, Copy, Default)]
@@ -76,6 +81,10 @@ pub(crate) struct Store {
     pub(crate) commits: usize,
     /// Positions in one answer, if not all.
     pub(crate) positions_at_a_time: Option<usize>,
+    /// Questions for offsets are answered when a connection has asked so many, the last one first; 0: each at once.
+    pub(crate) offsets_at_a_time: usize,
+    /// Partitions opened on a connection whose offset was not told yet, the most at a time.
+    pub(crate) most_untold: usize,
     /// The port of the core that serves all partitions, if not every one does.
     pub(crate) home: Option<u16>,
     /// Opens that were refused because another core serves the partition.
@@ -100,7 +109,7 @@ pub(crate) struct Store {
 
 /// Shared by the broker's tasks.
 pub(crate) struct Shared {
-    store: Arc<Mutex<Store>>,
+    pub(crate) store: Arc<Mutex<Store>>,
     news: Arc<Notify>,
     port: u16,
     connections: AtomicUsize,
@@ -282,6 +291,7 @@ async fn serve(shared: Arc<Shared>, stream: TcpStream) {
     tasks.spawn(write(writer, outgoing));
     let mut handles = HashMap::new();
     let mut subscriptions = Subscriptions::default();
+    let mut untold = Untold::default();
     let mut stream = Vec::new();
     loop {
         let taken = match split(&stream, 64 << 20) {
@@ -326,7 +336,7 @@ async fn serve(shared: Arc<Shared>, stream: TcpStream) {
                             }
                         }
                     }
-                    request => cold(&shared, request, &mut handles, reply),
+                    request => ask(&shared, request, &mut handles, &mut untold, (&header, &answers)),
                 }
                 header.frame_bytes()
             }
@@ -342,11 +352,15 @@ async fn serve(shared: Arc<Shared>, stream: TcpStream) {
 }
 
 fn answer(answers: &mpsc::UnboundedSender<Vec<u8>>, header: &FrameHeader, response: &Response<'_>) {
+    // The connection may be gone.
+    let _ = answers.send(encoded(header, response));
+}
+
+fn encoded(header: &FrameHeader, response: &Response<'_>) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER_BYTES);
     let FrameHeader { api, version, handle, correlation, .. } = *header;
     encode_response(response, ReplyTo { api, version, handle, correlation }, &mut bytes);
-    // The connection may be gone.
-    let _ = answers.send(bytes);
+    bytes
 }
 
 fn refusal(code: ErrorCode, details: [u64; 2]) -> Response<'static> {
@@ -400,21 +414,38 @@ fn cold(shared: &Shared, request: Request<'_>, handles: &mut Handles, reply: imp
                 durability,
             });
         }
-        Request::OffsetForTime { handle, at } => {
-            let (topic, partition) = handles[&handle];
-            let log = match store.log(topic, partition) {
-                Ok((log, _)) => log,
-                Err(code) => return reply(&refusal(code, [0, 0])),
-            };
-            let offset = match at {
-                At::Start => log.start,
-                At::End => log.end,
-                At::Time(time) => log.offset_for(time),
-            };
-            reply(&Response::OffsetFound { offset, timestamp_us: None });
-        }
         _ => positions(&mut store, request, handles, reply),
     }
+}
+
+/// What is not asked for records.
+fn ask(
+    shared: &Shared,
+    request: Request<'_>,
+    handles: &mut Handles,
+    untold: &mut Untold,
+    (header, answers): (&FrameHeader, &mpsc::UnboundedSender<Vec<u8>>),
+) {
+    if let Request::OffsetForTime { handle, at } = request {
+        let answer = offset_at(shared, handles[&handle], at);
+        return untold.ask(shared, encoded(header, &answer), answers);
+    }
+    untold.opened += usize::from(matches!(request, Request::Open { .. }));
+    cold(shared, request, handles, |response| answer(answers, header, response));
+}
+
+fn offset_at(shared: &Shared, (topic, partition): (TopicId, u32), at: At) -> Response<'static> {
+    let mut store = shared.store.lock().unwrap();
+    let log = match store.log(topic, partition) {
+        Ok((log, _)) => log,
+        Err(code) => return refusal(code, [0, 0]),
+    };
+    let offset = match at {
+        At::Start => log.start,
+        At::End => log.end,
+        At::Time(time) => log.offset_for(time),
+    };
+    Response::OffsetFound { offset, timestamp_us: None }
 }
 
 fn positions(store: &mut Store, request: Request<'_>, handles: &Handles, reply: impl Fn(&Response<'_>)) {
@@ -761,32 +792,5 @@ impl Fetching {
             next_offset = known.next_offset();
         }
         Ok(Seen { log_start, high_watermark, leader_epoch, batches, next_offset })
-    }
-}
-
-/// What the client said of a subscription.
-struct Subscription {
-    credit: i64,
-    ended: bool,
-}
-
-/// The subscriptions of a connection, by handle.
-#[derive(Default)]
-struct Subscriptions(HashMap<u32, Arc<Mutex<Subscription>>>);
-
-impl Subscriptions {
-    fn begin(&mut self, handle: u32, credit: u32) -> Arc<Mutex<Subscription>> {
-        self.give(handle, 0, true);
-        let begun = Arc::new(Mutex::new(Subscription { credit: credit.into(), ended: false }));
-        self.0.insert(handle, Arc::clone(&begun));
-        begun
-    }
-
-    fn give(&mut self, handle: u32, bytes: u32, ends: bool) {
-        if let Some(subscription) = self.0.get(&handle) {
-            let mut subscription = subscription.lock().unwrap();
-            subscription.credit += i64::from(bytes);
-            subscription.ended |= ends;
-        }
     }
 }

@@ -4,6 +4,7 @@ mod broker;
 mod cancel;
 mod fetched;
 mod grow;
+mod offsets;
 mod places;
 mod poll_points;
 mod polls;

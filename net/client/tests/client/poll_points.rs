@@ -19,7 +19,7 @@ const TURNS: u32 = 50;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The tests below, one for each public future of the client.
-const FUTURES: [&str; 28] = [
+const FUTURES: [&str; 29] = [
     "Receipt",
     "acknowledged",
     "alter_topic",
@@ -36,6 +36,7 @@ const FUTURES: [&str; 28] = [
     "list",
     "next",
     "offset",
+    "offsets",
     "ping",
     "positions",
     "refresh",
@@ -235,6 +236,12 @@ async fn topics_topic_offset_status_and_ping() {
         let found = cut.of(client.topic("t")).await;
         assert_eq!(client.topic("u").await.err(), Some(ClientError::UnknownTopic));
         found.map(|found| assert_eq!(found.as_ref(), Ok(topic))).is_some()
+    })
+    .await;
+    at_every_poll_point("offsets", 1, async |cut| {
+        let found = cut.of(client.offsets(topic, Position::End)).await;
+        assert_eq!(client.offsets(topic, Position::Start).await, Ok(vec![0]));
+        found.map(|found| assert_eq!(found, Ok(vec![7]))).is_some()
     })
     .await;
     at_every_poll_point("offset", 2, async |cut| {
