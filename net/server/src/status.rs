@@ -161,6 +161,8 @@ pub(crate) fn wire_status(shard: &ShardStatus, logs: usize, reactor: &Reactor, m
         resident_bytes: machine.resident_bytes,
         memory_limit_bytes: turns.memory_limit_bytes,
         subscriptions: shard.subscriptions.into(),
+        positions: shard.positions.into(),
+        position_bytes: shard.position_bytes,
         bytes_accepted: counters.produced_bytes,
         batches: counters.batches,
         records: counters.records,

@@ -170,6 +170,10 @@ status! {
     54 subscriptions sum,
     /// What the process may come to, resident, in bytes.
     55 memory_limit_bytes one,
+    /// Named positions now.
+    56 positions sum,
+    /// Memory of named positions, about, in bytes.
+    57 position_bytes sum,
 }
 
 /// The tag of the first of [`Status::late_us`]; tags count from 1 without a gap.

@@ -199,6 +199,9 @@ fn positions_are_the_same_with_any_number_of_shards_and_at_any_port() {
                     expected.remove(&("other".to_owned(), "t0".to_owned(), (at as u64 - 1) % 5));
                 }
             }
+            let status = client.status().await.expect("it answers");
+            assert_eq!(status.positions, expected.len() as u64, "those of all cores");
+            assert!((100..300).contains(&(status.position_bytes / status.positions)), "{status:?}");
         });
         assert_eq!(listed(&broker.address), expected);
         if at % 2 == 0 { broker.kill() } else { broker.stop() }

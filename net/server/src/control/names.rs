@@ -146,6 +146,8 @@ pub(crate) const SHARD: &[Metric<Said>] = &[
         "Slices of the live window that are being sent.",
     ),
     level("partitions", Count(|of| of.all.partitions.into()), "Partitions that are open."),
+    level("positions", Count(|of| of.all.positions.into()), "Named positions of consumers."),
+    level("position", Bytes(|of| of.all.position_bytes), "Memory of named positions, about."),
     // The loop.
     rising("reactor_busy", Micros(|of| of.says.turns.busy_us), "Time in turns that found work."),
     rising("reactor_polling", Micros(|of| of.says.turns.polling_us), "Time in turns that found none."),

@@ -26,6 +26,8 @@ fn says(number: u64, logs: &[u16]) -> Answer {
         counters: Counters { records: 1000 + number, ..Counters::default() },
         topics: 3,
         partitions: 2,
+        positions: 5,
+        position_bytes: 700,
         ..ShardStatus::default()
     };
     let mut lengths = Lengths { sum_us: 1_500_000, longest_us: 200_000, ..Lengths::default() };
@@ -118,6 +120,8 @@ fn what_a_shard_says_is_labelled_with_it_and_what_is_the_process_comes_once() {
         // Of two logs.
         ("corelog_produced_records_total{shard=\"0\"}", 2000.0),
         ("corelog_partitions{shard=\"0\"}", 4.0),
+        ("corelog_positions{shard=\"0\"}", 10.0),
+        ("corelog_position_bytes{shard=\"0\"}", 1400.0),
         ("corelog_log_frames_total{shard=\"0\",log=\"2\"}", 102.0),
         ("corelog_log_frames_total{shard=\"1\",log=\"1\"}", 101.0),
         ("corelog_log_written_bytes_total{shard=\"1\",log=\"1\"}", 1_052_672.0),
@@ -212,6 +216,8 @@ fn whatever_status_shows_the_page_shows_too() {
         ("most_enters", "reactor_most_ring_enters"),
         ("subscriptions", "subscriptions"),
         ("memory_limit_bytes", "process_memory_limit_bytes"),
+        ("positions", "positions"),
+        ("position_bytes", "position_bytes"),
     ]
     .into();
     let page = whole(Form::Classic);
