@@ -280,15 +280,22 @@ fn a_broker_whose_disk_fails_is_alive_and_not_ready() {
     let broker = place.start();
     assert_eq!(get(&broker, "/readyz"), (200, "ok\n".to_owned()));
     let mut peer = Peer::connect(broker.address.parse().expect("an address"));
-    let topic = peer.create_topic("t", 1, Durability::Durable);
-    peer.open(1, topic, 0);
-    peer.produce(1, &batch(topic, 0, &[vec![1; 100]])).expect("it is taken");
+    // Partition 0 is kept by log 0, partition 1 by log 1.
+    let topic = peer.create_topic("t", 2, Durability::Durable);
+    for partition in 0..2 {
+        peer.open(1 + partition, topic, partition);
+        peer.produce(1 + partition, &batch(topic, partition, &[vec![1; 100]])).expect("it is taken");
+    }
 
     forbid_writes(&broker);
-    peer.produce(1, &batch(topic, 0, &[vec![2; 100]])).expect_err("it is not");
+    for partition in 0..2 {
+        peer.produce(1 + partition, &batch(topic, partition, &[vec![2; 100]])).expect_err("it is not");
+        wait_for(&broker, "/healthz", 503);
+    }
     let why = wait_for(&broker, "/readyz", 503);
     let of_log_0 = "[-] log 0 of shard 0: read-only, its disk failed\n";
-    assert!(why.contains(of_log_0), "{why}");
+    let of_log_1 = "[-] log 1 of shard 1: read-only, its disk failed\n";
+    assert_eq!(why, format!("{of_log_0}{of_log_1}"));
     assert_eq!(get(&broker, "/livez"), (200, "ok\n".to_owned()), "a restart would not mend the disk");
     let (status, lines) = get(&broker, "/healthz?verbose");
     assert!(status == 503 && lines.contains(of_log_0) && lines.contains("[+] shard 1: serving\n"), "{lines}");
@@ -319,7 +326,8 @@ fn damaged_offsets_are_for_an_operator_and_not_for_a_balancer() {
         consumer.next().await.map(|_| ())
     });
     assert!(found.is_err(), "it is not served");
-    assert_eq!(get(&broker, "/readyz").0, 200);
+    let (status, named) = get(&broker, "/readyz");
+    assert!(status == 200 && named.starts_with("[!] log 0 of shard 0: damaged, "), "{named}");
     let (status, why) = get(&broker, "/healthz");
     assert!(
         status == 503 && why.starts_with("[-] log 0 of shard 0: damaged, ranges of offsets: 1, "),

@@ -6,11 +6,15 @@
 //! | a shard is starting | | yes | yes |
 //! | a shard takes no turns | yes | yes | yes |
 //! | a shard has ended, and the broker does not stop | yes | yes | yes |
-//! | a log is read-only, or full | | yes | yes |
-//! | a log has damage | | | yes |
+//! | no log is writable: each is read-only, or full | | yes | yes |
+//! | a log is read-only, or full, and another is not | | named | yes |
+//! | a log has damage | | named | yes |
 //!
 //! A start may take long and must not be cut short, so a broker that starts is alive. Damaged offsets are refused by name
-//! and all others served, so clients lose nothing by being sent here; an operator is to know.
+//! and all others served, so clients lose nothing by being sent here; an operator is to know. The same goes for one log of
+//! several that takes no records: nobody else has its partitions, and a balancer that sent no clients here would take those
+//! of all other logs from them, and the reading of this one. A broker none of whose logs takes records is not ready:
+//! what producers are sent to it for is refused, and the disk is most likely the same for all.
 
 use std::fmt;
 
@@ -35,6 +39,8 @@ pub(crate) enum Question {
 pub(crate) struct Check {
     subject: Subject,
     state: State,
+    /// No log takes records.
+    none_writable: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,24 +65,32 @@ enum State {
 }
 
 impl Check {
+    const fn new(subject: Subject, state: State) -> Self {
+        Self { subject, state, none_writable: false }
+    }
+
     /// Whether the answer to the question is no because of this.
     pub(crate) const fn fails(&self, question: Question) -> bool {
         let from = match self.state {
             State::Running | State::Serving | State::Writable => return false,
             State::Silent | State::Ended => Question::Live,
-            State::Stopping | State::Starting | State::ReadOnly | State::Full => Question::Ready,
-            State::Damaged { .. } => Question::Healthy,
+            State::Stopping | State::Starting => Question::Ready,
+            State::ReadOnly | State::Full if self.none_writable => Question::Ready,
+            State::ReadOnly | State::Full | State::Damaged { .. } => Question::Healthy,
         };
         question as u8 >= from as u8
+    }
+
+    /// Whether who asks is to be told of it although the answer is not no because of it.
+    pub(crate) fn is_named(&self, question: Question) -> bool {
+        question == Question::Ready && !self.fails(question) && self.fails(Question::Healthy)
     }
 }
 
 /// Looks at a broker that is stopping or not, by what its cores say.
 pub(crate) fn checks(stopping: bool, cores: &[Answer]) -> Vec<Check> {
-    let mut checks = vec![Check {
-        subject: Subject::Broker,
-        state: if stopping { State::Stopping } else { State::Running },
-    }];
+    let state = if stopping { State::Stopping } else { State::Running };
+    let mut checks = vec![Check::new(Subject::Broker, state)];
     for (shard, answer) in cores.iter().enumerate() {
         let state = match answer {
             Answer::Says(says) if says.joined => State::Serving,
@@ -86,11 +100,14 @@ pub(crate) fn checks(stopping: bool, cores: &[Answer]) -> Vec<Check> {
             Answer::Gone => State::Ended,
             Answer::Silent => State::Silent,
         };
-        checks.push(Check { subject: Subject::Shard(shard), state });
+        checks.push(Check::new(Subject::Shard(shard), state));
         if let Answer::Says(says) = answer {
             checks.extend(says.logs.iter().flat_map(|log| check_log(shard, log)));
         }
     }
+    // What a core that does not answer has, is not known, and by that alone the broker is not ready.
+    let none_writable = !checks.iter().any(|check| check.state == State::Writable);
+    checks.iter_mut().for_each(|check| check.none_writable = none_writable);
     checks
 }
 
@@ -105,8 +122,8 @@ fn check_log(shard: usize, status: &ShardStatus) -> impl Iterator<Item = Check> 
     };
     let damaged = log.damaged_ranges + log.uncertain_groups > 0;
     let damage = State::Damaged { ranges: log.damaged_ranges, groups: log.uncertain_groups };
-    let damage = damaged.then_some(Check { subject, state: damage });
-    [Check { subject, state }].into_iter().chain(damage)
+    let damage = damaged.then_some(Check::new(subject, damage));
+    [Check::new(subject, state)].into_iter().chain(damage)
 }
 
 impl fmt::Display for Check {
@@ -180,13 +197,13 @@ mod tests {
             (
                 false,
                 with(LogStats { read_only: true, full: true, ..stats }),
-                [true, false, false],
+                [true, true, false],
                 "log 2 of shard 1: read-only, its disk failed",
             ),
             (
                 false,
                 with(LogStats { full: true, ..stats }),
-                [true, false, false],
+                [true, true, false],
                 "log 2 of shard 1: full, its disk has no more room",
             ),
             (
@@ -207,6 +224,29 @@ mod tests {
             assert_eq!(answers, expected, "{why:?}");
             assert!(why.is_empty() && faults.is_empty() || faults.contains(&why.to_owned()), "{faults:?}");
         }
+    }
+
+    /// One log of several that takes no records is no reason to take all clients away, and each of them is told of it.
+    #[test]
+    fn clients_are_sent_here_as_long_as_one_log_takes_records() {
+        let good = LogStats::default();
+        let full = LogStats { full: true, ..good };
+        let read_only = LogStats { read_only: true, ..good };
+        let rows = [
+            (good, full, good, true, 1),
+            (full, full, good, true, 2),
+            (full, good, read_only, true, 2),
+            (full, read_only, full, false, 0),
+        ];
+        for (first, second, third, ready, named) in rows {
+            let cores = [says(true, vec![log(0, first), log(2, second)]), says(true, vec![log(1, third)])];
+            assert_eq!(judge(false, &cores).0, [true, ready, false], "{first:?} {second:?} {third:?}");
+            let checks = checks(false, &cores);
+            let count = |question| checks.iter().filter(|check| check.is_named(question)).count();
+            assert_eq!(ALL.map(count), [0, named, 0], "{first:?} {second:?} {third:?}");
+        }
+        let (answers, faults) = judge(false, &[says(true, vec![log(0, full)]), Answer::Silent]);
+        assert_eq!((answers, faults.len()), ([false; 3], 2), "of the other core nothing is known");
     }
 
     #[test]

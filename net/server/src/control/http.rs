@@ -140,10 +140,15 @@ fn is_verbose(query: Option<&str>) -> bool {
     fields.any(|field| matches!(field, "verbose" | "verbose=" | "verbose=1" | "verbose=true"))
 }
 
-/// Why the answer is no, or `ok`; or all that was looked at.
+/// Why the answer is no, and what else is to be known, or `ok`; or all that was looked at.
 fn lines(checks: &[Check], question: Question, verbose: bool) -> String {
-    let shown = checks.iter().filter(|check| verbose || check.fails(question));
-    let line = |check: &Check| format!("{} {check}\n", if check.fails(question) { "[-]" } else { "[+]" });
+    let mark = |check: &Check| match () {
+        () if check.fails(question) => Some("[-]"),
+        () if check.is_named(question) => Some("[!]"),
+        () => verbose.then_some("[+]"),
+    };
+    let shown = checks.iter().filter_map(|check| Some((mark(check)?, check)));
+    let line = |(mark, check): (&str, &Check)| format!("{mark} {check}\n");
     let lines: String = shown.map(line).collect();
     if lines.is_empty() { "ok\n".to_owned() } else { lines }
 }

@@ -141,12 +141,32 @@ fn why_a_broker_is_not_well_is_said() {
     let bed = Bed::start(Limits::default(), vec![well(), Some(failed)]);
     let why = "[-] log 0 of shard 1: read-only, its disk failed\n";
     assert_eq!(bed.get("/livez"), (200, "ok\n".to_owned()));
-    assert_eq!(bed.get("/readyz"), (503, why.to_owned()));
+    // The other log takes records: clients are sent here, and the page says what they will not find.
+    let named = "[!] log 0 of shard 1: read-only, its disk failed\n";
+    assert_eq!(bed.get("/readyz"), (200, named.to_owned()));
+    let (status, lines) = bed.get("/readyz?verbose");
+    assert!(status == 200 && lines.ends_with(named) && lines.matches("[+]").count() == 4, "{lines}");
     let (status, lines) = bed.get("/healthz?verbose");
     assert!(status == 503 && lines.ends_with(why) && lines.lines().count() == 5, "{lines}");
     bed.stop.stop();
-    assert_eq!(bed.get("/readyz"), (503, format!("[-] broker: stopping\n{why}")));
+    assert_eq!(bed.get("/readyz"), (503, format!("[-] broker: stopping\n{named}")));
     assert_eq!(bed.get("/livez").0, 200, "it is left to stop");
+}
+
+#[test]
+fn a_broker_none_of_whose_logs_takes_records_is_sent_no_clients() {
+    let with = |storage| {
+        let logs = vec![ShardStatus { storage, ..ShardStatus::default() }];
+        Some(Snapshot { logs, ..well().expect("one") })
+    };
+    let (failed, full) =
+        (LogStats { read_only: true, ..LogStats::default() }, LogStats { full: true, ..LogStats::default() });
+    let bed = Bed::start(Limits::default(), vec![with(failed), with(full)]);
+    let why = "[-] log 0 of shard 0: read-only, its disk failed\n\
+               [-] log 0 of shard 1: full, its disk has no more room\n";
+    assert_eq!(bed.get("/readyz"), (503, why.to_owned()));
+    assert_eq!(bed.get("/healthz"), (503, why.to_owned()));
+    assert_eq!(bed.get("/livez"), (200, "ok\n".to_owned()));
 }
 
 #[test]
