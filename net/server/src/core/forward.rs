@@ -7,7 +7,7 @@
 use std::mem;
 
 use corelog_model::time::Now;
-use corelog_model::{BlockId, LogId};
+use corelog_model::{BlockId, LogId, Slice};
 use corelog_shard::{ConnId, Taken};
 use corelog_wire::{Split, decode_request, split};
 
@@ -67,6 +67,8 @@ impl Core {
             Parcel::Status { question, status } => self.on_status(question, &status),
             Parcel::Released(block) => self.logs.release(now, block),
             Parcel::Evict(block) => self.evict(now, block, out),
+            Parcel::Aside { conn, slices } => self.copy_aside(now, from, conn, slices),
+            Parcel::Copied { conn, slices, bytes } => self.on_copied(conn, &slices, &bytes),
         }
     }
 
@@ -170,6 +172,28 @@ impl Core {
         evicted.push((block, now.mono_us));
         for core in self.other_cores() {
             self.logs.parcels.push((core, Parcel::Evict(block)));
+        }
+    }
+
+    /// A connection of another core reads slowly, and memory of this one is wanted back: what is left of it there is copied
+    /// here, as much as the other core keeps aside for that connection.
+    fn copy_aside(&mut self, now: Now, from: usize, conn: ConnId, slices: Vec<Slice>) {
+        let mut bytes = Vec::with_capacity(slices.iter().map(|slice| slice.length as usize).sum());
+        for &slice in &slices {
+            bytes.extend_from_slice(self.logs.bytes(slice));
+            self.logs.release(now, slice.block);
+        }
+        self.logs.parcels.push((from, Parcel::Copied { conn, slices, bytes }));
+    }
+
+    /// What a connection of this core had queued of another one's memory has come; the connection may be gone by now.
+    fn on_copied(&mut self, conn: ConnId, slices: &[Slice], bytes: &[u8]) {
+        let slot = self.slot_of(conn).expect("a connection of this core");
+        let Some(connection) = &mut self.connections[slot as usize] else { return };
+        if connection.id == conn {
+            connection.outbox.come(slices, bytes);
+            self.recount(slot);
+            self.mark_flush(slot);
         }
     }
 

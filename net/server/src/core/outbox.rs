@@ -1,10 +1,12 @@
 //! The sending half of a connection: everything that waits to be sent, in order, as one send at a time.
 //!
 //! Replies of a turn gather here, so many replies are one send. Their heads are bytes of this outbox; batches are
-//! slices of the log's memory, pinned until the send is over. **Invariants:** the connection's own head block is
-//! the only memory a send needs, so a consumer that reads slowly takes nothing from others; bytes copied away
-//! from memory that is wanted back stay below a bound; memory beyond that for the heads of hot replies is given back when
-//! what was in it is gone.
+//! slices of the log's memory, pinned until the send is over. Slices of another core's memory cannot be read here: when
+//! that is wanted back they are asked for, and nothing behind them is sent before their bytes have come.
+//!
+//! **Invariants:** the connection's own head block is the only memory a send needs, so a consumer that reads slowly takes
+//! nothing from others; bytes copied away from memory that is wanted back, those that are still to come included, stay
+//! below a bound; memory beyond that for the heads of hot replies is given back when what was in it is gone.
 
 use std::collections::VecDeque;
 
@@ -15,18 +17,22 @@ use corelog_wire::response::HOT_RESPONSE_BYTES;
 /// Bytes in one send beyond which no further slice is added.
 const SEND_BYTES: usize = 4 << 20;
 
-/// Either bytes at the front of [`Outbox::bytes`], or a pinned slice.
+/// Part of what waits to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Piece {
+    /// At the front of [`Outbox::bytes`].
     Bytes(u32),
+    /// Pinned.
     Slice(Slice),
+    /// Asked for: the core whose memory it is of copies it, lets go of it, and sends the bytes.
+    Coming(Slice),
 }
 
 impl Piece {
     const fn len(self) -> usize {
         match self {
             Self::Bytes(length) => length as usize,
-            Self::Slice(slice) => slice.length as usize,
+            Self::Slice(slice) | Self::Coming(slice) => slice.length as usize,
         }
     }
 }
@@ -41,6 +47,8 @@ pub(crate) struct Outbox {
     floor_bytes: usize,
     pieces: VecDeque<Piece>,
     queued_bytes: usize,
+    /// Of them, those that are asked for.
+    coming_bytes: usize,
     /// Bytes ever pushed, and where in them the frames start that are not sent yet.
     pushed: u64,
     starts: VecDeque<u64>,
@@ -87,13 +95,17 @@ impl Outbox {
         self.queued_bytes
     }
 
-    /// The part of them that is not slices.
+    /// The part of them that is not slices, or not for long.
     pub(crate) fn own_bytes(&self) -> usize {
-        self.queued().len()
+        self.queued().len() + self.coming_bytes
     }
 
-    /// Memory beyond that for the heads of hot replies, in bytes.
+    /// Memory beyond that for the heads of hot replies, in bytes, with that for what is to come.
     pub(crate) fn extra_bytes(&self) -> usize {
+        self.spare_bytes() + self.coming_bytes
+    }
+
+    fn spare_bytes(&self) -> usize {
         self.bytes.capacity().saturating_sub(self.floor_bytes)
     }
 
@@ -132,7 +144,7 @@ impl Outbox {
     /// Builds the next send if there is something to send and no send in flight. `slices` is what the submission
     /// names besides the head.
     pub(crate) fn next_send(&mut self, slices: &mut Vec<Slice>) -> Option<Send> {
-        if self.pieces.is_empty() {
+        if matches!(self.pieces.front(), None | Some(Piece::Coming(_))) {
             return None;
         }
         let mut head = self.head.take()?;
@@ -141,6 +153,7 @@ impl Outbox {
             let full = slices.len() - named_before == SEND_SLICES || self.flight_bytes >= SEND_BYTES;
             let taken = match piece {
                 _ if full => 0,
+                Piece::Coming(_) => 0,
                 Piece::Slice(slice) => {
                     slices.push(slice);
                     slice.length as usize
@@ -173,7 +186,7 @@ impl Outbox {
         if 2 * self.taken > self.bytes.len() {
             self.bytes.drain(..self.taken);
             self.taken = 0;
-            if self.extra_bytes() > self.bytes.len() {
+            if self.spare_bytes() > self.bytes.len() {
                 self.bytes.shrink_to(self.floor_bytes);
             }
         }
@@ -229,6 +242,7 @@ impl Outbox {
                     let rest = Slice { offset: slice.end() - length, length, ..slice };
                     self.pieces.push_front(Piece::Slice(rest));
                 }
+                Piece::Coming(_) => unreachable!("it is sent when it is here"),
             }
         }
         self.put_back(&head.bytes()[filled - unsent..filled]);
@@ -255,6 +269,31 @@ impl Outbox {
         self.flight.iter().any(|piece| matches!(piece, Piece::Slice(slice) if slice.block == block))
     }
 
+    /// What may be moved out of `block`: all of it that is queued, if all that is aside then stays within `bound`.
+    fn movable(&self, block: BlockId, bound: usize) -> Result<usize, TooSlow> {
+        let of_block = |piece: &&Piece| matches!(piece, Piece::Slice(slice) if slice.block == block);
+        let moved: usize = self.pieces.iter().filter(of_block).map(|piece| piece.len()).sum();
+        let bytes = moved + self.own_bytes();
+        if moved > 0 && bytes > bound { Err(TooSlow { bytes }) } else { Ok(moved) }
+    }
+
+    /// Makes bytes of the pieces for which `take` gives some.
+    fn fill<'a>(&mut self, filled: usize, mut take: impl FnMut(Piece) -> Option<&'a [u8]>) {
+        let mut bytes = Vec::with_capacity((filled + self.queued().len()).max(self.floor_bytes));
+        let mut used = 0;
+        for piece in &mut self.pieces {
+            if let Piece::Bytes(length) = *piece {
+                bytes.extend_from_slice(&self.bytes[self.taken + used..][..length as usize]);
+                used += length as usize;
+            } else if let Some(taken) = take(*piece) {
+                assert_eq!(taken.len(), piece.len(), "a piece is copied whole");
+                bytes.extend_from_slice(taken);
+                *piece = Piece::Bytes(taken.len() as u32);
+            }
+        }
+        (self.bytes, self.taken) = (bytes, 0);
+    }
+
     /// Copies the queued slices of `block` aside, if all that is aside then stays within `bound`. `release` is
     /// called once per slice that is no longer needed.
     pub(crate) fn move_away<'a>(
@@ -264,36 +303,56 @@ impl Outbox {
         read: impl Fn(Slice) -> &'a [u8],
         mut release: impl FnMut(BlockId),
     ) -> Result<(), TooSlow> {
-        let of_block = |piece: &&Piece| matches!(piece, Piece::Slice(slice) if slice.block == block);
-        let moved: usize = self.pieces.iter().filter(of_block).map(|piece| piece.len()).sum();
-        if moved == 0 {
-            return Ok(());
-        }
-        let bytes = moved + self.queued().len();
-        if bytes > bound {
-            return Err(TooSlow { bytes });
-        }
-        let mut bytes = Vec::with_capacity(bytes.max(self.floor_bytes));
-        let mut used = 0;
-        for piece in &mut self.pieces {
-            match *piece {
-                Piece::Bytes(length) => {
-                    bytes.extend_from_slice(&self.bytes[self.taken + used..][..length as usize]);
-                    used += length as usize;
-                }
+        let moved = self.movable(block, bound)?;
+        if moved > 0 {
+            self.fill(moved, |piece| match piece {
                 Piece::Slice(slice) if slice.block == block => {
-                    bytes.extend_from_slice(read(slice));
                     release(block);
-                    *piece = Piece::Bytes(slice.length);
+                    Some(read(slice))
                 }
-                Piece::Slice(_) => {}
-            }
+                _ => None,
+            });
         }
-        (self.bytes, self.taken) = (bytes, 0);
         Ok(())
     }
 
-    /// Drops what is queued; the send in flight stays. `release` is called for every slice dropped.
+    /// The same for a block that cannot be read here: the slices to be asked for, which whoever is asked releases. Their
+    /// bytes are to be given to [`Outbox::come`].
+    pub(crate) fn ask_for(&mut self, block: BlockId, bound: usize) -> Result<Vec<Slice>, TooSlow> {
+        self.coming_bytes += self.movable(block, bound)?;
+        let mut asked = Vec::new();
+        for piece in &mut self.pieces {
+            if let Piece::Slice(slice) = *piece
+                && slice.block == block
+            {
+                *piece = Piece::Coming(slice);
+                asked.push(slice);
+            }
+        }
+        Ok(asked)
+    }
+
+    /// The bytes of slices that were asked for, one after the other. Those of two requests may be the same: one that was
+    /// being sent when the others were asked for stands before them, and its bytes are what theirs are.
+    pub(crate) fn come(&mut self, slices: &[Slice], copied: &[u8]) {
+        let mut at = 0;
+        let mut known: Vec<(Slice, &[u8])> = Vec::with_capacity(slices.len());
+        for &slice in slices {
+            known.push((slice, &copied[at..at + slice.length as usize]));
+            at += slice.length as usize;
+        }
+        let mut came = 0;
+        self.fill(copied.len(), |piece| {
+            let Piece::Coming(slice) = piece else { return None };
+            let &(_, bytes) = known.iter().find(|&&(known, _)| known == slice)?;
+            came += bytes.len();
+            Some(bytes)
+        });
+        self.coming_bytes -= came;
+    }
+
+    /// Drops what is queued; the send in flight stays. `release` is called for every slice dropped, but for those that
+    /// somebody was asked for.
     pub(crate) fn discard(&mut self, mut release: impl FnMut(BlockId)) {
         for piece in self.pieces.drain(..) {
             if let Piece::Slice(slice) = piece {
@@ -304,7 +363,7 @@ impl Outbox {
         self.bytes.shrink_to(self.floor_bytes);
         self.taken = 0;
         self.pushed -= self.queued_bytes as u64;
-        self.queued_bytes = 0;
+        (self.queued_bytes, self.coming_bytes) = (0, 0);
         let front = self.pushed;
         self.starts.retain(|&start| start < front);
     }

@@ -3,7 +3,8 @@
 //! A request for a log of another core goes there as it came: the connection's receive block visits that core, which
 //! serves the frames in it that are for it and sends the block back; so nothing is copied, and the next receive waits
 //! as it would for a log that has no room. Answers come back one by one as they are due. The bytes of a fetch are sent
-//! from where they lie, in the memory of the core that serves the log, and released there.
+//! from where they lie, in the memory of the core that serves the log, and released there. When that memory must go
+//! before they are sent, that core copies them, and the copy goes to the connection's.
 
 use corelog_model::{Block, BlockId, LogId, Slice};
 use corelog_shard::{ConnId, Mail, Principal, Response};
@@ -75,8 +76,24 @@ pub enum Parcel {
     },
     /// One slice of a block of the receiver's is no longer needed.
     Released(BlockId),
-    /// The sender's log needs this block back: whoever is slow to take bytes of it is given up.
+    /// The sender's log needs this block back: what is left to be sent of it is to be copied aside.
     Evict(BlockId),
+    /// These are: they are of the receiver's memory, which the sender cannot read. They are no longer needed then.
+    Aside {
+        /// The connection, of the sender, whose queue they stand in.
+        conn: ConnId,
+        /// What is left of them.
+        slices: Vec<Slice>,
+    },
+    /// Here is what was in them.
+    Copied {
+        /// The connection.
+        conn: ConnId,
+        /// The slices, as they were named.
+        slices: Vec<Slice>,
+        /// Their bytes, one after the other.
+        bytes: Vec<u8>,
+    },
 }
 
 /// A receive block on its way, with frames for one core in it.

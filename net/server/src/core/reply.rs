@@ -12,7 +12,7 @@ use corelog_shard::{ConnId, Event, Letter, Reply, Response};
 use corelog_uring::{Completion, Submission};
 use corelog_wire::{Api, ErrorBody, ErrorCode, ReplyTo};
 
-use super::connection::{Pause, Phase};
+use super::connection::{Connection, Pause, Phase};
 use super::logs::Served;
 use super::outbox::TooSlow;
 use super::{Core, Op, Output, Parcel};
@@ -219,15 +219,22 @@ impl Core {
         }
     }
 
-    /// Copies what the connection has queued from `block` aside, or closes it.
+    /// Copies what the connection has queued from `block` aside, or has the core copy it whose memory it is of, or closes
+    /// it.
     fn move_away(&mut self, now: Now, slot: u32, block: BlockId, out: &mut Output) {
         let Some(connection) = &mut self.connections[slot as usize] else { return };
         let mut released = 0;
-        let logs = &self.logs;
-        // Memory of another core cannot be read here, only sent from.
-        let here = self.bounds.slow_bytes.min(connection.outbox.own_bytes() + self.replies.left());
-        let bound = if logs.abroad(block).is_some() { 0 } else { here };
-        let moved = connection.outbox.move_away(block, bound, |slice| logs.bytes(slice), |_| released += 1);
+        let Connection { id: conn, outbox, .. } = connection;
+        let bound = self.bounds.slow_bytes.min(outbox.own_bytes() + self.replies.left());
+        let logs = &mut self.logs;
+        let moved = match logs.abroad(block) {
+            None => outbox.move_away(block, bound, |slice| logs.bytes(slice), |_| released += 1),
+            Some(core) => outbox.ask_for(block, bound).map(|slices| {
+                if !slices.is_empty() {
+                    logs.parcels.push((core, Parcel::Aside { conn: *conn, slices }));
+                }
+            }),
+        };
         self.recount(slot);
         // Who waits for the block is to be asked again at once.
         self.again |= released > 0;

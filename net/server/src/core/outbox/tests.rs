@@ -164,3 +164,75 @@ fn a_connection_that_ends_gives_back_what_it_queued_once() {
     outbox.discard(|_| released += 1);
     assert_eq!(released, 3);
 }
+
+/// The slices of a block of another core: they are asked for, and their bytes come later, while other sends end.
+#[test]
+fn what_another_core_copies_aside_goes_out_in_its_place_and_nothing_overtakes_it() {
+    let log = log_memory();
+    let copied = |slices: &[Slice]| -> Vec<u8> {
+        slices.iter().flat_map(|&at| read_from(&log)(at)).copied().collect()
+    };
+    for stop in 0..60 {
+        let mut outbox = Outbox::new(Block::heap(BlockId(0), 4096), 4);
+        outbox.push_bytes(|out| out.extend_from_slice(b"head"));
+        outbox.push_slice(slice(100, 50));
+        let send = outbox.next_send(&mut Vec::new()).expect("something waits");
+        outbox.push_bytes(|out| out.extend_from_slice(b"mid"));
+        outbox.push_slice(slice(100, 50));
+        outbox.push_slice(slice(700, 9));
+        outbox.push_bytes(|out| out.extend_from_slice(b"tail"));
+        let first = outbox.ask_for(BlockId(9), 66).expect("within the bound: 59 and 7 of its own");
+        assert_eq!(first, [slice(100, 50), slice(700, 9)]);
+        assert_eq!((outbox.own_bytes(), outbox.extra_bytes()), (66, 59), "they are accounted for");
+        assert_eq!(outbox.ask_for(BlockId(9), 0), Ok(Vec::new()), "each is asked for once");
+
+        let sent = stop.min(54);
+        outbox.sent(send.head, sent, |_| assert_eq!(sent, 54));
+        let second = outbox.ask_for(BlockId(9), usize::MAX).expect("no bound");
+        assert_eq!(second.iter().map(|slice| slice.length as usize).sum::<usize>(), (54 - sent).min(50));
+        let whole =
+            [b"head".as_slice(), &log[100..150], b"mid", &log[100..150], &log[700..709], b"tail"].concat();
+        let mut out = Vec::new();
+        let mut send_all = |outbox: &mut Outbox, released: &mut u32| {
+            let mut slices = Vec::new();
+            while let Some(send) = outbox.next_send(&mut slices) {
+                out.extend_from_slice(&wire(&send, &slices, &[]));
+                slices.clear();
+                let all = outbox.flight_bytes();
+                outbox.sent(send.head, all, |_| *released += 1);
+            }
+            out.len()
+        };
+        let mut released = 0;
+        assert!(send_all(&mut outbox, &mut released) <= 4 + b"mid".len(), "nothing overtakes them");
+        outbox.come(&first, &copied(&first));
+        send_all(&mut outbox, &mut released);
+        outbox.come(&second, &copied(&second));
+        send_all(&mut outbox, &mut released);
+        assert_eq!(out, whole[sent..], "stopped after {stop}");
+        assert_eq!(
+            (released, outbox.is_idle(), outbox.extra_bytes()),
+            (0, true, 0),
+            "released where they lie"
+        );
+    }
+}
+
+#[test]
+fn what_comes_for_a_connection_that_was_given_up_is_dropped() {
+    let log = log_memory();
+    let mut outbox = Outbox::new(Block::heap(BlockId(0), 4096), 4);
+    outbox.push_slice(slice(0, 10));
+    outbox.push_slice(Slice { block: BlockId(8), ..slice(10, 10) });
+    assert_eq!(outbox.ask_for(BlockId(9), 9), Err(TooSlow { bytes: 10 }));
+    let asked = outbox.ask_for(BlockId(9), 10).expect("within the bound");
+    assert!(outbox.next_send(&mut Vec::new()).is_none(), "it has not come");
+    let mut released = Vec::new();
+    outbox.discard(|block| released.push(block));
+    assert_eq!(released, [BlockId(8)], "who was asked releases the other");
+    outbox.push_bytes(|out| out.extend_from_slice(b"too slow"));
+    outbox.come(&asked, &log[..10]);
+    let send = outbox.next_send(&mut Vec::new()).expect("why it is given up");
+    assert_eq!((&send.head.bytes()[..8], send.head_length), (b"too slow".as_slice(), 8));
+    assert_eq!(outbox.own_bytes(), 0);
+}

@@ -193,3 +193,46 @@ fn a_subscriber_that_leaves_in_the_middle_leaves_nothing_abroad() {
         two.is_clean();
     }
 }
+
+/// Less waits for it than may be kept aside for a connection: it is behind again and again, and is not given up.
+#[test]
+fn a_subscriber_abroad_that_is_slow_gets_everything_in_the_end() {
+    for seed in 0..10 {
+        let mut two = Two::new(seed);
+        let producer = two.peer(0);
+        let topic = two.topic(0, producer, Durability::Memory);
+        two.open(producer, topic);
+        let slow = two.peer(0);
+        two.open(slow, topic);
+        let subscribe = Request::Subscribe {
+            handle: ABROAD,
+            offset: 0,
+            leader_epoch: None,
+            max_bytes: 8_000,
+            credit: CREDIT,
+        };
+        two.beds[0].send(slow, 500, &subscribe);
+        two.settle();
+        two.beds[0].fake.sockets[slow].window = 0;
+        // Twice what the window abroad holds.
+        let values: Vec<Vec<u8>> = (0..1_000_u32).map(|number| number.to_le_bytes().repeat(900)).collect();
+        for (number, values) in values.chunks(40).enumerate() {
+            for value in values {
+                two.produce(producer, number as u64, ABROAD, topic, value);
+            }
+            two.settle();
+            let window = two.beds[0].fake.random(12_000);
+            two.beds[0].fake.sockets[slow].window = window;
+            two.settle();
+        }
+        assert_eq!(two.beds[0].answers(producer).len(), 1_000, "seed {seed}");
+        assert_eq!(two.beds[0].core.counters().slow_consumers, 0, "seed {seed}");
+        two.beds[0].fake.sockets[slow].window = usize::MAX;
+        two.settle();
+        assert!(is_all(&pushed(&two.beds[0].answers(slow), 500).0, topic, &values), "seed {seed}");
+        for peer in [producer, slow] {
+            two.beds[0].fake.sockets[peer].ended = true;
+        }
+        two.is_clean();
+    }
+}
