@@ -36,7 +36,7 @@ use corelog_uring::waker::Waker;
 use crate::core::Parcel;
 
 /// Parcels that a lane holds.
-const LANE_PARCELS: usize = 1024;
+pub(crate) const LANE_PARCELS: usize = 1024;
 /// Parcels taken from one lane in one turn.
 const PARCELS_A_TURN: usize = 256;
 
@@ -93,14 +93,14 @@ impl Doors {
     }
 }
 
-/// The mail of all cores, by core.
-pub(crate) fn posts(doors: &Doors) -> Vec<Post> {
+/// The mail of all cores, by core, in lanes of so many parcels.
+pub(crate) fn posts(doors: &Doors, lane_parcels: usize) -> Vec<Post> {
     let cores = doors.0.len();
     let post = |core| Post { core, doors: doors.clone(), peers: (0..cores).map(|_| None).collect() };
     let mut posts: Vec<Post> = (0..cores).map(post).collect();
     for a in 0..cores {
         for b in 0..a {
-            let ((to_b, from_a), (to_a, from_b)) = (lane(LANE_PARCELS), lane(LANE_PARCELS));
+            let ((to_b, from_a), (to_a, from_b)) = (lane(lane_parcels), lane(lane_parcels));
             posts[a].peers[b] = Some(Peer::new(to_b, from_b));
             posts[b].peers[a] = Some(Peer::new(to_a, from_a));
         }
@@ -184,14 +184,16 @@ impl Post {
         }
     }
 
-    fn put(&mut self, parcels: &mut Vec<(usize, Parcel)>) {
+    /// Behind what waits for room already.
+    pub(crate) fn put(&mut self, parcels: &mut Vec<(usize, Parcel)>) {
         for (core, parcel) in parcels.drain(..) {
             let peer = self.peers[core].as_mut().expect("a core sends nothing to itself");
             peer.waiting.push_back(parcel);
         }
     }
 
-    fn fill(&mut self) -> bool {
+    /// Puts into the lanes what there is room for; whether that was anything.
+    pub(crate) fn fill(&mut self) -> bool {
         self.peers.iter_mut().flatten().map(Peer::fill).filter(|&sent| sent).count() > 0
     }
 

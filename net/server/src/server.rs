@@ -30,7 +30,7 @@ use crate::data_dir::{DataDir, DataDirError};
 use crate::files::{Files, OpenFailed};
 use crate::memory::{Mapped, Plan, Share};
 use crate::placement::{self, PlacementError};
-use crate::post::{self, Doors, Post};
+use crate::post::{self, Doors, LANE_PARCELS, Post};
 use crate::reactor::{Manners, Reactor, Shell};
 use crate::roll::{self, Roll, Seat};
 use crate::stop::{Stop, Wanted};
@@ -444,7 +444,7 @@ impl Broker<'_> {
         let shards = cores.len();
         let listeners = listen(config, shards)?;
         let places = places(config, listeners.iter().map(|&(_, address)| address))?;
-        let mail = post::posts(doors).into_iter().zip(seats);
+        let mail = post::posts(doors, LANE_PARCELS).into_iter().zip(seats);
         let parts = listeners.into_iter().zip(mail).zip(cores).enumerate();
         let shard = |(number, (((listener, address), (post, seat)), core))| Shard {
             number,

@@ -2,6 +2,7 @@
 
 mod abroad;
 mod fake;
+mod full_lanes;
 mod pushes;
 mod replies;
 mod trouble;

@@ -13,7 +13,7 @@ const LONG: Duration = Duration::from_secs(60);
 
 /// Cores that are awake.
 fn cores<const N: usize>() -> [Post; N] {
-    posts(&Doors::new(N)).try_into().expect("as many as doors")
+    posts(&Doors::new(N), LANE_PARCELS).try_into().expect("as many as doors")
 }
 
 fn parcel(number: u32) -> Parcel {
@@ -195,7 +195,7 @@ fn a_parcel_ends_the_sleep_of_the_core_it_is_for() {
 #[test]
 fn a_knock_that_does_not_arrive_is_made_up_for() {
     let doors = Doors::new(2);
-    let [mut here, mut there] = <[Post; 2]>::try_from(posts(&doors)).expect("two");
+    let [mut here, mut there] = <[Post; 2]>::try_from(posts(&doors, LANE_PARCELS)).expect("two");
     let (mut ring, mut sleeper) = (ring(), ring());
     let no_ring = OwnedFd::from(File::open("/dev/null").expect("it is there"));
     doors.0[1].ring.set(no_ring).expect("none so far");

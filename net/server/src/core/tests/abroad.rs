@@ -5,12 +5,16 @@ use std::collections::VecDeque;
 use corelog_uring::arena::place_of;
 
 use super::*;
+use crate::post::{Doors, LANE_PARCELS, Post, posts};
 
 /// Two cores and the mail between them.
 pub(super) struct Two {
     pub(super) beds: [Bed; 2],
-    /// To each core, in order.
-    mail: [VecDeque<Parcel>; 2],
+    pub(super) posts: Vec<Post>,
+    /// Came to each core and was not opened yet, in order.
+    arrived: [VecDeque<Parcel>; 2],
+    /// Parcels that each core has sent.
+    pub(super) sent: [usize; 2],
     random: u64,
 }
 
@@ -19,17 +23,20 @@ pub(super) const HERE: u32 = 1;
 pub(super) const ABROAD: u32 = 2;
 
 impl Two {
+    /// With lanes that are never full, or that hold next to nothing.
     pub(super) fn new(seed: u64) -> Self {
-        Self::with(seed, bounds())
+        Self::with_lanes(seed, [LANE_PARCELS, 1, 2][seed as usize % 3])
     }
 
-    fn with(seed: u64, bounds: Bounds) -> Self {
+    pub(super) fn with_lanes(seed: u64, lane_parcels: usize) -> Self {
         let now = Now { mono_us: 1, wall_us: 1_700_000_000_000_000 };
         let bed = |me: u16| {
             let fake = Fake::new(seed * 2 + u64::from(me));
-            Bed::start_one_of(2, me, fake, now, bounds.clone(), log_config())
+            Bed::start_one_of(2, me, fake, now, bounds(), log_config())
         };
-        let mut two = Self { beds: [bed(0), bed(1)], mail: Default::default(), random: seed * 77 + 1 };
+        let posts = posts(&Doors::new(2), lane_parcels);
+        let (beds, arrived, random) = ([bed(0), bed(1)], Default::default(), seed * 77 + 1);
+        let mut two = Self { beds, posts, arrived, sent: [0; 2], random };
         two.settle();
         assert!(two.beds.iter().all(|bed| bed.core.is_joined()), "both have started and know of each other");
         two
@@ -43,9 +50,12 @@ impl Two {
 
     /// One turn of a core, with some of its mail before and some of what can happen after it.
     pub(super) fn step(&mut self, at: usize) -> bool {
-        let mut happened = false;
+        let mut collected = Vec::new();
+        self.posts[at].collect(&mut collected);
+        let mut happened = !collected.is_empty();
+        self.arrived[at].extend(collected.into_iter().map(|(_, parcel)| parcel));
         while self.chance()
-            && let Some(parcel) = self.mail[at].pop_front()
+            && let Some(parcel) = self.arrived[at].pop_front()
         {
             happened = true;
             let Bed { core, out, now, .. } = &mut self.beds[at];
@@ -60,8 +70,10 @@ impl Two {
         now.mono_us += 1;
         let turn = core.turn(*now, &mut Machine::default, out);
         core.check();
-        self.mail[1 - at].extend(out.parcels.drain(..).map(|(_, parcel)| parcel));
         happened |= !out.is_empty();
+        self.sent[at] += out.parcels.len();
+        self.posts[at].put(&mut out.parcels);
+        self.posts[at].fill();
         fake.take(out);
         for _ in 0..=fake.random(3) {
             let read = |slice: Slice| match place_of(slice.block).0 == at {
@@ -81,7 +93,18 @@ impl Two {
     pub(super) fn settle(&mut self) {
         for _ in 0..100_000 {
             let more = [self.step(0), self.step(1)];
-            if more == [false; 2] && self.mail.iter().all(VecDeque::is_empty) {
+            let behind = self.posts.iter().any(Post::is_behind);
+            if more == [false; 2] && !behind && self.arrived.iter().all(VecDeque::is_empty) {
+                return;
+            }
+        }
+        panic!("it turns and turns");
+    }
+
+    /// One core takes its turns until nothing is left for it to do, while the other one stands still.
+    pub(super) fn settle_alone(&mut self, at: usize) {
+        for _ in 0..100_000 {
+            if !self.step(at) && self.arrived[at].is_empty() {
                 return;
             }
         }
@@ -132,11 +155,26 @@ impl Two {
         self.beds[0].send(peer, correlation, &request);
     }
 
-    fn fetch(&mut self, peer: usize, correlation: u64, handle: u32, offset: u64, max_wait_us: u64) {
+    pub(super) fn fetch(
+        &mut self,
+        peer: usize,
+        correlation: u64,
+        handle: u32,
+        offset: u64,
+        max_wait_us: u64,
+    ) {
         let max_bytes = MAX_FRAME as u32;
         let fetch =
             Request::Fetch { handle, offset, leader_epoch: None, max_bytes, min_bytes: 1, max_wait_us };
         self.beds[0].send(peer, correlation, &fetch);
+    }
+
+    /// These peers of core 0 leave, and nothing of anybody's is left anywhere.
+    pub(super) fn gone(&mut self, peers: &[usize]) {
+        for &peer in peers {
+            self.beds[0].fake.sockets[peer].ended = true;
+        }
+        self.is_clean();
     }
 
     /// Nothing of anybody's is left anywhere.

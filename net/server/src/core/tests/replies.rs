@@ -115,8 +115,12 @@ fn connections_that_read_no_lists_of_positions_share_the_memory_for_replies() {
         two.settle();
         for peer in peers {
             let expected = (0..LISTS).map(|correlation| (correlation, Answer::Other));
-            let expected: Vec<_> = expected.chain([(LISTS, Answer::Pong)]).collect();
-            assert_eq!(two.beds[0].answers(peer), expected, "each of them is answered in the end, in order");
+            let mut answers = two.beds[0].answers(peer);
+            // The last list may still be on its way from the other core when the request behind it is answered.
+            let pong = answers.iter().position(|answer| *answer == (LISTS, Answer::Pong));
+            answers.remove(pong.expect("it is answered, too"));
+            let expected: Vec<_> = expected.collect();
+            assert_eq!(answers, expected, "each of them is answered in the end, in order");
         }
         assert_eq!(two.beds[0].core.replies.used(), 0, "and the memory is given back");
     }
