@@ -21,4 +21,5 @@ mod shards;
 mod skip;
 mod small_disk;
 mod start;
+mod stopping;
 mod story;
