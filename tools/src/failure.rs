@@ -372,7 +372,9 @@ const fn help_for(code: ErrorCode) -> &'static str {
             "`corelog topic describe NAME` names what is damaged; `--from` goes on behind it"
         }
         ErrorCode::ReadFailed => "a disk of the broker does not answer: its log says which; try again",
-        ErrorCode::StorageFull => "free space on the broker's disk, or set `log.retention_bytes`",
+        ErrorCode::StorageFull => {
+            "free space on the broker's disk, or set `log.retention_bytes`; `/healthz` says if it is `memory.max_bytes` instead"
+        }
         ErrorCode::ReadOnly => {
             "a disk of the broker failed: its log says which; restart it when that is mended"
         }

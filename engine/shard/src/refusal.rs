@@ -92,7 +92,7 @@ pub enum Refusal {
         /// The current one.
         current: Term,
     },
-    /// The disk, or the byte cap, is full: retry later, reads go on.
+    /// The disk, the byte cap, or the memory for the log's index is full: retry later, reads go on.
     StorageFull,
     /// The log takes no more writes since a disk failed.
     ReadOnly,

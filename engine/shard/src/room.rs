@@ -48,6 +48,8 @@ impl Patience {
             Ok(()) => Ok(()),
             Err(Full::Window) => Err(NoRoom::Wait),
             Err(Full::ReadOnly) => Err(NoRoom::Refused(Refusal::ReadOnly)),
+            // Nothing that is under way makes room there.
+            Err(Full::Index) => Err(NoRoom::Refused(Refusal::StorageFull)),
             Err(Full::Extents) => {
                 if let Self::Calm = self {
                     *self = Self::Until(now.mono_us + EXTENT_PATIENCE_US);

@@ -104,6 +104,9 @@ impl Log {
         if self.commit.read_only {
             return Err(Full::ReadOnly);
         }
+        if claim == Claim::Batches && self.is_index_full() {
+            return Err(Full::Index);
+        }
         let bytes = payload + entries * ENTRY_HEADER_BYTES;
         let frames = bytes / self.target as usize + 2;
         let on_disk = bytes + frames * (FRAME_HEADER_BYTES + FRAME_ALIGN);

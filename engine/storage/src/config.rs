@@ -61,6 +61,9 @@ pub struct LogConfig {
     pub zero_ahead_bytes: u64,
     /// Log bytes between checkpoints: what a restart has to replay.
     pub checkpoint_bytes: u64,
+    /// Memory of level 1 of the index, beyond the first eight extents of each group, in bytes: 64 for each group and extent
+    /// that holds some of it. At this bound no batch is taken; `None`: there is none.
+    pub index_bytes: Option<u64>,
     /// Batches the live window can name at once.
     pub entries_in_window: u32,
     /// Features ([`crate::feature`]) that the log is to have from this start on, in addition to those it has.
@@ -85,6 +88,7 @@ impl LogConfig {
             beacon_us: 5_000,
             zero_ahead_bytes: 8 << 20,
             checkpoint_bytes: 256 << 20,
+            index_bytes: None,
             entries_in_window: 1 << 16,
             features: crate::feature::ALL,
         }

@@ -46,11 +46,20 @@ pub(crate) struct Group {
 
 /// Rows a group has room for before it allocates again.
 const ROWS_RESERVED: usize = 8;
+/// What a row takes in a list that has outgrown that, at most: such a list has room for up to twice its rows.
+const ROW_BYTES: u64 = 2 * size_of::<Row>() as u64;
 
 #[derive(Default)]
 pub(crate) struct Groups {
     table: Vec<Group>,
     by_id: HashMap<GroupId, GroupSlot>,
+    /// Memory of lists of rows beyond what every group has, at most, in bytes.
+    grown_bytes: u64,
+}
+
+/// Of a list of so many rows.
+const fn grown_bytes(rows: usize) -> u64 {
+    if rows > ROWS_RESERVED { rows as u64 * ROW_BYTES } else { 0 }
 }
 
 impl Groups {
@@ -100,6 +109,50 @@ impl Groups {
         self.table.len()
     }
 
+    /// One more extent holds the group.
+    pub(crate) fn add_row(&mut self, slot: GroupSlot, row: Row) {
+        let rows = &mut self.table[slot.0 as usize].rows;
+        let before = grown_bytes(rows.len());
+        rows.push_back(row);
+        self.grown_bytes += grown_bytes(rows.len()) - before;
+    }
+
+    /// Extents up to this generation are going: what the group has in them is before its start. Whether it had anything.
+    pub(crate) fn pass_rows(&mut self, slot: GroupSlot, generation: u64) -> bool {
+        let group = &mut self.table[slot.0 as usize];
+        let before = group.rows.len();
+        while let Some(row) = group.rows.pop_front_if(|row| row.generation <= generation) {
+            group.log_start = group.log_start.max(row.last_offset + 1);
+        }
+        let left = group.rows.len();
+        if group.rows.capacity() > (2 * left).max(ROWS_RESERVED) {
+            group.rows.shrink_to(left.max(ROWS_RESERVED));
+        }
+        self.grown_bytes -= grown_bytes(before) - grown_bytes(left);
+        left < before
+    }
+
+    /// The group is dropped: its rows, which nobody needs any more.
+    pub(crate) fn take_rows(&mut self, slot: GroupSlot) -> VecDeque<Row> {
+        let rows = std::mem::take(&mut self.table[slot.0 as usize].rows);
+        self.grown_bytes -= grown_bytes(rows.len());
+        rows
+    }
+
+    /// Rows were added without being counted, as a start does.
+    pub(crate) fn recount(&mut self) {
+        self.grown_bytes = self.count_grown();
+    }
+
+    fn count_grown(&self) -> u64 {
+        self.table.iter().map(|group| grown_bytes(group.rows.len())).sum()
+    }
+
+    /// Memory of lists of rows beyond what every group has, at most, in bytes.
+    pub(crate) const fn grown_bytes(&self) -> u64 {
+        self.grown_bytes
+    }
+
     /// Bytes of all rows.
     pub(crate) fn row_bytes(&self) -> u64 {
         self.table.iter().map(|group| (group.rows.len() * size_of::<Row>()) as u64).sum()
@@ -110,6 +163,7 @@ impl Groups {
     }
 
     pub(crate) fn check(&self) {
+        assert_eq!(self.grown_bytes, self.count_grown(), "rows are counted");
         for group in &self.table {
             assert!(group.log_start <= group.log_end, "group {}: start behind its end", group.id);
             let mut next = 0;

@@ -182,9 +182,8 @@ impl OpenRuns {
         let mut sorted = std::mem::replace(&mut self.runs, buffer);
         sorted.sort_unstable_by_key(|run| (run.slot, run.first_offset));
         for (slot, row) in rows_of(&sorted, generation) {
-            let group = groups.at_mut(slot);
-            if !group.dropped {
-                group.rows.push_back(row);
+            if !groups.at(slot).dropped {
+                groups.add_row(slot, row);
             }
         }
         self.clear(groups);

@@ -80,8 +80,8 @@ impl Log {
         let group = self.groups.at_mut(slot);
         group.dropped = true;
         group.log_start = group.log_end;
-        self.extents.forget_rows(group.rows.iter().map(|row| row.generation));
-        group.rows.clear();
+        let rows = self.groups.take_rows(slot);
+        self.extents.forget_rows(rows.iter().map(|row| row.generation));
     }
 
     /// Drops every group with records that was not opened since the start: its deletion is not in a checkpoint yet.
@@ -237,7 +237,14 @@ impl Log {
             index_bytes: self.groups.row_bytes() + self.runs.bytes() + self.footers.bytes(),
             read_only: self.commit.read_only,
             full: self.extents.is_full(self.config.max_frame_bytes() as u64),
+            index_full: self.is_index_full(),
         }
+    }
+
+    /// Whether level 1 of the index has the memory that it may have. Extents that are closed with what was appended before
+    /// add a row for each of their groups to it all the same.
+    pub(crate) fn is_index_full(&self) -> bool {
+        self.config.index_bytes.is_some_and(|most| self.groups.grown_bytes() >= most)
     }
 
     /// Asserts every invariant that spans parts; for tests and the simulator, after each event.

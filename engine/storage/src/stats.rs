@@ -55,6 +55,8 @@ pub struct LogStats {
     pub read_only: bool,
     /// There is no place for one more of the longest batches, and the disk refuses to give one.
     pub full: bool,
+    /// Level 1 of the index has the memory that it may have: no batch is taken.
+    pub index_full: bool,
 }
 
 impl AddAssign for LogStats {
@@ -86,6 +88,7 @@ impl AddAssign for LogStats {
             index_bytes,
             read_only,
             full,
+            index_full,
         } = other;
         self.frames += frames;
         self.beacons += beacons;
@@ -112,6 +115,7 @@ impl AddAssign for LogStats {
         self.index_bytes += index_bytes;
         self.read_only |= read_only;
         self.full |= full;
+        self.index_full |= index_full;
     }
 }
 

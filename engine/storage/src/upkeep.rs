@@ -140,12 +140,8 @@ impl Log {
         let keep = (cap / self.extents.bytes).max(1) as usize;
         let Some(generation) = self.extents.doom(keep) else { return };
         for slot in self.groups.slots() {
-            let group = self.groups.at_mut(slot);
-            let mut moved = false;
-            while let Some(row) = group.rows.pop_front_if(|row| row.generation <= generation) {
-                group.log_start = group.log_start.max(row.last_offset + 1);
-                moved = true;
-            }
+            let moved = self.groups.pass_rows(slot, generation);
+            let group = self.groups.at(slot);
             if moved && !group.dropped {
                 self.moved_starts.push_back((slot, group.log_start));
             }

@@ -1,8 +1,20 @@
 //! What the whole process may come to, in bytes: the sum of the parts that have bounds of their own.
 //!
 //! Decided once, at the start, before anything is mapped. With `memory.max_bytes` the parts that serve as they are
-//! configured come first, and what is left bounds what clients make: partitions, and the state of their producers.
-//! **Not part of it** is level 1 of the index: 40 bytes for each partition and extent that are on disk together.
+//! configured come first, and what is left bounds what clients make: partitions, the state of their producers, named
+//! positions, and level 1 of the index, which grows with what is on disk.
+//!
+//! | what grows | with | figure | at the bound |
+//! |---|---|---|---|
+//! | topics, partitions, where they are | `CreateTopic`, `AlterTopic` | 2 KiB a partition, eight rows of the index included | TOO_MANY |
+//! | producer state | producers and the partitions they write to | 512 bytes a pair, in each log | the oldest expire, then TOO_MANY |
+//! | named positions | names and partitions | 640 bytes, in each log | TOO_MANY |
+//! | sessions: handles, requests, replies | connections | `limits.*`, `memory.reply_bytes`, [`LOG_BYTES`] | TOO_MANY, or not read |
+//! | level 1 of the index | partitions and extents on disk together, beyond eight extents | 64 bytes | STORAGE_FULL, until an extent or a topic goes |
+//!
+//! **Not part of it**, since each is small where a log is used as logs are: level 2 of the index of extents with more than
+//! some 100,000 runs (a run is what one frame holds of one partition, 40 to 92 bytes), and what is left of a partition that
+//! was deleted, some 150 bytes until the next start.
 
 use std::fmt;
 
@@ -28,8 +40,12 @@ const CONNECTION_BYTES: u64 = 4 << 10;
 const PARTITION_BYTES: u64 = 2 << 10;
 /// What a log remembers of a producer and partition.
 const PRODUCER_BYTES: u64 = 512;
+/// The same of a named position: with the longest name and the longest note.
+const POSITION_BYTES: u64 = 640;
 /// With fewer of these a broker is of no use.
 const LEAST: u32 = 1_000;
+/// The least that each log's index has.
+const LEAST_INDEX_BYTES: u64 = 4 << 20;
 
 /// The bounds that follow from a configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +56,11 @@ pub(crate) struct Budget {
     pub(crate) partitions: u32,
     /// (producer, partition) pairs of one log.
     pub(crate) producers: u32,
+    /// Named positions of one log.
+    pub(crate) positions: u32,
+    /// Level 1 of the index of one log, in bytes, beyond what is part of its partitions. `None`: there is no bound, and it
+    /// is not part of `total_bytes`.
+    pub(crate) index_bytes: Option<u64>,
 }
 
 /// The configured parts are more than the process may have.
@@ -49,7 +70,7 @@ pub struct OverBudget {
     pub pool_bytes: u64,
     /// Replies that wait, at all connections.
     pub reply_bytes: u64,
-    /// Tables, code, and the fewest partitions and producers that make sense.
+    /// Tables, code, and the fewest partitions, producers and positions and the smallest index that make sense.
     pub table_bytes: u64,
     /// `memory.max_bytes`.
     pub max_bytes: u64,
@@ -80,24 +101,35 @@ impl Budget {
         let reply_bytes =
             config.memory.reply_bytes + cores * u64::from(config.limits.connections) * connection;
         let table_bytes = BASE_BYTES + logs * LOG_BYTES + cores * CORE_BYTES;
-        let made = |partitions: u32, producers: u32| {
-            u64::from(partitions) * PARTITION_BYTES + logs * u64::from(producers) * PRODUCER_BYTES
+        let made = |partitions: u32, producers: u32, positions: u32| {
+            let of_log = u64::from(producers) * PRODUCER_BYTES + u64::from(positions) * POSITION_BYTES;
+            u64::from(partitions) * PARTITION_BYTES + logs * of_log
         };
         let configured = pool_bytes + reply_bytes + table_bytes;
         let max_bytes = config.memory.max_bytes;
-        let (most, least) = (made(limits.partitions, limits.producers.pairs), made(LEAST, LEAST));
-        if max_bytes == 0 || configured + most <= max_bytes {
-            let (partitions, producers) = (limits.partitions, limits.producers.pairs);
-            return Ok(Self { total_bytes: configured + most, partitions, producers });
+        let (partitions, producers, positions) =
+            (limits.partitions, limits.producers.pairs, limits.positions);
+        let most = made(partitions, producers, positions);
+        if max_bytes == 0 {
+            let (total_bytes, index_bytes) = (configured + most, None);
+            return Ok(Self { total_bytes, partitions, producers, positions, index_bytes });
         }
-        let Some(left) = max_bytes.checked_sub(configured).filter(|&left| left >= least) else {
-            let table_bytes = table_bytes + least;
+        let (least, least_index) = (made(LEAST, LEAST, LEAST), logs * LEAST_INDEX_BYTES);
+        let left = max_bytes.checked_sub(configured).and_then(|left| left.checked_sub(least + least_index));
+        let Some(left) = left else {
+            let table_bytes = table_bytes + least + least_index;
             return Err(OverBudget { pool_bytes, reply_bytes, table_bytes, max_bytes });
         };
-        // All that clients make shrinks alike.
-        let share = |count: u32| LEAST + (u64::from(count - LEAST) * (left - least) / (most - least)) as u32;
-        let (partitions, producers) = (share(limits.partitions), share(limits.producers.pairs));
-        Ok(Self { total_bytes: max_bytes, partitions, producers })
+        // The index has a quarter, and what the others have no use for. All that clients make shrinks alike.
+        let more = (left - left / 4).min(most - least);
+        let share = |count: u32| LEAST + (u64::from(count - LEAST) * more / (most - least)) as u32;
+        Ok(Self {
+            total_bytes: max_bytes,
+            partitions: share(partitions),
+            producers: share(producers),
+            positions: share(positions),
+            index_bytes: Some((least_index + left - more) / logs),
+        })
     }
 }
 
@@ -122,7 +154,9 @@ mod tests {
     fn without_a_bound_of_its_own_the_process_has_that_of_its_parts() {
         let one = budget(&[], 1, 1).expect("no bound");
         let limits = Limits::default();
-        assert_eq!((one.partitions, one.producers), (limits.partitions, limits.producers.pairs));
+        let counts = |budget: Budget| (budget.partitions, budget.producers, budget.positions);
+        assert_eq!(counts(one), (limits.partitions, limits.producers.pairs, limits.positions));
+        assert_eq!(one.index_bytes, None);
         let larger = budget(&["log.window_bytes=1 GiB"], 1, 1).expect("no bound");
         assert_eq!(larger.total_bytes - one.total_bytes, 768 << 20);
         let two = budget(&[], 2, 2).expect("no bound");
@@ -133,16 +167,26 @@ mod tests {
     fn what_clients_make_has_what_is_left_and_no_less_than_is_of_use() {
         let free = budget(&[], 2, 2).expect("no bound");
         let mib = |bytes: u64| format!("memory.max_bytes={} MiB", bytes >> 20);
-        let all = budget(&[&mib(free.total_bytes + (1 << 20))], 2, 2).expect("enough");
-        assert_eq!(all, free);
+        let all = budget(&[&mib(free.total_bytes + (1 << 30))], 2, 2).expect("enough");
+        let counts = |budget: Budget| (budget.partitions, budget.producers, budget.positions);
+        assert_eq!(counts(all), counts(free));
+        let index = all.index_bytes.expect("a bound");
+        assert!(index > 510 << 20 && index <= 512 << 20, "what is left is the index's: {index}");
         let most = budget(&[&mib(free.total_bytes - (100 << 20))], 2, 2).expect("enough for most");
         assert!(most.total_bytes <= free.total_bytes - (100 << 20));
         assert!(most.partitions > 50_000 && most.partitions < 100_000 && most.producers > 50_000, "{most:?}");
+        let bytes = u64::from(most.partitions) * PARTITION_BYTES
+            + 2 * (u64::from(most.producers) * PRODUCER_BYTES + u64::from(most.positions) * POSITION_BYTES)
+            + 2 * most.index_bytes.expect("a bound");
+        let of_all = u64::from(free.partitions) * PARTITION_BYTES
+            + 2 * (u64::from(free.producers) * PRODUCER_BYTES + u64::from(free.positions) * POSITION_BYTES);
+        assert!(bytes <= of_all - (100 << 20), "the shares add up to what is left");
         let refused = budget(&["memory.max_bytes=100 MiB"], 2, 2).expect_err("far too little");
         let OverBudget { pool_bytes, reply_bytes, table_bytes, .. } = refused;
         let least = mib(pool_bytes + reply_bytes + table_bytes + (1 << 20));
         let least = budget(&[&least], 2, 2).expect("as much as it says");
         assert!((LEAST..2 * LEAST).contains(&least.partitions), "{least:?}");
+        assert!(least.index_bytes >= Some(LEAST_INDEX_BYTES), "{least:?}");
         let words = refused.to_string();
         assert!(words.starts_with("`memory.max_bytes` is 100 MiB, and pools of 368 MiB"), "{words}");
     }

@@ -475,7 +475,11 @@ impl Broker<'_> {
     ) -> Result<Reactor, ServerError> {
         let Self { config, directory, access, tuning, budget, stop } = *self;
         let Shard { number, core, logs, listener, address, mut post, seat, places } = shard;
-        let configs: Vec<_> = logs.iter().map(|&log| log_config(config, directory, tuning, log)).collect();
+        let log = |&log| LogConfig {
+            index_bytes: budget.index_bytes,
+            ..log_config(config, directory, tuning, log)
+        };
+        let configs: Vec<_> = logs.iter().map(log).collect();
         let share = share(number, places.len(), directory.logs());
         let Mapped { logs: log_memory, core: memory, regions, later } =
             Plan::new(config, &configs[0], share).map()?;
@@ -617,7 +621,8 @@ fn shard_config(
     let connections = config.limits.connections * shards as u32;
     let defaults = ShardLimits::default();
     let producers = ProducerLimits { pairs: budget.producers, ..defaults.producers };
-    let limits = ShardLimits { connections, partitions: budget.partitions, producers, ..defaults };
+    let Budget { partitions, positions, .. } = budget;
+    let limits = ShardLimits { connections, partitions, positions, producers, ..defaults };
     ShardConfig { log, logs: directory.logs(), anonymous: Anonymous::default(), limits }
 }
 

@@ -272,7 +272,7 @@ pub(crate) fn words(refusal: &Refusal) -> Cow<'static, str> {
         Refusal::Corrupt(Part::Header) => "the CRC of a batch header does not match",
         Refusal::Corrupt(Part::Body) => "the CRC of a batch body does not match",
         Refusal::UnknownProducerId => "the producer's state has expired",
-        Refusal::StorageFull => "the disk or the log's cap is full",
+        Refusal::StorageFull => "the disk, the log's cap or the memory for its index is full",
         Refusal::NotFinal => "an older version made the store and could not read what this would write",
         Refusal::ReadOnly => "a disk failed, the log takes no more writes",
         Refusal::ReadFailed => "the disk did not answer this read",

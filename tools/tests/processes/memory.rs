@@ -3,13 +3,14 @@
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use corelog_client::{Durability, ProducerConfig};
+use corelog_client::{Durability, ErrorCode, ProducerConfig};
 use corelog_model::TopicId;
 use corelog_wire::{Call, Request, encode_request};
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use crate::broker::Place;
-use crate::peer::Peer;
+use crate::control::wait_for;
+use crate::peer::{Peer, batch};
 use crate::story;
 
 /// Of each kind.
@@ -108,4 +109,66 @@ fn a_bound_that_the_pools_alone_exceed_is_refused_with_the_figures() {
     for part in ["`memory.max_bytes` is 64 MiB", "tables of", "log.window_bytes"] {
         assert!(refused.message.contains(part), "{part} in {}", refused.message);
     }
+}
+
+/// What a bound must be at least: the sum of what the refusal names, in MiB.
+fn least_mib(settings: &[&str]) -> u64 {
+    let settings: Vec<&str> = settings.iter().copied().chain(["memory.max_bytes=1 MiB"]).collect();
+    let message = Place::new(&settings).refused().message;
+    let figures =
+        message.split("MiB").filter_map(|text| text.trim_end().rsplit(' ').next()?.parse::<u64>().ok());
+    let figures: Vec<u64> = figures.collect();
+    assert_eq!((figures.len(), figures[0]), (4, 1), "{message}");
+    figures[1..].iter().sum()
+}
+
+/// Extents are small and there are many partitions: the index has what is left of the bound long before the disk is full. It
+/// grows no more then, reads go on, and a topic that goes makes room.
+#[test]
+fn an_index_that_has_its_share_takes_no_more_until_a_topic_goes() {
+    const MANY: u32 = 900;
+    let settings = [
+        "log.extent_bytes=1 MiB",
+        "log.frame_bytes=64 KiB",
+        "limits.max_batch_bytes=128 KiB",
+        "limits.max_frame_bytes=256 KiB",
+    ];
+    let bound = format!("memory.max_bytes={} MiB", least_mib(&settings));
+    let place = Place::new(&[&settings[..], &[&bound]].concat());
+    let broker = place.start();
+    let mut peer = Peer::connect(broker.address.parse().expect("an address"));
+    let small = peer.create_topic("small", 1, Durability::Durable);
+    peer.open(1, small, 0);
+    assert_eq!(peer.produce(1, &batch(small, 0, &[vec![1; 100]])), Ok(0));
+    let large = peer.create_topic("large", MANY, Durability::Memory);
+    for partition in 0..MANY {
+        peer.open(2 + partition, large, partition);
+    }
+    let mut appended = 0;
+    let refused = loop {
+        let batches = |partition| batch(large, partition, &[vec![2; 900]]);
+        for partition in 0..MANY {
+            let handle = 2 + partition;
+            peer.send(&Request::Produce { handle, expected_offset: None, batches: &batches(partition) });
+        }
+        let answers: Vec<_> = (0..MANY).map(|_| peer.receive().expect("an answer").error()).collect();
+        if let Some(&refused) = answers.iter().flatten().next() {
+            break refused;
+        }
+        appended += 1;
+        assert!(appended < 1_000, "its share is some MiB");
+    };
+    assert_eq!(refused, ErrorCode::StorageFull);
+    assert!(appended > 50, "{appended} records in each partition");
+    let why = "[-] log 0 of shard 0: full, `memory.max_bytes` leaves its index no more room\n";
+    assert_eq!(wait_for(&broker, "/readyz", 503), why);
+    let (records, end) = peer.fetch(2, 0, 1 << 10).expect("reads go on");
+    assert!(records[0] == [2; 900] && end >= appended, "{end}");
+    let status = peer.status();
+    assert!(broker.peak_bytes() <= status.memory_limit_bytes, "{status:?}");
+
+    peer.delete_topic("large");
+    assert_eq!(wait_for(&broker, "/readyz", 200), "ok\n");
+    assert_eq!(peer.produce(1, &batch(small, 0, &[vec![1; 100]])), Ok(1));
+    broker.stop();
 }

@@ -98,6 +98,7 @@ impl Opening {
             counters: crate::stats::Counters::default(),
             config,
         });
+        log.groups.recount();
         log.checkpoints.since_bytes = applied.replayed_bytes;
         log.open_frame(0, FLAG_START);
         log.close_frame();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::disk::{Disk, Random, append, config, now, open_with, read_all};
 use corelog_model::GroupId;
-use corelog_storage::{CheckpointKind, DiskOp, EntryKind, Log, LogConfig, Parts};
+use corelog_storage::{CheckpointKind, DiskOp, EntryKind, Full, Log, LogConfig, Parts};
 
 /// The window of these tests, all blocks together.
 const WINDOW_BYTES: usize = 256 << 10;
@@ -168,4 +168,87 @@ fn a_thousand_groups_are_recovered_and_their_index_is_bounded() {
     let bound = (KEPT + 4) * GROUPS * 32 + 10 * ((1 << 20) / 400) * 64;
     assert!(most_bytes > GROUPS * 32 && most_bytes < bound, "{most_bytes} bytes, {bound} allowed");
     assert!(ends.values().all(|end| *end == 72));
+}
+
+/// Appends a batch of 2,000 bytes to every one of the groups until the log takes none.
+fn fill(log: &mut Log, disk: &mut Disk, groups: std::ops::Range<u64>) -> Full {
+    for group in groups.cycle() {
+        while append(log, GroupId(group), 1, 2_000).is_none() {
+            settle(log, disk);
+            if let Some(kind) = log.wants_checkpoint() {
+                log.checkpoint(kind, &mut owner_state(1, 1));
+            }
+            match log.room_for(1, 2_000) {
+                Ok(()) | Err(Full::Window) => {}
+                Err(full) => return full,
+            }
+        }
+    }
+    unreachable!("it goes round")
+}
+
+/// The memory of level 1 is bounded, whatever is on the disk: what would grow it is refused, what makes room is not, and
+/// reads go on. A start with the same bound is where the last one was, one with a larger bound goes on.
+#[test]
+fn an_index_that_has_its_memory_refuses_batches_until_a_group_goes() {
+    const GROUPS: u64 = 100;
+    const ROWS: u64 = 1_500;
+    let groups = 16..16 + GROUPS;
+    // 32 bytes a row, for which 64 are reckoned, since lists grow by doubling.
+    let bounded = |rows| LogConfig { index_bytes: Some(64 * rows), ..settings() };
+    let (mut disk, mut random) = (Disk::default(), Random::new(11));
+    let (mut log, _) = open_with(&mut disk, bounded(ROWS), &mut random).expect("it opens");
+    assert_eq!(fill(&mut log, &mut disk, groups.clone()), Full::Index);
+    settle(&mut log, &mut disk);
+    let full = log.stats();
+    assert!(full.index_full && !full.full, "{full:?}");
+    // What was appended by then has its rows all the same.
+    let rows = (full.live_extents - 1) * GROUPS;
+    assert!((ROWS..=ROWS + 2 * GROUPS).contains(&rows), "{rows} rows");
+    assert_eq!(log.room_for_change(100), Ok(()), "a topic can be deleted");
+    let slot = |log: &Log, group| log.group(GroupId(group)).expect("known");
+    for group in groups.clone().step_by(10) {
+        let slot = slot(&log, group);
+        let found = read_all(&mut log, &mut disk, slot, 0).expect("reads go on");
+        assert_eq!(found.last().map(|batch| batch.next_offset()), Some(log.log_end(slot)));
+    }
+    drop(log);
+
+    let (mut log, _) = open_with(&mut disk, bounded(ROWS), &mut random).expect("it opens");
+    assert_eq!(log.room_for(1, 1000), Err(Full::Index), "it counts what is on the disk");
+    for group in groups.clone().take(40) {
+        let slot = slot(&log, group);
+        log.drop_group(slot);
+    }
+    log.check();
+    assert_eq!((log.room_for(1, 1000), log.stats().index_full), (Ok(()), false));
+    assert_eq!(fill(&mut log, &mut disk, groups.start + 40..groups.end), Full::Index);
+    log.check();
+    drop(log);
+
+    let (mut log, _) = open_with(&mut disk, bounded(10 * ROWS), &mut random).expect("it opens");
+    assert_eq!((log.room_for(1, 1000), log.stats().index_full), (Ok(()), false));
+}
+
+/// Retention takes rows with the extents, and their memory with them.
+#[test]
+fn an_index_below_its_bound_by_retention_never_refuses() {
+    const GROUPS: u64 = 50;
+    let bounded =
+        LogConfig { retention_bytes: Some(20 << 20), index_bytes: Some(64 * GROUPS * 24), ..settings() };
+    let (mut disk, mut random) = (Disk::default(), Random::new(12));
+    let (mut log, _) = open_with(&mut disk, bounded, &mut random).expect("it opens");
+    for _ in 0..60 {
+        for group in 16..16 + GROUPS {
+            while append(&mut log, GroupId(group), 1, 20_000).is_none() {
+                settle(&mut log, &mut disk);
+                if let Some(kind) = log.wants_checkpoint() {
+                    log.checkpoint(kind, &mut owner_state(1, 1));
+                }
+                assert_ne!(log.room_for(1, 20_000), Err(Full::Index), "{:?}", log.stats());
+            }
+        }
+        log.check();
+    }
+    assert!(log.stats().recycled_extents > 20, "{:?}", log.stats());
 }

@@ -61,6 +61,7 @@ enum State {
     Writable,
     ReadOnly,
     Full,
+    IndexFull,
     Damaged { ranges: u64, groups: u64 },
 }
 
@@ -75,8 +76,8 @@ impl Check {
             State::Running | State::Serving | State::Writable => return false,
             State::Silent | State::Ended => Question::Live,
             State::Stopping | State::Starting => Question::Ready,
-            State::ReadOnly | State::Full if self.none_writable => Question::Ready,
-            State::ReadOnly | State::Full | State::Damaged { .. } => Question::Healthy,
+            State::ReadOnly | State::Full | State::IndexFull if self.none_writable => Question::Ready,
+            State::ReadOnly | State::Full | State::IndexFull | State::Damaged { .. } => Question::Healthy,
         };
         question as u8 >= from as u8
     }
@@ -118,6 +119,7 @@ fn check_log(shard: usize, status: &ShardStatus) -> impl Iterator<Item = Check> 
     let state = match () {
         () if log.read_only => State::ReadOnly,
         () if log.full => State::Full,
+        () if log.index_full => State::IndexFull,
         () => State::Writable,
     };
     let damaged = log.damaged_ranges + log.uncertain_groups > 0;
@@ -143,6 +145,7 @@ impl fmt::Display for Check {
             State::Writable => f.write_str("writable"),
             State::ReadOnly => f.write_str("read-only, its disk failed"),
             State::Full => f.write_str("full, its disk has no more room"),
+            State::IndexFull => f.write_str("full, `memory.max_bytes` leaves its index no more room"),
             State::Damaged { ranges, groups } => {
                 write!(f, "damaged, ranges of offsets: {ranges}, groups that may miss records: {groups}")
             }
@@ -205,6 +208,12 @@ mod tests {
                 with(LogStats { full: true, ..stats }),
                 [true, true, false],
                 "log 2 of shard 1: full, its disk has no more room",
+            ),
+            (
+                false,
+                with(LogStats { index_full: true, ..stats }),
+                [true, true, false],
+                "log 2 of shard 1: full, `memory.max_bytes` leaves its index no more room",
             ),
             (
                 false,

@@ -201,6 +201,11 @@ pub(crate) const LOG: &[Metric<ShardStatus>] = &[
         "Whether the disk has no room for one more of the longest batches.",
     ),
     level(
+        "log_index_full",
+        Flag(|of| of.storage.index_full),
+        "Whether the index of the log has the memory that it may have, and no records are taken.",
+    ),
+    level(
         "log_damaged_ranges",
         Count(|of| of.storage.damaged_ranges),
         "Ranges of offsets that do not verify, and are not served.",
