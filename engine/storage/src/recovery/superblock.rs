@@ -54,6 +54,10 @@ impl Opening {
         if superblock.extent_bytes != self.config.extent_bytes {
             return Err(OpenError::ExtentBytes { found: superblock.extent_bytes });
         }
+        if !extents && superblock.head_generation > 0 {
+            // It has had a head: what was there is gone, and a log that begins anew in its place would hide that.
+            return Err(OpenError::MissingExtent { extent: superblock.head_extent });
+        }
         if !extents {
             // There is no log yet, and perhaps no other copy: one that has records does not hang on a single one.
             self.found(out);

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::disk::{Disk, Random, append, config, now, open_with, read_all};
+use crate::disk::{Disk, Random, append, config, memory, now, open_with, read_all};
 use corelog_model::GroupId;
 use corelog_storage::{
-    CheckpointKind, DiskOp, DurableMethod, EntryKind, FileName, Log, LogConfig, Parts, Preparation,
+    CheckpointKind, DiskOp, DurableMethod, EntryKind, FileName, Log, LogConfig, OpenError, Opening, Parts,
+    Preparation,
 };
 
 /// What the test knows about a group: offsets below `durable` were acknowledged.
@@ -189,13 +190,33 @@ fn the_term_rises_at_every_start_and_entries_are_replayed_in_order() {
 #[test]
 fn a_founding_that_was_cut_short_is_done_again() {
     const COPY: usize = 4096;
-    let mut disk = Disk::default();
-    drop(open_with(&mut disk, config(), &mut Random::new(1)).expect("a new log"));
-    disk.files.retain(|name, _| *name == FileName::Superblock);
-    disk.files.get_mut(&FileName::Superblock).expect("it is there").live[COPY..].fill(0);
+    let (mut disk, mut ops) = (Disk::default(), Vec::new());
+    let mut opening = Opening::new(config(), memory(), disk.listing(), now(0));
+    opening.start(&mut ops).expect("an empty directory is no trouble");
+    // The file, and its first copy.
+    for _ in 0..2 {
+        let op = ops.pop().expect("one thing after the other");
+        let completion = disk.run(op, |slice| opening.bytes(slice));
+        let log = opening.on(completion, now(0), &mut |_| {}, &mut ops).expect("all is well");
+        assert!(log.is_none(), "there is no log yet");
+    }
     drop(open_with(&mut disk, config(), &mut Random::new(2)).expect("begun anew"));
     for copy in 0..3 {
         disk.damage(FileName::Superblock, copy * COPY + 100);
     }
     drop(open_with(&mut disk, config(), &mut Random::new(3)).expect("the last copy is whole"));
+}
+
+/// Somebody has put a store back and forgotten its extents, or another file system is mounted where they were. The superblock
+/// knows that there was a log: one that begins anew would give its offsets and terms to other records.
+#[test]
+fn a_log_whose_extents_are_gone_is_refused_and_not_begun_anew() {
+    let mut disk = Disk::default();
+    drop(open_with(&mut disk, config(), &mut Random::new(1)).expect("a new log"));
+    disk.files.retain(|name, _| *name == FileName::Superblock);
+    let before = disk.files[&FileName::Superblock].live.clone();
+    let refused = open_with(&mut disk, config(), &mut Random::new(2)).err();
+    assert!(matches!(refused, Some(OpenError::MissingExtent { .. })), "{refused:?}");
+    assert_eq!(disk.files.len(), 1, "nothing is made in its place");
+    assert!(disk.files[&FileName::Superblock].live == before, "nor is its superblock written over");
 }
