@@ -206,6 +206,32 @@ fn a_subscription_ends_with_its_topic_its_place_in_the_log_or_its_connection() {
     assert_eq!(machine.shard().unwrap().status().subscriptions, 0);
 }
 
+/// A consumer that was slow has used up its credit when its topic goes: the credit that it gives later names a handle of
+/// nothing, and nothing else would tell it that there is no more to come.
+#[test]
+fn a_subscription_without_credit_ends_with_its_topic() {
+    for ends in [None, Some(false), Some(true)] {
+        let (mut machine, topic) = started();
+        produce(&mut machine, &batch(topic, 0, 0..3, From::default())).unwrap();
+        subscribe(&mut machine, 50, 1, 0, 1);
+        assert_eq!(offsets(&told(&mut machine)[0], topic), Some((0, 2)));
+        machine.drained(LogId(0), READER);
+        told_nothing(&mut machine);
+        _ = machine.request(LogId(0), CONN, 91, &Request::DeleteTopic { name: "orders" });
+        let mut ended = told_soon(&mut machine);
+        if let Some(ends) = ends {
+            credit(&mut machine, 1 << 20, ends);
+            ended.extend(told(&mut machine).into_iter().filter(|told| told.0 == 50));
+        }
+        assert!(
+            matches!(ended[..], [(50, Response::Refused(Refusal::UnknownTopicId), _)]),
+            "once, and why: {ended:?}"
+        );
+        assert_eq!(machine.shard().unwrap().status().subscriptions, 0);
+        machine.shard().unwrap().check();
+    }
+}
+
 /// One thousand subscriptions on one partition cost one read of the disk and one copy of the batches.
 #[test]
 fn subscriptions_on_one_partition_share_the_reads() {

@@ -351,6 +351,22 @@ impl Waits {
         idle
     }
 
+    /// Subscriptions that wait for credit and of whose partition this is true: they wait for nothing now.
+    pub(crate) fn without_credit(&mut self, is_gone: impl Fn(PartitionId) -> bool) -> Vec<WaitId> {
+        if self.without_credit == 0 {
+            return Vec::new();
+        }
+        let mut gone = Vec::new();
+        for (at, slot) in self.slots.iter_mut().enumerate().filter(|(_, slot)| slot.state == State::Credit) {
+            if slot.fetch.is_some_and(|fetch| is_gone(fetch.partition)) {
+                slot.state = State::Free;
+                self.without_credit -= 1;
+                gone.push(WaitId { slot: at as u32, generation: slot.generation });
+            }
+        }
+        gone
+    }
+
     /// Ends the wait: the slot is free again.
     pub(crate) fn take(&mut self, id: WaitId) -> Fetch {
         let fetch = self.fetch(id);
