@@ -5,8 +5,9 @@ use corelog_shard::{ConnId, Refusal, Request, Response, Taken};
 use corelog_storage::{LogConfig, feature};
 use corelog_tests::machine::Machine;
 use corelog_tests::script::{
-    From, alter, batch, crash_after, create, describe, fill, find, known_everywhere, machine, machine_of,
-    open, open_at, produce, produce_at, produce_blindly, restart, small_log, wait, write_and_read,
+    CONN, From, alter, batch, crash_after, create, describe, fill, find, known_everywhere, machine,
+    machine_of, open, open_at, produce, produce_at, produce_blindly, restart, small_log, wait,
+    write_and_read,
 };
 
 const LOGS: u16 = 3;
@@ -368,6 +369,44 @@ fn answers_keep_their_order_when_levels_change() {
             answers.len() as u64 == sent
         });
         assert!(answers.is_sorted(), "seed {seed}: answers overtake each other: {answers:?}");
+    }
+}
+
+/// The disk of one log is slow: its topic falls and rises again while a request waits for the first of its frames. What was
+/// taken between waits behind that request, then for its own frame, and is answered before what was taken after it.
+#[test]
+fn answers_keep_their_order_when_a_level_falls_and_rises_over_a_slow_disk() {
+    const HOME: LogId = LogId(1);
+    for weaker in [Durability::Memory, Durability::Written] {
+        let mut machine = machine_of(2, &small_log(), 7);
+        let topic = create(&mut machine, "orders", 2, Durability::Durable);
+        open_at(&mut machine, HOME, topic, 1).expect("created");
+        machine.connect(LogId(0), ADMIN);
+        machine.logs[1].disk.faults.hold_flushes = true;
+        let produce = |machine: &mut Machine, number: u64| {
+            let batches = &batch(topic, 1, number..number + 1, From::default())[..];
+            let request = Request::Produce { handle: 1, expected_offset: None, batches };
+            assert_eq!(machine.request(HOME, CONN, number, &request), Some(Taken::Done));
+        };
+        let turns = |machine: &mut Machine| {
+            (0..200).for_each(|_| machine.turn().expect("a running shard does not start"));
+        };
+        produce(&mut machine, 1);
+        turns(&mut machine);
+        for (number, level) in [(2, weaker), (3, Durability::Durable)] {
+            alter_blindly(&mut machine, level);
+            turns(&mut machine);
+            produce(&mut machine, number);
+            turns(&mut machine);
+        }
+        let answers = |machine: &mut Machine| {
+            let replies = std::mem::take(&mut machine.logs[1].actions.replies);
+            replies.iter().map(|reply| reply.correlation).collect::<Vec<_>>()
+        };
+        assert!(answers(&mut machine).is_empty(), "nothing is durable");
+        machine.logs[1].disk.faults.hold_flushes = false;
+        turns(&mut machine);
+        assert_eq!(answers(&mut machine), [1, 2, 3], "{weaker:?}");
     }
 }
 

@@ -20,6 +20,8 @@ pub(crate) struct Pending {
     pub(crate) frame: u64,
     /// The frame it waits for in its queue: its own, or that of the request it is to come after.
     pub(crate) after: u64,
+    /// Its place among those that wait for the same frame; 0 before it waits for the first time.
+    pub(crate) ticket: u64,
     pub(crate) partition: PartitionId,
     /// The partition is visible up to here once the frame has the level; 0 when only duplicates wait.
     pub(crate) end_offset: u64,
@@ -56,13 +58,15 @@ pub(crate) struct PendingQueue {
     durable: VecDeque<Pending>,
     written: VecDeque<Pending>,
     bound: usize,
+    last_ticket: u64,
 }
 
 impl PendingQueue {
     /// A queue for at most `bound` requests of all levels. At the bound, produce is `Blocked`.
     pub(crate) fn new(bound: u32) -> Self {
         let bound = bound as usize;
-        Self { durable: VecDeque::with_capacity(bound), written: VecDeque::with_capacity(bound), bound }
+        let (durable, written) = (VecDeque::with_capacity(bound), VecDeque::with_capacity(bound));
+        Self { durable, written, bound, last_ticket: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -73,8 +77,13 @@ impl PendingQueue {
         self.len() >= self.bound
     }
 
-    pub(crate) fn push(&mut self, durability: Durability, pending: Pending) {
+    /// One that waits again, for its own frame now, keeps its place before those that were taken after it.
+    pub(crate) fn push(&mut self, durability: Durability, mut pending: Pending) {
         assert!(!self.is_full(), "room was asked for before the append");
+        if pending.ticket == 0 {
+            self.last_ticket += 1;
+            pending.ticket = self.last_ticket;
+        }
         let queue = match durability {
             Durability::Durable => &mut self.durable,
             Durability::Written => &mut self.written,
@@ -121,16 +130,16 @@ impl PendingQueue {
     /// Both queues are ordered by frame and within the bound.
     pub(crate) fn check(&self) {
         for queue in [&self.durable, &self.written] {
-            assert!(queue.iter().is_sorted_by_key(|pending| pending.after));
+            assert!(queue.iter().is_sorted_by_key(|pending| (pending.after, pending.ticket)));
             assert!(queue.iter().all(|pending| pending.after <= pending.frame));
         }
         assert!(self.len() <= self.bound);
     }
 }
 
-/// Behind all that wait for the same frame.
+/// Behind all that wait for the same frame and came before it.
 fn insert(queue: &mut VecDeque<Pending>, pending: Pending) {
-    let at = queue.partition_point(|other| other.after <= pending.after);
+    let at = queue.partition_point(|other| (other.after, other.ticket) < (pending.after, pending.ticket));
     queue.insert(at, pending);
 }
 
@@ -189,6 +198,7 @@ mod tests {
         Pending {
             frame,
             after: frame,
+            ticket: 0,
             partition: PartitionId { slot: 0, generation: 0 },
             end_offset: 0,
             bytes: 0,

@@ -156,6 +156,7 @@ impl Shard {
         let pending = Pending {
             frame: progress.frame,
             after: progress.frame,
+            ticket: 0,
             partition: id,
             // Of duplicates too: the request that brought them may end in a later frame and be answered after this one.
             end_offset: progress.next_offset,
