@@ -95,6 +95,11 @@ impl Partition {
         self.durable.values().max().map_or(0, |offset| offset + 1)
     }
 
+    /// Whether this is an acknowledged record that no crash may take.
+    pub fn is_durable(&self, place: &Place) -> bool {
+        self.durable.get(&place.number) == Some(&place.offset)
+    }
+
     /// Judges the whole log of the partition, from `log_start` on.
     pub fn judge(&self, log_start: u64, log: &[Place]) {
         let mut seen = BTreeSet::new();

@@ -87,6 +87,11 @@ fn what_was_mended_stays_mended() {
     for seed in [932, 1297, 1305, 6940] {
         assert!(run_seed(seed, 1).is_some(), "seed {seed}");
     }
+    // A reader came back after a fall-back when others had already written over what it had seen, durably by then: the
+    // simulator called that a loss.
+    for seed in [54_939, 55_583] {
+        assert!(run_seed(seed, logs_of(seed)).is_some(), "seed {seed}");
+    }
 }
 
 fn plan(seed: u64) -> Plan {
