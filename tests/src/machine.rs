@@ -144,6 +144,12 @@ impl Machine {
         self.node(log).drained(now, conn);
     }
 
+    /// Nobody will ask a log's shard anything more on this connection.
+    pub fn hurry(&mut self, log: LogId, conn: ConnId) {
+        let now = self.clock.now();
+        self.node(log).hurry(now, conn);
+    }
+
     /// One turn of each reactor, then time passes until something is due, and what is due happens.
     pub fn turn(&mut self) -> Result<(), StartError> {
         let now = self.clock.now();

@@ -140,6 +140,13 @@ impl Node {
         }
     }
 
+    /// Nobody will ask anything more on a connection.
+    pub(crate) fn hurry(&mut self, now: Now, conn: ConnId) {
+        if let State::Running(shard) = &mut self.state {
+            shard.hurry(now, conn, &mut self.actions);
+        }
+    }
+
     /// The end of a reactor's turn; the letters it wrote.
     pub(crate) fn turn(&mut self, now: Now, trace: &mut Trace) -> std::vec::Drain<'_, Letter> {
         if let State::Running(shard) = &mut self.state {
@@ -262,7 +269,8 @@ fn extent_of(op: &DiskOp) -> (&'static str, u64, u64) {
     }
 }
 
-fn name_of(request: &Request<'_>) -> &'static str {
+/// What a request is called in a trace.
+pub fn name_of(request: &Request<'_>) -> &'static str {
     match request {
         Request::Open { .. } => "open",
         Request::Produce { .. } => "produce",
