@@ -58,13 +58,7 @@ impl Default for SocketOptions {
 pub fn listen(address: SocketAddr, options: &SocketOptions) -> Result<(OwnedFd, SocketAddr), SocketError> {
     let refused =
         |operation| move |errno: rustix::io::Errno| SocketError { operation, address, errno: errno.into() };
-    let socket = create(address, options)?;
-    // A restart must not wait for the connections of the process before it.
-    sockopt::set_socket_reuseaddr(&socket, true).map_err(refused(SocketOperation::Option))?;
-    if options.share_port {
-        sockopt::set_socket_reuseport(&socket, true).map_err(refused(SocketOperation::Option))?;
-    }
-    net::bind(&socket, &address).map_err(refused(SocketOperation::Bind))?;
+    let socket = bound(address, options)?;
     net::listen(&socket, options.backlog).map_err(refused(SocketOperation::Listen))?;
     let taken = net::getsockname(&socket).map_err(refused(SocketOperation::Bind))?;
     Ok((socket, SocketAddr::try_from(taken).unwrap_or(address)))
@@ -78,6 +72,24 @@ pub fn connect(address: SocketAddr, options: &SocketOptions) -> Result<OwnedFd, 
         address,
         errno: errno.into(),
     })?;
+    Ok(socket)
+}
+
+/// Refused while anybody listens on `address`, also one who shares its port. Takes nothing.
+pub fn check_free(address: SocketAddr) -> Result<(), SocketError> {
+    bound(address, &SocketOptions::default()).map(drop)
+}
+
+fn bound(address: SocketAddr, options: &SocketOptions) -> Result<OwnedFd, SocketError> {
+    let refused =
+        |operation| move |errno: rustix::io::Errno| SocketError { operation, address, errno: errno.into() };
+    let socket = create(address, options)?;
+    // A restart must not wait for the connections of the process before it.
+    sockopt::set_socket_reuseaddr(&socket, true).map_err(refused(SocketOperation::Option))?;
+    if options.share_port {
+        sockopt::set_socket_reuseport(&socket, true).map_err(refused(SocketOperation::Option))?;
+    }
+    net::bind(&socket, &address).map_err(refused(SocketOperation::Bind))?;
     Ok(socket)
 }
 

@@ -646,6 +646,10 @@ fn listen(config: &Config, shards: usize) -> Result<Vec<(OwnedFd, SocketAddr)>, 
     let one = config.server.ports == Ports::One;
     let unsent_bytes = config.limits.unsent_bytes;
     let options = SocketOptions { share_port: one && shards > 1, unsent_bytes, ..SocketOptions::default() };
+    if options.share_port {
+        // Sharing it, a socket of ours would be let in beside those of another broker.
+        socket::check_free(config.server.listen)?;
+    }
     let mut listeners: Vec<(OwnedFd, SocketAddr)> = Vec::with_capacity(shards);
     for number in 0..shards {
         let mut address = config.server.listen;
@@ -699,5 +703,31 @@ pub(crate) fn has_direct(directory: &Path) -> Result<bool, FileError> {
         Ok(()) => Ok(true),
         Err(FileError::DirectRefused { .. }) => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use corelog_uring::Errno;
+
+    use super::*;
+
+    /// With `server.ports = one` all shards listen on one port, but those of two brokers must not: each client would come to
+    /// one of two stores.
+    #[test]
+    fn a_port_that_the_shards_of_another_broker_share_is_taken() {
+        let config = |listen: &str| {
+            let flags = ["server.ports=one".to_owned(), format!("server.listen={listen}")];
+            Config::load(None, [], &flags).expect("good")
+        };
+        let first = listen(&config("127.0.0.1:0"), 2).expect("a free port");
+        let taken = first[0].1;
+        assert_eq!(first[1].1, taken);
+        match listen(&config(&taken.to_string()), 2) {
+            Err(ServerError::Socket(error)) => assert_eq!(error.errno, Errno(98), "{error}"),
+            other => panic!("both listen: {other:?}"),
+        }
+        drop(first);
+        listen(&config(&taken.to_string()), 2).expect("free again");
     }
 }
