@@ -252,6 +252,10 @@ impl Core {
             corelog_shard::Request::Open { handle, .. } => connection.routes.get(handle),
             _ => None,
         };
+        if led.is_some_and(|led| run.core == Some(self.core_of(led))) {
+            // What was asked on the handle so far has to be there before it leads elsewhere.
+            return Outcome::Paused(Pause::Away);
+        }
         let log = match self.route(slot, &request) {
             Ok(log) => log,
             Err(refusal) => return self.refuse_request(slot, to, &refusal),

@@ -157,6 +157,31 @@ fn the_logs_of_two_cores_push_to_one_connection() {
     }
 }
 
+/// A peer subscribes abroad and leads the handle elsewhere in one breath: what was asked first is first there, too.
+#[test]
+fn a_handle_that_is_led_away_at_once_leaves_no_subscription_abroad() {
+    for seed in 0..40 {
+        let mut two = Two::new(seed);
+        let peer = two.peer(0);
+        let topic = two.topic(0, peer, Durability::Durable);
+        two.open(peer, topic);
+        two.beds[0].send(peer, 501, &subscribe(ABROAD, 0));
+        two.beds[0].send(peer, 3, &Request::Open { handle: ABROAD, topic, partition: 0 });
+        // So that both are there when the first of them is looked at.
+        for _ in 0..50 {
+            two.beds[0].send(peer, 9, &Request::Ping);
+        }
+        two.settle();
+        let mut answers = two.beds[0].answers(peer);
+        answers.retain(|(_, answer)| *answer != Answer::Pong);
+        answers.sort_by_key(|&(correlation, _)| correlation);
+        let begun = (501, Answer::Pushed(Vec::new()));
+        assert_eq!(answers, [(3, Answer::Opened), begun, (501, Answer::LastPush)], "seed {seed}");
+        two.beds[0].fake.sockets[peer].ended = true;
+        two.is_clean();
+    }
+}
+
 /// A peer that subscribed abroad leaves at any moment.
 #[test]
 fn a_subscriber_that_leaves_in_the_middle_leaves_nothing_abroad() {
