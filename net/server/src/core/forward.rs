@@ -118,6 +118,7 @@ impl Core {
         connection.frames = visit.frames;
         connection.frames.clear();
         self.unpause(slot, Pause::Away);
+        self.give_up_inbox(slot);
         self.finish_closing(slot, out);
     }
 

@@ -162,6 +162,14 @@ impl Inbox {
         Some(old)
     }
 
+    /// Nothing more is taken from it: gives the block of the pool back, whatever is in it.
+    pub(crate) fn give_up(&mut self) -> Option<Block> {
+        let large = self.block.take_if(|_| self.spare.is_some())?;
+        let small = self.spare.take().expect("it was looked for");
+        *self = Self::new(small);
+        Some(large)
+    }
+
     /// Gives the block of the pool back when the small one takes what is in it; not before it has served for a frame, since
     /// who was given it in turn would stand in line again.
     pub(crate) fn shrink(&mut self) -> Option<Block> {

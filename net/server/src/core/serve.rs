@@ -78,6 +78,7 @@ impl Core {
             _ if connection.phase == Phase::Draining && !connection.outbox.is_idle() => {}
             _ => self.close(now, slot, out),
         }
+        self.give_up_inbox(slot);
         self.finish_closing(slot, out);
     }
 
@@ -148,6 +149,7 @@ impl Core {
             Pause::Blocked => self.make_ready(slot),
             _ => {}
         }
+        self.give_up_inbox(slot);
     }
 
     /// Serves what is whole, in order. Frames for another core are gathered until one comes that is not, and go there in
@@ -390,6 +392,17 @@ impl Core {
         }
     }
 
+    /// Gives the ingest block of a connection back from which nothing is read any more: until its peer has taken the last
+    /// answer it may be there for long.
+    pub(super) fn give_up_inbox(&mut self, slot: u32) {
+        let Some(connection) = &mut self.connections[slot as usize] else { return };
+        if !connection.is_served()
+            && let Some(block) = connection.inbox.give_up()
+        {
+            self.ingest.give(block);
+        }
+    }
+
     /// Ends connections that hold an ingest block which others wait for, and whose peer has not sent more of its request
     /// for long. How long that is, `limits.stalled_ms` for one, is shared by those who wait: with a thousand peers that stop
     /// in the middle of a request, who comes after them waits for seconds and not for hours.
@@ -418,12 +431,13 @@ impl Core {
         }
     }
 
-    /// Asks connections that hold an ingest block and wait for a first byte to hand it over: their receive is
-    /// cancelled, nothing is lost by that.
+    /// Asks connections that hold an ingest block and wait for a first byte, or from which nothing is read any more, to hand it
+    /// over: their receive is cancelled, nothing is lost by that.
     fn reclaim_idle_blocks(&mut self, out: &mut Output) {
         for connection in self.connections.iter_mut().flatten() {
-            let idle = connection.inbox.has_large() && !connection.inbox.is_partial();
-            let Some(target) = connection.receiving.filter(|_| idle && !connection.recv_cancelled) else {
+            let unused = !connection.inbox.is_partial() || !connection.is_served();
+            let unused = unused && connection.inbox.has_large();
+            let Some(target) = connection.receiving.filter(|_| unused && !connection.recv_cancelled) else {
                 continue;
             };
             connection.recv_cancelled = true;

@@ -216,3 +216,38 @@ fn a_stop_writes_what_was_appended_and_answers_what_was_asked() {
     }
     assert!(written > 10 && refused > 10, "{written} were taken, {refused} refused");
 }
+
+/// A peer has sent a large request and sends no more, or is given up for its slowness; it does not take its answer either.
+/// What its request was received into is another's meanwhile, for however long that lasts.
+#[test]
+fn a_peer_from_which_nothing_is_read_any_more_keeps_no_receive_block() {
+    for (seed, slow) in (0..20).map(|seed| (seed, seed % 2 == 0)) {
+        let mut bed = Bed::with(seed, Bounds { stalled_us: 0, ..bounds() });
+        let (silent, topic) = bed.producer(Durability::Memory);
+        let other = bed.peer();
+        bed.open(other, topic);
+        bed.produce(silent, 10, topic, &[1; 30_000]);
+        bed.settle();
+        assert_eq!(bed.answers(silent), [(10, Answer::Produced(0))]);
+        bed.fake.sockets[silent].window = 10;
+        bed.fetch(silent, 11, 0, 0);
+        bed.settle();
+        if slow {
+            // The half of a request comes, and then its block is needed.
+            let half = encoded(
+                12,
+                &Request::Produce { handle: 1, expected_offset: None, batches: &batch(topic, &[1; 30_000]) },
+            );
+            bed.fake.sockets[silent].incoming.extend(&half[..20_000]);
+            bed.settle();
+            bed.core.drain(0);
+        } else {
+            bed.fake.sockets[silent].ended = true;
+        }
+        bed.settle();
+        bed.produce(other, 20, topic, &[2; 30_000]);
+        bed.settle();
+        assert_eq!(bed.answers(other), [(20, Answer::Produced(1))], "seed {seed}");
+        assert!(!bed.fake.sockets[silent].closed, "seed {seed}: it may still take its answer");
+    }
+}
