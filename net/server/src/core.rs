@@ -51,6 +51,7 @@ use crate::translate::Place;
 
 use connection::Connection;
 use deadlines::Deadlines;
+use forward::Line;
 use ingest::Ingest;
 use inquiry::Inquiry;
 use logs::{Logs, Served};
@@ -191,6 +192,7 @@ pub struct Core {
     routes: u32,
     /// Frames of other cores' connections, with the core they came from.
     guests: Vec<(usize, Box<Visit>)>,
+    line: Line,
     /// A shard has answered something in this turn.
     answered: bool,
     /// Questions for Status that other cores have not all answered, and the name of the next one.
@@ -272,6 +274,7 @@ impl Core {
             deadlines: Deadlines::new(connections),
             routes: 0,
             guests: Vec::new(),
+            line: Line::default(),
             answered: false,
             inquiries: Vec::new(),
             questions: 0,
@@ -341,8 +344,14 @@ impl Core {
     pub fn turn(&mut self, now: Now, machine: &mut dyn FnMut() -> Machine, out: &mut Output) -> Turn {
         self.accept(now, out);
         self.expire(now, out);
+        let guests_first = self.are_guests_first();
+        if guests_first {
+            self.serve_guests(now);
+        }
         self.serve(now, out);
-        self.serve_guests(now);
+        if !guests_first {
+            self.serve_guests(now);
+        }
         for place in 0..self.logs.len() {
             let Served { shard, actions, .. } = self.logs.at(place);
             shard.turn(now, actions);

@@ -61,6 +61,8 @@ pub(crate) struct Connection {
     pub(crate) routes: Routes,
     /// Its block is at another core; the cores that know it; memory for the next list of frames.
     pub(crate) is_away: bool,
+    /// Its place in the line of those whose request found no room here.
+    pub(crate) in_line: Option<u64>,
     pub(crate) known_to: Vec<usize>,
     /// Requests that other cores have not answered.
     pub(crate) abroad: usize,
@@ -127,6 +129,7 @@ impl Connection {
             pending,
             routes: Routes::default(),
             is_away: false,
+            in_line: None,
             known_to: Vec::new(),
             abroad: 0,
             subscriptions: 0,

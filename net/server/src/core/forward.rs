@@ -23,6 +23,19 @@ use crate::translate;
 /// How long until other cores are asked again for the same block, in microseconds.
 const EVICT_AGAIN_US: u64 = 10_000;
 
+/// Who asked for room and got none, here or from another core, in the order in which that came up: whoever comes first in it
+/// is served before all of the other kind, so neither kind keeps the other from its room.
+#[derive(Debug, Default)]
+pub(super) struct Line(u64);
+
+impl Line {
+    /// The place behind all others.
+    pub(super) const fn next(&mut self) -> u64 {
+        self.0 += 1;
+        self.0
+    }
+}
+
 /// The frames of a connection that go to another core together.
 #[derive(Debug, Default)]
 pub(super) struct Run {
@@ -103,7 +116,7 @@ impl Core {
             self.logs.parcels.push((core, Parcel::Known { conn, principal }));
         }
         connection.abroad += run.frames.len();
-        let visit = Visit { conn, limit, block: inbox.lend(), frames: run.frames, taken: 0 };
+        let visit = Visit { conn, limit, block: inbox.lend(), frames: run.frames, taken: 0, in_line: None };
         self.logs.parcels.push((core, Parcel::Visit(Box::new(visit))));
     }
 
@@ -148,10 +161,25 @@ impl Core {
             let Served { shard, actions, .. } = self.logs.at(place);
             let request = translate::bounded(request, visit.limit);
             match shard.request(now, visit.conn, visitor.correlation, &request, actions) {
-                Taken::Done => visit.taken += 1,
-                Taken::Blocked => return,
+                Taken::Done => {
+                    visit.taken += 1;
+                    visit.in_line = None;
+                }
+                Taken::Blocked => {
+                    visit.in_line.get_or_insert_with(|| self.line.next());
+                    return;
+                }
             }
         }
+    }
+
+    /// Whether somebody from another core has waited for room for longer than anybody of this one.
+    pub(super) fn are_guests_first(&self) -> bool {
+        let Some(guest) = self.guests.iter().filter_map(|(_, visit)| visit.in_line).min() else {
+            return false;
+        };
+        let own = |&slot: &u32| self.connections[slot as usize].as_ref()?.in_line;
+        self.ready.iter().filter_map(own).min().is_none_or(|own| guest < own)
     }
 
     /// A connection of another core is gone: its block goes home, whatever is in it.
@@ -166,11 +194,10 @@ impl Core {
     /// Other cores may be sending from this block. A log asks each turn as long as it waits; they are asked now and then.
     pub(super) fn evict_abroad(&mut self, now: Now, place: usize, block: BlockId) {
         let evicted = &mut self.logs.at(place).evicted;
-        evicted.retain(|&(_, asked_us)| asked_us + EVICT_AGAIN_US > now.mono_us);
         if evicted.iter().any(|&(asked, _)| asked == block) {
             return;
         }
-        evicted.push((block, now.mono_us));
+        evicted.push((block, now.mono_us + EVICT_AGAIN_US));
         for core in self.other_cores() {
             self.logs.parcels.push((core, Parcel::Evict(block)));
         }

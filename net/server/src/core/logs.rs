@@ -17,7 +17,8 @@ pub(crate) struct Served {
     pub(crate) shard: Shard,
     pub(crate) disk: Disk,
     pub(crate) actions: Actions,
-    /// Blocks that other cores were asked to let go, and when, in microseconds.
+    /// Blocks that other cores were asked to let go, and until when they are not asked again, in microseconds. A turn is due
+    /// then: a block may have gone abroad once more meanwhile, to one who keeps it.
     pub(crate) evicted: Vec<(BlockId, u64)>,
 }
 
@@ -187,7 +188,11 @@ impl Logs {
 
     /// When a turn is due although nothing happens.
     pub(crate) fn next_deadline(&self) -> Option<u64> {
-        self.served.iter().filter_map(|served| served.shard.next_deadline()).min()
+        let of = |served: &Served| {
+            let asked = served.evicted.iter().map(|&(_, until_us)| until_us);
+            asked.chain(served.shard.next_deadline()).min()
+        };
+        self.served.iter().filter_map(of).min()
     }
 
     /// Whether no operation of the commit or the background class is in flight.

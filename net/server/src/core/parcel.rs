@@ -108,6 +108,8 @@ pub struct Visit {
     pub(super) frames: Vec<Visitor>,
     /// How many of them were taken.
     pub(super) taken: usize,
+    /// Its place in the line of those whose request found no room there.
+    pub(super) in_line: Option<u64>,
 }
 
 /// A frame that is for another core.

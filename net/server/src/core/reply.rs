@@ -32,7 +32,8 @@ impl Core {
         machine: &mut dyn FnMut() -> Machine,
         out: &mut Output,
     ) {
-        let Served { log, shard, disk, actions, .. } = self.logs.at(place);
+        let Served { log, shard, disk, actions, evicted } = self.logs.at(place);
+        evicted.retain(|&(_, until_us)| until_us > now.mono_us);
         let (log, mut actions) = (*log, mem::take(actions));
         disk.start(place, &mut actions.disk, &mut self.ops, out);
         while let Some(answer) = disk.answered() {

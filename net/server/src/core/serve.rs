@@ -291,10 +291,12 @@ impl Core {
         let Served { shard, actions, .. } = self.logs.at(here);
         match shard.request(now, connection.id, correlation, &request, actions) {
             Taken::Done => {
+                connection.in_line = None;
                 self.counters.requests += 1;
                 Outcome::Done
             }
             Taken::Blocked => {
+                connection.in_line.get_or_insert_with(|| self.line.next());
                 // A Subscribe is never blocked.
                 connection.pending.remove(correlation);
                 connection.long.take_if(|long| *long == correlation);

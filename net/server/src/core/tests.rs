@@ -72,7 +72,7 @@ impl Bed {
 
     /// The only core, on the disk that is there.
     fn start(fake: Fake, now: Now, bounds: Bounds, log_config: LogConfig) -> Self {
-        Self::start_one_of(1, 0, fake, now, bounds, log_config)
+        Self::start_one_of(1, 0, fake, now, bounds, (log_config, Limits::default()))
     }
 
     /// One of so many cores, with the log of its number.
@@ -82,7 +82,7 @@ impl Bed {
         mut fake: Fake,
         now: Now,
         bounds: Bounds,
-        log_config: LogConfig,
+        (log_config, limits): (LogConfig, Limits),
     ) -> Self {
         let log_config = LogConfig { log: LogId(me), ..log_config };
         let mut next = u32::from(me) << 24;
@@ -99,7 +99,7 @@ impl Bed {
             medium: blocks(1, 32 << 10),
             large: blocks(1, MAX_FRAME),
         };
-        let (anonymous, limits) = (Access::default(), Limits::default());
+        let anonymous = Access::default();
         let config = ShardConfig { log: log_config, logs: cores, anonymous, limits };
         let files = fake.die();
         let listing = Listing { files: files.iter().map(|&(name, _, bytes)| (name, bytes)).collect() };

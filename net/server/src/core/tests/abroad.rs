@@ -29,10 +29,14 @@ impl Two {
     }
 
     pub(super) fn with_lanes(seed: u64, lane_parcels: usize) -> Self {
+        Self::with(seed, lane_parcels, log_config(), Limits::default())
+    }
+
+    fn with(seed: u64, lane_parcels: usize, log_config: LogConfig, limits: Limits) -> Self {
         let now = Now { mono_us: 1, wall_us: 1_700_000_000_000_000 };
         let bed = |me: u16| {
             let fake = Fake::new(seed * 2 + u64::from(me));
-            Bed::start_one_of(2, me, fake, now, bounds(), log_config())
+            Bed::start_one_of(2, me, fake, now, bounds(), (log_config.clone(), limits))
         };
         let posts = posts(&Doors::new(2), lane_parcels);
         let (beds, arrived, random) = ([bed(0), bed(1)], Default::default(), seed * 77 + 1);
@@ -48,12 +52,18 @@ impl Two {
         self.random >> 62 != 0
     }
 
-    /// One turn of a core, with some of its mail before and some of what can happen after it.
-    pub(super) fn step(&mut self, at: usize) -> bool {
+    /// What has come to a core and was not opened yet.
+    pub(super) fn arriving(&mut self, at: usize) -> &mut VecDeque<Parcel> {
         let mut collected = Vec::new();
         self.posts[at].collect(&mut collected);
-        let mut happened = !collected.is_empty();
         self.arrived[at].extend(collected.into_iter().map(|(_, parcel)| parcel));
+        &mut self.arrived[at]
+    }
+
+    /// One turn of a core, with some of its mail before and some of what can happen after it.
+    pub(super) fn step(&mut self, at: usize) -> bool {
+        let before = self.arrived[at].len();
+        let mut happened = self.arriving(at).len() > before;
         while self.chance()
             && let Some(parcel) = self.arrived[at].pop_front()
         {
@@ -426,4 +436,92 @@ fn a_slow_consumer_that_leaves_while_its_bytes_are_copied_leaves_nothing_abroad(
         two.beds[0].fake.sockets[producer].ended = true;
         two.is_clean();
     }
+}
+
+/// The peers of a core keep its log full: each of their requests that is answered makes room for one of theirs that
+/// waits. One that waits there from another core comes in its turn.
+#[test]
+fn a_request_from_abroad_is_taken_although_the_peers_there_never_pause() {
+    for seed in 0..10 {
+        let mut two = Two::with(seed, LANE_PARCELS, log_config(), Limits { pending: 4, ..Limits::default() });
+        let (guest, busy) = (two.peer(0), [two.peer(1), two.peer(1), two.peer(1)]);
+        let topic = two.topic(0, guest, Durability::Durable);
+        two.open(guest, topic);
+        for peer in busy {
+            two.beds[1].send(peer, 0, &Request::Open { handle: ABROAD, topic, partition: 1 });
+        }
+        two.settle();
+        let batches = batch_for(topic, 1, &[7; 100]);
+        let produce = Request::Produce { handle: ABROAD, expected_offset: None, batches: &batches };
+        let (mut answered, mut steps) = (0, 0);
+        // Long enough for them to wait for each other when it comes.
+        while two.beds[0].answers(guest).is_empty() {
+            if steps == 200 {
+                answered = 0;
+                two.produce(guest, 9, ABROAD, topic, &[1; 100]);
+            }
+            for peer in busy {
+                while two.beds[1].fake.sockets[peer].incoming.len() < 20_000 {
+                    two.beds[1].send(peer, 1, &produce);
+                }
+                answered += two.beds[1].answers(peer).len();
+            }
+            two.step(0);
+            two.step(1);
+            steps += 1;
+            // What the others had there when it came are three blocks of requests.
+            assert!(
+                steps < 200 || answered < 500,
+                "seed {seed}: it waits while those who came later are answered"
+            );
+        }
+    }
+}
+
+/// A block is wanted back, and given up by whom it was sent to; a fetch that came meanwhile takes another slice of it to one
+/// who does not read either. Nothing happens any more then, and the producers are not to wait for that one.
+#[test]
+fn a_block_that_went_abroad_again_is_asked_for_again_although_nothing_happens() {
+    // Nothing else is due for long.
+    let log_config = LogConfig { beacon_us: 60_000_000, ..log_config() };
+    let mut two = Two::with(8, LANE_PARCELS, log_config, Limits::default());
+    let (first, second, producer) = (two.peer(0), two.peer(0), two.peer(1));
+    let topic = two.topic(0, first, Durability::Memory);
+    two.open(first, topic);
+    two.open(second, topic);
+    two.beds[1].send(producer, 0, &Request::Open { handle: ABROAD, topic, partition: 1 });
+    let batches = batch_for(topic, 1, &[7; 30_000]);
+    let produce = Request::Produce { handle: ABROAD, expected_offset: None, batches: &batches };
+    two.beds[1].send(producer, 1, &produce);
+    two.settle();
+    for stalled in [first, second] {
+        two.beds[0].fake.sockets[stalled].window = 0;
+        two.fetch(stalled, 5, ABROAD, 0, 0);
+        if stalled == first {
+            two.settle();
+        }
+    }
+    while two.arriving(1).is_empty() {
+        two.step(0);
+    }
+    let late = std::mem::take(two.arriving(1));
+    for number in 0..100 {
+        two.beds[1].send(producer, 100 + number, &produce);
+    }
+    while !two.arriving(0).iter().any(|parcel| matches!(parcel, Parcel::Evict(_))) {
+        two.step(1);
+    }
+    two.arriving(1).extend(late);
+    while !two.arriving(0).iter().any(|parcel| matches!(parcel, Parcel::Reply { .. })) {
+        two.step(1);
+    }
+    two.settle();
+    assert_eq!(two.beds[0].core.counters().slow_consumers, 1, "the other has it now");
+    let now_us = two.beds[1].now.mono_us;
+    let due_us = two.beds[1].core.next_deadline().expect("a connection is looked at now and then");
+    assert!(due_us <= now_us + 10_000, "it sleeps for {} us beside a producer that waits", due_us - now_us);
+    two.beds[1].now.mono_us = due_us;
+    two.settle();
+    assert_eq!(two.beds[0].core.counters().slow_consumers, 2);
+    assert_eq!(two.beds[1].answers(producer).len(), 102);
 }
