@@ -19,6 +19,8 @@ use corelog_storage::feature;
 
 const STORE_FILE: &str = "store.toml";
 const LOCK_FILE: &str = "lock";
+/// Of a log, in its directory (`engine/storage/FORMAT.md`).
+const SUPERBLOCK_FILE: &str = "superblock";
 const SCHEMA: i64 = 1;
 
 /// What was being done when the data directory failed.
@@ -51,6 +53,11 @@ pub enum DataDirError {
     /// Another broker has it.
     Locked {
         /// The lock file.
+        path: PathBuf,
+    },
+    /// A log that the store has had is not there.
+    LogMissing {
+        /// Its superblock.
         path: PathBuf,
     },
     /// `store.toml` is not one.
@@ -92,6 +99,12 @@ impl fmt::Display for DataDirError {
             Self::Locked { path } => {
                 write!(f, "another broker uses this store: {} is locked", path.display())
             }
+            Self::LogMissing { path } => write!(
+                f,
+                "{} is missing, and with it a log of this store\nhelp: is its directory mounted? If it is lost, give it \
+                 back from a copy: a log begun anew would give other records the offsets of those that are gone",
+                path.display()
+            ),
             Self::Malformed { path, key } => write!(f, "{}: `{key}` is missing or wrong", path.display()),
             Self::UnknownFeature { path, name } => {
                 write!(f, "{}: this version does not know `{name}`, which the store has", path.display())
@@ -126,6 +139,8 @@ pub struct DataDir {
 struct Store {
     id: u64,
     logs: u16,
+    /// Logs that have served, so that they are there: a store of an older version does not say.
+    founded: u16,
     /// Of [`feature`]: a store of the first release has none, one that this version makes has all.
     features: u64,
 }
@@ -138,12 +153,30 @@ impl DataDir {
         let store_file = path.join(STORE_FILE);
         let first_start = !store_file.exists();
         if first_start {
-            write_store(path, Store { id: random_id()?, logs: 1, features: feature::ALL })?;
+            write_store(path, Store { id: random_id()?, logs: 1, founded: 0, features: feature::ALL })?;
         }
         let store = read_store(&store_file)?;
         let directory = Self { path: path.to_path_buf(), store, first_start, _lock: lock };
-        directory.make_logs(0, store.logs)?;
+        directory.find_logs()?;
+        directory.make_logs(store.founded, store.logs)?;
         Ok(directory)
+    }
+
+    /// An empty directory of a log would pass for a new one.
+    fn find_logs(&self) -> Result<(), DataDirError> {
+        let superblocks = (0..self.store.founded).map(|log| self.log_path(LogId(log)).join(SUPERBLOCK_FILE));
+        match superblocks.into_iter().find(|path| !path.exists()) {
+            Some(path) => Err(DataDirError::LogMissing { path }),
+            None => Ok(()),
+        }
+    }
+
+    /// All logs serve: from now on a start without one of them is refused.
+    pub fn note_founded(&self) -> Result<(), DataDirError> {
+        if self.store.founded == self.store.logs {
+            return Ok(());
+        }
+        write_store(&self.path, Store { founded: self.store.logs, ..self.store })
     }
 
     /// Gives the store so many logs, unless it has them; what is in those it has stays there.
@@ -232,11 +265,11 @@ fn random_id() -> Result<u64, DataDirError> {
 }
 
 fn write_store(path: &Path, store: Store) -> Result<(), DataDirError> {
-    let Store { id, logs, features } = store;
+    let Store { id, logs, founded, features } = store;
     let names = feature::NAMES.iter().filter(|(bit, _)| features & bit != 0);
     let names = names.map(|(_, name)| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
     let text = format!(
-        "# The identity of this store. Do not edit.\nschema = {SCHEMA}\nid = \"{id:016x}\"\nlogs = {logs}\n\
+        "# The identity of this store. Do not edit.\nschema = {SCHEMA}\nid = \"{id:016x}\"\nlogs = {logs}\nfounded = {founded}\n\
          features = [{names}]\n"
     );
     write_whole(path, STORE_FILE, text.as_bytes())
@@ -254,7 +287,10 @@ fn read_store(path: &Path) -> Result<Store, DataDirError> {
     let id = id.filter(|&id| id != 0).ok_or(malformed("id"))?;
     let logs = table.get("logs").and_then(toml::Value::as_integer).and_then(|logs| u16::try_from(logs).ok());
     let logs = logs.filter(|&logs| logs > 0).ok_or(malformed("logs"))?;
-    Ok(Store { id, logs, features: read_features(path, &table)? })
+    let founded = table.get("founded").map_or(Some(0), toml::Value::as_integer);
+    let founded = founded.and_then(|founded| u16::try_from(founded).ok()).filter(|&founded| founded <= logs);
+    let founded = founded.ok_or(malformed("founded"))?;
+    Ok(Store { id, logs, founded, features: read_features(path, &table)? })
 }
 
 /// The features by their names; a store of the first release has no such line.
@@ -327,6 +363,29 @@ mod tests {
     }
 
     #[test]
+    fn a_store_that_has_lost_a_log_is_refused_and_one_that_never_had_it_is_not() {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let mut first = DataDir::open(place.path()).expect("made");
+        first.have_logs(2).expect("made");
+        let lost = first.log_path(LogId(1));
+        drop(first);
+        fs::remove_dir_all(&lost).expect("there");
+        let killed = DataDir::open(place.path()).expect("its first start may have been cut short");
+        (0..2).for_each(|log| {
+            fs::write(killed.log_path(LogId(log)).join(SUPERBLOCK_FILE), "").expect("written");
+        });
+        killed.note_founded().expect("written");
+        drop(killed);
+        drop(DataDir::open(place.path()).expect("all are there"));
+        fs::remove_file(lost.join(SUPERBLOCK_FILE)).expect("there");
+        let empty = DataDir::open(place.path()).expect_err("as if it were not mounted").to_string();
+        assert!(empty.contains("log-0001") && empty.contains("mounted"), "{empty}");
+        fs::remove_dir(&lost).expect("empty");
+        DataDir::open(place.path()).expect_err("lost");
+        assert!(!lost.exists(), "it is not made again");
+    }
+
+    #[test]
     fn a_broken_or_later_store_file_is_refused_by_name() {
         let place = tempfile::tempdir().expect("a temporary directory");
         for (text, part) in [
@@ -335,6 +394,7 @@ mod tests {
             ("schema = 1\nid = \"0\"\nlogs = 1\n", "`id`"),
             ("schema = 1\nid = \"zz\"\nlogs = 1\n", "`id`"),
             ("schema = 1\nid = \"1\"\nlogs = 70000\n", "`logs`"),
+            ("schema = 1\nid = \"1\"\nlogs = 1\nfounded = 2\n", "`founded`"),
             ("schema = 1\nid = \"1\"\nlogs = 1\nfeatures = 7\n", "`features`"),
             ("schema = 1\nid = \"1\"\nlogs = 1\nfeatures = [\"positions\", \"telepathy\"]\n", "`telepathy`"),
         ] {

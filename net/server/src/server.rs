@@ -255,6 +255,9 @@ impl Server {
         let broker = Broker { config, directory: &directory, access, tuning, budget, stop };
         let shards = broker.prepare(cores, &doors, seats)?;
         let say = |up: &[Up]| {
+            if let Err(error) = directory.note_founded() {
+                tracing::warn!("{error}");
+            }
             ready(&Ready {
                 addresses: up.iter().map(|up| up.address).collect(),
                 http: control.as_ref().map(Control::address),

@@ -525,3 +525,35 @@ fn a_block_that_went_abroad_again_is_asked_for_again_although_nothing_happens() 
     assert_eq!(two.beds[0].core.counters().slow_consumers, 2);
     assert_eq!(two.beds[1].answers(producer).len(), 102);
 }
+
+/// A consumer that takes all that it is sent at once: that the log wants the block back just then is not its fault, and what
+/// it has not taken yet is copied aside.
+#[test]
+fn a_quick_consumer_of_another_core_is_not_called_slow() {
+    let mut lost = 0;
+    for seed in 0..20 {
+        let mut two = Two::with_lanes(seed, LANE_PARCELS);
+        let (quick, producer) = (two.peer(0), two.peer(1));
+        let topic = two.topic(0, quick, Durability::Memory);
+        two.open(quick, topic);
+        two.beds[1].send(producer, 0, &Request::Open { handle: ABROAD, topic, partition: 1 });
+        let (batches, large) = (batch_for(topic, 1, &[7; SLOW_BYTES / 2]), batch_for(topic, 1, &[7; 30_000]));
+        let produce = Request::Produce { handle: ABROAD, expected_offset: None, batches: &batches };
+        two.beds[1].send(producer, 1, &produce);
+        let produce = Request::Produce { handle: ABROAD, expected_offset: None, batches: &large };
+        two.settle();
+        two.fetch(quick, 5, ABROAD, 0, 0);
+        while two.arriving(1).is_empty() {
+            two.step(0);
+        }
+        for number in 0..100 {
+            two.beds[1].send(producer, 100 + number, &produce);
+        }
+        while !two.arriving(0).iter().any(|parcel| matches!(parcel, Parcel::Evict(_))) {
+            two.step(1);
+        }
+        two.settle();
+        lost += two.beds[0].core.counters().slow_consumers;
+    }
+    assert_eq!(lost, 0, "of 20");
+}
