@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
+use socket2::SockRef;
 
 use crate::op::Errno;
 
@@ -104,25 +105,14 @@ fn create(address: SocketAddr, options: &SocketOptions) -> Result<OwnedFd, Socke
         .map_err(refused(SocketOperation::Create))?;
     sockopt::set_tcp_nodelay(&socket, options.nodelay).map_err(refused(SocketOperation::Option))?;
     if let Some(bytes) = options.unsent_bytes {
-        set_unsent(&socket, bytes).map_err(refused(SocketOperation::Option))?;
+        let set = SockRef::from(&socket).set_tcp_notsent_lowat(bytes);
+        set.map_err(|error| SocketError {
+            operation: SocketOperation::Option,
+            address,
+            errno: Errno(error.raw_os_error().unwrap_or(libc::EINVAL)),
+        })?;
     }
     Ok(socket)
-}
-
-/// TCP_NOTSENT_LOWAT, which the library of system calls has no name for.
-#[expect(unsafe_code, reason = "one option by the C library")]
-fn set_unsent(socket: &OwnedFd, bytes: u32) -> rustix::io::Result<()> {
-    let length = size_of::<u32>() as libc::socklen_t;
-    let value = (&raw const bytes).cast();
-    // SAFETY: the descriptor is open, and the call reads `length` bytes at `value`, which live until it returns.
-    let result = unsafe {
-        libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, value, length)
-    };
-    match result {
-        0 => Ok(()),
-        _ => Err(rustix::io::Errno::from_io_error(&std::io::Error::last_os_error())
-            .unwrap_or(rustix::io::Errno::INVAL)),
-    }
 }
 
 impl fmt::Display for SocketError {

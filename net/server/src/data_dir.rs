@@ -101,8 +101,8 @@ impl fmt::Display for DataDirError {
             }
             Self::LogMissing { path } => write!(
                 f,
-                "{} is missing, and with it a log of this store\nhelp: is its directory mounted? If it is lost, give it \
-                 back from a copy: a log begun anew would give other records the offsets of those that are gone",
+                "{} is missing, and with it a log of this store; one begun anew would give other records the offsets of \
+                 those that are gone",
                 path.display()
             ),
             Self::Malformed { path, key } => write!(f, "{}: `{key}` is missing or wrong", path.display()),
@@ -379,7 +379,7 @@ mod tests {
         drop(DataDir::open(place.path()).expect("all are there"));
         fs::remove_file(lost.join(SUPERBLOCK_FILE)).expect("there");
         let empty = DataDir::open(place.path()).expect_err("as if it were not mounted").to_string();
-        assert!(empty.contains("log-0001") && empty.contains("mounted"), "{empty}");
+        assert!(empty.contains("log-0001") && empty.contains("missing"), "{empty}");
         fs::remove_dir(&lost).expect("empty");
         DataDir::open(place.path()).expect_err("lost");
         assert!(!lost.exists(), "it is not made again");

@@ -84,6 +84,7 @@ fn unopened(dir: &Path, error: &DataDirError) -> Failure {
     let help = match error {
         DataDirError::Locked { .. } => "stop the broker first: only a stopped store is dumped",
         DataDirError::Io { .. } => "give the user of the process access to the directory",
+        DataDirError::LogMissing { .. } => "mount the directory of that log, or put it back from a copy",
         DataDirError::Malformed { .. } => "put store.toml back from a copy: it says whose store this is",
         DataDirError::UnknownSchema { .. } | DataDirError::UnknownFeature { .. } => {
             "dump it with the version of corelog that wrote it, or a later one"

@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::os::unix::ffi::OsStrExt as _;
 
 use corelog_server::config::ENVIRONMENT_PREFIX;
+use corelog_server::data_dir::DataDirError;
 use corelog_server::{Config, Ready, Server, ServerError, Stop};
 use corelog_shard::StartError;
 use corelog_storage::OpenError;
@@ -111,6 +112,9 @@ fn refused(cause: impl Display) -> Failure {
 fn failed(error: &ServerError) -> Failure {
     let made_for;
     let help = match error {
+        ServerError::DataDir(DataDirError::LogMissing { .. }) => {
+            "mount the directory of that log, or put it back from a copy"
+        }
         ServerError::DataDir(_) => "--data-dir takes another directory; one broker at a time uses it",
         ServerError::File(_) => "look into the file system and the disk of the data directory (`dmesg`)",
         ServerError::Log(_) | ServerError::Shard(StartError::Log(OpenError::Config(_))) => {
@@ -163,7 +167,6 @@ fn failed(error: &ServerError) -> Failure {
 mod tests {
     use super::*;
     use clap::Parser as _;
-    use corelog_server::data_dir::DataDirError;
     use corelog_server::placement::PlacementError;
     use corelog_server::{ControlError, TuningError};
     use corelog_storage::ConfigError;

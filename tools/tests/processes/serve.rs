@@ -340,7 +340,15 @@ fn a_store_is_served_from_any_whole_superblock_copy_and_refused_without_one() {
     let named = "none of the four superblock copies verifies";
     assert!(refused.message.contains(named), "{}", refused.message);
     fs::remove_file(&superblock).expect("removed");
+    let named = "superblock is missing, and with it a log";
     assert!(place.refused().message.contains(named), "extents without a superblock are no empty store");
+    let aside = place.log().with_extension("aside");
+    fs::rename(place.log(), &aside).expect("moved");
+    fs::create_dir(place.log()).expect("made");
+    assert!(place.refused().message.contains(named), "nor is a directory that is not mounted");
+    assert_eq!(fs::read_dir(place.log()).expect("there").count(), 0, "and nothing is begun in it");
+    fs::remove_dir(place.log()).expect("empty");
+    fs::rename(&aside, place.log()).expect("moved");
     fs::write(&superblock, &whole).expect("written");
     assert_eq!(sizes(&place.log()), before, "a refused start leaves the log alone");
     assert_kept(place.start(), terms + 1);
