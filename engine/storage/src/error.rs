@@ -12,7 +12,7 @@ pub enum Full {
     Window,
     /// No extent is free: the disk is full, or recycling has not caught up.
     Extents,
-    /// Level 1 of the index has all the memory that it may have: recycling, or a group that is dropped, makes room.
+    /// Level 1 of the index has all the memory that it may have: a group that is dropped makes room.
     Index,
     /// A write failed twice; the log only reads until it is opened again.
     ReadOnly,
