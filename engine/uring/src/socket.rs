@@ -109,7 +109,7 @@ fn create(address: SocketAddr, options: &SocketOptions) -> Result<OwnedFd, Socke
         set.map_err(|error| SocketError {
             operation: SocketOperation::Option,
             address,
-            errno: Errno(error.raw_os_error().unwrap_or(libc::EINVAL)),
+            errno: error.into(),
         })?;
     }
     Ok(socket)

@@ -164,8 +164,9 @@ impl DataDir {
 
     /// An empty directory of a log would pass for a new one.
     fn find_logs(&self) -> Result<(), DataDirError> {
-        let superblocks = (0..self.store.founded).map(|log| self.log_path(LogId(log)).join(SUPERBLOCK_FILE));
-        match superblocks.into_iter().find(|path| !path.exists()) {
+        let mut superblocks =
+            (0..self.store.founded).map(|log| self.log_path(LogId(log)).join(SUPERBLOCK_FILE));
+        match superblocks.find(|path| !path.exists()) {
             Some(path) => Err(DataDirError::LogMissing { path }),
             None => Ok(()),
         }
