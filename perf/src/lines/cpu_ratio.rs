@@ -11,9 +11,7 @@ use crate::sample::Sample;
 
 pub(super) fn measure(run: &Run, place: &Place) -> io::Result<Sample> {
     let mut sample = Sample::default();
-    let mut others = Vec::new();
-    let half = run.beside.len() / 2;
-    let one = |arguments: &[String], sample: &mut Sample| -> io::Result<Option<f64>> {
+    let mut one = |arguments: &Vec<String>| -> io::Result<Option<f64>> {
         let results = bench(&run.with(arguments), place, None)?;
         let cpu = of_bench(&results).figures.get(&Measure::CpuNsPerByte).copied();
         let rate = results.produce.bytes_per_second / 1e9;
@@ -24,14 +22,11 @@ pub(super) fn measure(run: &Run, place: &Place) -> io::Result<Sample> {
         Ok(cpu)
     };
     // In the middle of the others: what drifts one way favours nobody.
-    for arguments in &run.beside[..half] {
-        others.push(one(arguments, &mut sample)?);
-    }
-    let judged = one(&run.judged, &mut sample)?;
-    for arguments in &run.beside[half..] {
-        others.push(one(arguments, &mut sample)?);
-    }
-    if let (Some(judged), Some(others)) = (judged, others.into_iter().collect::<Option<Vec<f64>>>()) {
+    let half = run.beside.len() / 2;
+    let sides = run.beside[..half].iter().chain([&run.judged]).chain(&run.beside[half..]);
+    let figures = sides.map(&mut one).collect::<io::Result<Vec<_>>>()?;
+    if let Some(mut others) = figures.into_iter().collect::<Option<Vec<f64>>>() {
+        let judged = others.remove(half);
         sample.set(Measure::CpuRatio, ratio(judged, &others));
     }
     Ok(sample)
