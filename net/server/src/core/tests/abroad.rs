@@ -141,6 +141,14 @@ impl Two {
         }
     }
 
+    /// A peer of core 0 that has made the topic and opened both partitions.
+    pub(super) fn maker(&mut self, durability: Durability) -> (usize, TopicId) {
+        let peer = self.peer(0);
+        let topic = self.topic(0, peer, durability);
+        self.open(peer, topic);
+        (peer, topic)
+    }
+
     /// Opens both partitions on a peer of core 0.
     pub(super) fn open(&mut self, peer: usize, topic: TopicId) {
         for (handle, partition) in [(HERE, 0), (ABROAD, 1)] {
@@ -206,9 +214,7 @@ impl Two {
 fn a_peer_of_one_core_uses_the_logs_of_both() {
     for seed in 0..80 {
         let mut two = Two::new(seed);
-        let peer = two.peer(0);
-        let topic = two.topic(0, peer, Durability::Durable);
-        two.open(peer, topic);
+        let (peer, topic) = two.maker(Durability::Durable);
         two.fetch(peer, 500, ABROAD, 0, 50_000_000);
         two.settle();
         assert_eq!(two.beds[0].answers(peer), [], "seed {seed}: it waits");
@@ -291,9 +297,7 @@ fn a_handle_whose_last_open_was_refused_names_nothing() {
 fn a_peer_that_leaves_in_the_middle_leaves_nothing_abroad() {
     for seed in 0..80 {
         let mut two = Two::new(seed);
-        let peer = two.peer(0);
-        let topic = two.topic(0, peer, Durability::Memory);
-        two.open(peer, topic);
+        let (peer, topic) = two.maker(Durability::Memory);
         two.produce(peer, 1, ABROAD, topic, &[1; 20_000]);
         two.settle();
         for _ in 0..4 {
@@ -357,9 +361,7 @@ fn a_slow_consumer_of_another_core_is_moved_away_or_closed_and_producers_go_on()
         let (window, survives) =
             [(0, false), (5_000, false), (15_000, true), (29_000, true)][seed as usize % 4];
         let mut two = Two::new(seed);
-        let producer = two.peer(0);
-        let topic = two.topic(0, producer, Durability::Memory);
-        two.open(producer, topic);
+        let (producer, topic) = two.maker(Durability::Memory);
         two.produce(producer, 1, ABROAD, topic, &[9; 30_000]);
         two.settle();
         let stalled = two.peer(0);
@@ -399,9 +401,7 @@ fn a_slow_consumer_of_another_core_is_moved_away_or_closed_and_producers_go_on()
 fn a_slow_consumer_that_leaves_while_its_bytes_are_copied_leaves_nothing_abroad() {
     for seed in 0..60 {
         let mut two = Two::new(seed);
-        let producer = two.peer(0);
-        let topic = two.topic(0, producer, Durability::Memory);
-        two.open(producer, topic);
+        let (producer, topic) = two.maker(Durability::Memory);
         two.produce(producer, 1, ABROAD, topic, &[9; 15_000]);
         two.settle();
         let stalled = two.peer(0);

@@ -115,9 +115,7 @@ fn answers_to_a_core_that_stands_still_wait_for_it_and_come_in_order() {
 fn a_subscription_does_not_fill_the_lane_to_a_core_that_stands_still() {
     for seed in 0..20 {
         let mut two = Two::with_lanes(seed, 1);
-        let reader = two.peer(0);
-        let topic = two.topic(0, reader, Durability::Memory);
-        two.open(reader, topic);
+        let (reader, topic) = two.maker(Durability::Memory);
         let (max_bytes, credit) = (MAX_FRAME as u32, 1 << 30);
         let subscribe =
             Request::Subscribe { handle: ABROAD, offset: 0, leader_epoch: None, max_bytes, credit };

@@ -162,9 +162,7 @@ fn the_logs_of_two_cores_push_to_one_connection() {
 fn a_handle_that_is_led_away_at_once_leaves_no_subscription_abroad() {
     for seed in 0..40 {
         let mut two = Two::new(seed);
-        let peer = two.peer(0);
-        let topic = two.topic(0, peer, Durability::Durable);
-        two.open(peer, topic);
+        let (peer, topic) = two.maker(Durability::Durable);
         two.beds[0].send(peer, 501, &subscribe(ABROAD, 0));
         two.beds[0].send(peer, 3, &Request::Open { handle: ABROAD, topic, partition: 0 });
         // So that both are there when the first of them is looked at.
@@ -187,9 +185,7 @@ fn a_handle_that_is_led_away_at_once_leaves_no_subscription_abroad() {
 fn a_subscriber_that_leaves_in_the_middle_leaves_nothing_abroad() {
     for seed in 0..60 {
         let mut two = Two::new(seed);
-        let producer = two.peer(0);
-        let topic = two.topic(0, producer, Durability::Memory);
-        two.open(producer, topic);
+        let (producer, topic) = two.maker(Durability::Memory);
         for _ in 0..4 {
             let leaver = two.peer(0);
             two.open(leaver, topic);
@@ -224,9 +220,7 @@ fn a_subscriber_that_leaves_in_the_middle_leaves_nothing_abroad() {
 fn a_subscriber_abroad_that_is_slow_gets_everything_in_the_end() {
     for seed in 0..10 {
         let mut two = Two::new(seed);
-        let producer = two.peer(0);
-        let topic = two.topic(0, producer, Durability::Memory);
-        two.open(producer, topic);
+        let (producer, topic) = two.maker(Durability::Memory);
         let slow = two.peer(0);
         two.open(slow, topic);
         let subscribe = Request::Subscribe {

@@ -83,9 +83,7 @@ fn connections_that_read_no_lists_of_positions_share_the_memory_for_replies() {
     const LISTS: u64 = 50;
     for handle in [HERE, ABROAD] {
         let mut two = Two::new(10);
-        let maker = two.peer(0);
-        let topic = two.topic(0, maker, Durability::Memory);
-        two.open(maker, topic);
+        let (maker, topic) = two.maker(Durability::Memory);
         two.beds[0].fake.sockets[maker].incoming.extend(commits(handle));
         two.settle();
         let committed: Vec<_> = (0..40).map(|correlation| (correlation, Answer::Other)).collect();
