@@ -48,8 +48,9 @@ fn large_batches_of_many_peers_go_through_a_small_ingest_pool() {
             })
         })
         .collect();
-    for (partition, thread) in threads.into_iter().enumerate() {
-        let mut peer = thread.join().expect("no peer failed");
+    // Who reads so much while others still fill the small window may be found too slow.
+    let peers: Vec<_> = threads.into_iter().map(|thread| thread.join().expect("no peer failed")).collect();
+    for (partition, mut peer) in peers.into_iter().enumerate() {
         let mut offset = 0;
         while offset < 36 {
             let (values, high_watermark) = peer.fetch(1, offset, 4 << 20).expect("readable");
