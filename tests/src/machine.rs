@@ -47,7 +47,8 @@ pub struct Machine {
 impl Machine {
     /// A machine that is off, with a log for each disk.
     pub fn new(log: &LogConfig, disks: Vec<SimDisk>, random: Random, trace: Trace) -> Self {
-        let limits = Limits { connections: 64, waits: 64, pending: 64, ..Limits::default() };
+        let limits =
+            Limits { connections: 64, waits: 64, subscriptions: 64, pending: 64, ..Limits::default() };
         let logs = u16::try_from(disks.len()).expect("few");
         let node = |(disk, number)| {
             let log = LogConfig { log: LogId(number), ..log.clone() };

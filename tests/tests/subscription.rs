@@ -1,7 +1,7 @@
 //! Subscriptions, one story each: what is pushed when, what holds it back, and how it ends.
 
 use corelog_model::{Durability, LogId, TopicId};
-use corelog_shard::{ConnId, Event, Principal, Refusal, Request, Response};
+use corelog_shard::{Bounded, ConnId, Event, Principal, Refusal, Request, Response, Taken};
 use corelog_tests::machine::Machine;
 use corelog_tests::oracle::{Place, read_batch};
 use corelog_tests::script::{
@@ -102,7 +102,7 @@ fn what_becomes_visible_is_pushed_once_and_in_order() {
     // What is appended while the reader does not take what was pushed comes in one piece.
     let first = produce_blindly(&mut machine, 1, &batch(topic, 0, 9..10, From::default()));
     let pushed = told_soon(&mut machine);
-    assert_eq!((first, offsets(&pushed[0], topic)), (corelog_shard::Taken::Done, Some((9, 9))));
+    assert_eq!((first, offsets(&pushed[0], topic)), (Taken::Done, Some((9, 9))));
     for number in 10..14 {
         produce(&mut machine, &batch(topic, 0, number..number + 1, From::default())).unwrap();
     }
@@ -232,13 +232,52 @@ fn a_subscription_without_credit_ends_with_its_topic() {
     }
 }
 
+/// A consumer of more partitions than there are places hears so, fetches meanwhile, and has the first place that is free.
+#[test]
+fn a_subscription_beyond_the_bound_is_refused_and_leaves_fetches_their_places() {
+    const PLACES: u32 = 5;
+    let mut machine = machine(small_log(), 1);
+    machine.logs[0].config.limits.subscriptions = PLACES;
+    restart(&mut machine);
+    let topic = create(&mut machine, "orders", 2, Durability::Durable);
+    open(&mut machine, topic, 0).unwrap();
+    read_with(&mut machine, topic, PLACES + 1);
+    (1..=PLACES).for_each(|handle| subscribe(&mut machine, handle.into(), handle, 0, 100));
+    assert_eq!(told(&mut machine).len(), PLACES as usize, "each has begun");
+    subscribe(&mut machine, 50, PLACES + 1, 0, 100);
+    let full = Refusal::TooMany { what: Bounded::Subscriptions, max: PLACES };
+    assert!(matches!(&told(&mut machine)[..], [(50, Response::Refused(refusal), _)] if *refusal == full));
+    let (offset, handle, max_wait_us) = (0, PLACES + 1, 60_000_000);
+    let fetch = Request::Fetch {
+        handle,
+        offset,
+        leader_epoch: None,
+        max_bytes: MAX_BYTES,
+        min_bytes: 1,
+        max_wait_us,
+    };
+    _ = machine.request(LogId(0), READER, 51, &fetch);
+    told_nothing(&mut machine);
+    assert_eq!(produce_blindly(&mut machine, 1, &batch(topic, 0, 0..3, From::default())), Taken::Done);
+    assert!(told_soon(&mut machine).iter().any(|told| told.0 == 51), "it waited for its records");
+    subscribe(&mut machine, 52, PLACES + 1, 3, 100);
+    assert!(told(&mut machine).iter().any(|told| told.0 == 52 && matches!(told.1, Response::Refused(_))));
+    credit(&mut machine, 0, true);
+    machine.drained(LogId(0), READER);
+    let is_last = |told: &Told| matches!(told, (1, Response::Pushed { is_last: true, .. }, _));
+    assert!(told_soon(&mut machine).iter().any(is_last));
+    subscribe(&mut machine, 53, PLACES + 1, 3, 100);
+    assert!(told(&mut machine).iter().any(|told| told.0 == 53 && !matches!(told.1, Response::Refused(_))));
+    machine.shard().unwrap().check();
+}
+
 /// One thousand subscriptions on one partition cost one read of the disk and one copy of the batches.
 #[test]
 fn subscriptions_on_one_partition_share_the_reads() {
     const BATCHES: u64 = 40;
     let cost = |subscriptions: u32| {
         let mut machine = machine(small_log(), 1);
-        machine.logs[0].config.limits.waits = 2_000;
+        machine.logs[0].config.limits.subscriptions = 2_000;
         restart(&mut machine);
         let topic = create(&mut machine, "orders", 1, Durability::Durable);
         open(&mut machine, topic, 0).unwrap();

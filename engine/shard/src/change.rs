@@ -501,14 +501,9 @@ impl Shard {
             let Some(slot) = self.groups.remove(&group) else { continue };
             self.positions.drop_group(group);
             let mut partition = self.partitions.remove(slot).expect("a group names a partition");
-            self.wake_all(now, &mut partition.waits, out);
+            self.wake_all(now, &mut partition.waiters, out);
             self.by_log_slot.remove(&partition.slot);
             self.log.drop_group(partition.slot);
-        }
-        // A subscription without credit waits in no list, and no credit finds it any more.
-        let partitions = &self.partitions;
-        for id in self.waits.without_credit(|id| partitions.get(id).is_none()) {
-            _ = self.attempt(now, id, out);
         }
         let groups = &self.groups;
         self.producers.drop_groups(|group| !groups.contains_key(&group));

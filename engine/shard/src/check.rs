@@ -20,8 +20,7 @@ impl Shard {
         self.positions.check(|group| self.groups.contains_key(&group));
         self.metadata.check();
         self.directory.check();
-        let partitions = self.partitions.iter().map(|(_, partition)| &partition.waits);
-        self.waits.check(partitions, self.sessions.all_pushed());
+        self.waits.check(self.partitions.iter().map(|(_, partition)| &partition.waiters));
         self.check_groups();
         self.check_owed();
         let frontier = self.frontier();

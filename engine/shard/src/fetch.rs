@@ -13,7 +13,9 @@ use crate::request::At;
 use crate::response::Response;
 use crate::shard::{Asker, Shard};
 use crate::subscription::Push;
-use crate::wait::{Fetch, Stream, WaitId, WaitList, Wanted};
+use crate::wait::{Fetch, Stream, WaitId, Waiters, Wanted};
+
+pub(crate) const JUST_READ: &str = "the partition was just read";
 
 /// What an attempt came to.
 enum Outcome {
@@ -58,11 +60,13 @@ impl Shard {
         match outcome {
             Outcome::Answer(response) => self.end(id, response, out),
             Outcome::Push(push) => self.push(id, push, out),
-            Outcome::AwaitCredit => self.waits.await_credit(id),
+            Outcome::AwaitCredit => {
+                let partition = self.partitions.get_mut(fetch.partition).expect(JUST_READ);
+                self.waits.await_credit(id, &mut partition.waiters);
+            }
             Outcome::AwaitData(due_bytes) => {
-                let partition =
-                    self.partitions.get_mut(fetch.partition).expect("the partition was just read");
-                self.waits.await_data(id, &mut partition.waits, due_bytes);
+                let partition = self.partitions.get_mut(fetch.partition).expect(JUST_READ);
+                self.waits.await_data(id, &mut partition.waiters, due_bytes);
             }
             Outcome::AwaitDisk => self.waits.await_disk(id),
             Outcome::AwaitTurn => {
@@ -146,8 +150,7 @@ impl Shard {
             Read::Pending => Outcome::AwaitDisk,
             Read::Busy => Outcome::AwaitTurn,
             Read::BelowStart { log_start } => {
-                let partition =
-                    self.partitions.get_mut(fetch.partition).expect("the partition was just read");
+                let partition = self.partitions.get_mut(fetch.partition).expect(JUST_READ);
                 partition.recycled(log_start);
                 let cursors = partition.cursors();
                 out_of_range(fetch.offset, cursors.log_start, cursors.high_watermark).into()
@@ -247,7 +250,7 @@ impl Shard {
 
     /// The answer with the slices from `from` on.
     fn fetched(&self, id: PartitionId, from: usize, out: &Actions) -> Outcome {
-        let cursors = self.partitions.get(id).expect("the partition was just read").cursors();
+        let cursors = self.partitions.get(id).expect(JUST_READ).cursors();
         Outcome::Answer(Response::Fetched {
             log_start: cursors.log_start,
             high_watermark: cursors.high_watermark,
@@ -274,8 +277,8 @@ impl Shard {
 
     fn due_fetch(&mut self, id: PartitionId) -> Option<WaitId> {
         let partition = self.partitions.get_mut(id)?;
-        let due = self.waits.due(partition.waits, partition.visible_bytes)?;
-        self.waits.wake(due, &mut partition.waits);
+        let due = self.waits.due(&partition.waiters, partition.visible_bytes)?;
+        self.waits.wake(due, &mut partition.waiters);
         Some(due)
     }
 
@@ -293,9 +296,8 @@ impl Shard {
         self.log.finished(&mut finished);
         for Finished { token, failed } in finished.drain(..) {
             match self.waits.read_over(token) {
-                Some((id, true)) if failed => self.end(id, Response::Refused(Refusal::ReadFailed), out),
-                Some((id, true)) => _ = self.attempt(now, id, out),
-                Some((id, false)) => _ = self.waits.take(id),
+                Some(id) if failed => self.end(id, Response::Refused(Refusal::ReadFailed), out),
+                Some(id) => _ = self.attempt(now, id, out),
                 None => {}
             }
         }
@@ -308,10 +310,10 @@ impl Shard {
         }
     }
 
-    /// All fetches that wait for data of a partition are tried again: it is about to go, or went.
-    pub(crate) fn wake_all(&mut self, now: Now, list: &mut WaitList, out: &mut Actions) {
-        while let Some(id) = self.waits.first(*list) {
-            self.waits.wake(id, list);
+    /// All that wait for something of a partition are tried again: it went.
+    pub(crate) fn wake_all(&mut self, now: Now, waiters: &mut Waiters, out: &mut Actions) {
+        while let Some(id) = self.waits.first(waiters) {
+            self.waits.wake(id, waiters);
             self.attempt(now, id, out);
         }
     }
@@ -319,29 +321,33 @@ impl Shard {
     /// Nobody will ask anything more on the connection: its fetches are answered with what there is, as soon as can be.
     /// Its subscriptions end.
     pub fn hurry(&mut self, now: Now, conn: ConnId, out: &mut Actions) {
-        self.end_subscriptions(now, conn, out);
-        while let Some(id) = self.waits.of_connection(conn) {
-            self.stop_waiting(id);
-            self.waits.hurry(conn, now.mono_us);
-            self.attempt(now, id, out);
+        for id in self.waits.of_connection(conn) {
+            let waited = self.waits.is_at_partition(id);
+            if waited {
+                self.stop_waiting(id);
+            }
+            self.waits.hasten(id, now.mono_us);
+            if waited {
+                self.attempt(now, id, out);
+            }
         }
-        self.waits.hurry(conn, now.mono_us);
     }
 
     /// The connection is gone: its fetches end without an answer.
     pub(crate) fn drop_waits(&mut self, conn: ConnId) {
-        while let Some(id) = self.waits.of_connection(conn) {
-            self.stop_waiting(id);
-            self.waits.take(id);
+        while let Some(id) = self.waits.first_of(conn) {
+            if self.waits.is_at_partition(id) {
+                self.stop_waiting(id);
+            }
+            self.waits.abandon(id);
         }
-        self.waits.abandon(conn);
     }
 
     pub(crate) fn stop_waiting(&mut self, id: WaitId) {
         let partition = self.waits.fetch(id).partition;
         let partition =
             self.partitions.get_mut(partition).expect("a partition outlives the fetches that wait for it");
-        self.waits.wake(id, &mut partition.waits);
+        self.waits.wake(id, &mut partition.waiters);
     }
 }
 

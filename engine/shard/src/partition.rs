@@ -6,7 +6,7 @@ use corelog_model::{Durability, GroupId, Term, TopicId};
 use corelog_storage::GroupSlot;
 
 use crate::pending::Owed;
-use crate::wait::WaitList;
+use crate::wait::Waiters;
 
 /// Names a partition of this shard for as long as it exists: handles and waits outlive deleted topics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -106,8 +106,8 @@ pub(crate) struct Partition {
     pub(crate) visible_bytes: u64,
     /// Whether the last checkpoint says something else.
     pub(crate) changed: bool,
-    /// Fetches that wait for data here.
-    pub(crate) waits: WaitList,
+    /// Fetches and subscriptions that wait for something here.
+    pub(crate) waiters: Waiters,
 }
 
 impl Partition {
@@ -125,7 +125,7 @@ impl Partition {
             last_append_us: 0,
             visible_bytes: 0,
             changed: true,
-            waits: WaitList::default(),
+            waiters: Waiters::default(),
         }
     }
 

@@ -216,7 +216,7 @@ impl Shard {
             log_start: partition.cursors().log_start,
             batches: pending.batches,
         };
-        if pending.end_offset > 0 && !partition.waits.is_empty() {
+        if pending.end_offset > 0 && !partition.waiters.data.is_empty() {
             self.shown.push(pending.partition);
         }
         asker.answer(response, out);

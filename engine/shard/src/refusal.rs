@@ -140,6 +140,8 @@ pub enum Bounded {
     Waits,
     /// Fetches that wait for the disk.
     Reads,
+    /// Subscriptions.
+    Subscriptions,
     /// (producer, partition) pairs.
     Producers,
     /// Topics.

@@ -6,7 +6,7 @@ use crate::authorise::Principal;
 use crate::event::ConnId;
 use crate::partition::PartitionId;
 use crate::refusal::{Bounded, Refusal};
-use crate::wait::{WaitId, WaitList};
+use crate::wait::WaitId;
 
 /// The highest handle a client may choose.
 pub const MAX_HANDLE: u32 = 65_535;
@@ -19,8 +19,6 @@ struct Session {
     handles: Vec<Option<PartitionId>>,
     /// By handle.
     subscriptions: BTreeMap<u32, WaitId>,
-    /// Subscriptions that wait until the connection has taken what they pushed.
-    pushed: WaitList,
 }
 
 /// All connections of a shard, by slot.
@@ -51,9 +49,9 @@ impl Sessions {
     pub(crate) fn connect(&mut self, conn: ConnId, principal: Principal) {
         self.disconnect_slot(conn.slot);
         if let Some(slot) = self.slots.get_mut(conn.slot as usize) {
-            let (handles, subscriptions, pushed) = Default::default();
+            let (handles, subscriptions) = Default::default();
             let generation = conn.generation;
-            *slot = Some(Session { generation, principal, handles, subscriptions, pushed });
+            *slot = Some(Session { generation, principal, handles, subscriptions });
             self.connected += 1;
         }
     }
@@ -139,16 +137,6 @@ impl Sessions {
         {
             session.subscriptions.remove(&handle);
         }
-    }
-
-    /// The subscriptions that wait until the connection has taken what they pushed.
-    pub(crate) fn pushed(&mut self, conn: ConnId) -> Option<&mut WaitList> {
-        self.session_mut(conn).map(|session| &mut session.pushed)
-    }
-
-    /// The same of all connections.
-    pub(crate) fn all_pushed(&self) -> impl Iterator<Item = &WaitList> {
-        self.slots.iter().flatten().map(|session| &session.pushed)
     }
 
     fn session_mut(&mut self, conn: ConnId) -> Option<&mut Session> {

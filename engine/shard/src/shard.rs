@@ -48,6 +48,8 @@ pub struct Limits {
     pub handles: u32,
     /// Fetches that wait.
     pub waits: u32,
+    /// Subscriptions, each some 300 bytes with what its connection keeps for it.
+    pub subscriptions: u32,
     /// Produce requests that wait for their frame; at the bound produce is `Blocked`.
     pub pending: u32,
     /// Topics.
@@ -70,6 +72,7 @@ impl Default for Limits {
             connections: 4096,
             handles: 1 << 20,
             waits: 16_384,
+            subscriptions: 131_072,
             pending: 16_384,
             topics: 100_000,
             partitions: 100_000,

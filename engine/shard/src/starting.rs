@@ -173,7 +173,7 @@ impl Starting {
             holdings: Holdings::default(),
             changes: Changes::new(&metadata, limits.changes),
             sessions: Sessions::new(limits.connections, limits.handles),
-            waits: Waits::new(limits.waits),
+            waits: Waits::new(limits.connections, limits.waits, limits.subscriptions),
             pending: PendingQueue::new(limits.pending),
             config,
             log,

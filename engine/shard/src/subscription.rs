@@ -10,6 +10,7 @@ use std::ops::Range;
 use corelog_model::{Now, Term};
 
 use crate::event::{Actions, ConnId, Taken};
+use crate::fetch::JUST_READ;
 use crate::partition::PartitionId;
 use crate::response::Response;
 use crate::shard::{Asker, Shard};
@@ -86,7 +87,8 @@ impl Shard {
         } else if let Some(id) = self.sessions.subscription(asker.conn, handle) {
             let stream = self.waits.stream_mut(id);
             stream.credit = stream.credit.saturating_add(bytes.into());
-            if stream.credit > 0 && self.waits.is_given_credit(id) {
+            if stream.credit > 0 && self.waits.is_without_credit(id) {
+                self.stop_waiting(id);
                 _ = self.attempt(now, id, out);
             }
         }
@@ -97,28 +99,16 @@ impl Shard {
     pub fn end_subscription(&mut self, now: Now, conn: ConnId, handle: u32, out: &mut Actions) {
         let Some(id) = self.sessions.unsubscribe(conn, handle) else { return };
         self.waits.stream_mut(id).ended = true;
-        if self.waits.waits_for_data(id) {
+        if self.waits.is_at_partition(id) {
             self.stop_waiting(id);
-        } else if !self.waits.is_given_credit(id) {
-            return;
-        }
-        _ = self.attempt(now, id, out);
-    }
-
-    /// All subscriptions of a connection end.
-    pub(crate) fn end_subscriptions(&mut self, now: Now, conn: ConnId, out: &mut Actions) {
-        for id in self.waits.end_streams(conn) {
-            assert!(self.waits.is_given_credit(id), "it waits for credit");
             _ = self.attempt(now, id, out);
         }
     }
 
     /// The connection has taken what was pushed to it: its subscriptions go on.
     pub fn drained(&mut self, now: Now, conn: ConnId, out: &mut Actions) {
-        let Some(list) = self.sessions.pushed(conn) else { return };
-        // What is pushed now waits in a list of its own for the next time.
-        let mut before = std::mem::take(list);
-        while let Some(id) = self.waits.taken(&mut before) {
+        let mut pushed = self.waits.drain(conn);
+        while let Some(id) = self.waits.drained(&mut pushed) {
             _ = self.attempt(now, id, out);
         }
     }
@@ -133,7 +123,7 @@ impl Shard {
         let stream = self.waits.stream_mut(id);
         stream.begun = true;
         stream.credit -= i64::try_from(bytes).expect("a push is bounded");
-        let cursors = self.partitions.get(partition).expect("the partition was just read").cursors();
+        let cursors = self.partitions.get(partition).expect(JUST_READ).cursors();
         let pushed = Response::Pushed {
             log_start: cursors.log_start,
             high_watermark: cursors.high_watermark,
@@ -143,8 +133,7 @@ impl Shard {
         };
         self.counters.pushes += 1;
         Asker { conn, correlation }.answer(pushed, out);
-        let list = self.sessions.pushed(conn).expect("a subscription ends with its connection");
-        self.waits.await_client(id, list);
+        self.waits.await_client(id);
     }
 
     /// The last answer of a subscription that was asked to end.

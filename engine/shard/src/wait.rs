@@ -1,20 +1,23 @@
 //! Fetches and subscriptions that wait: for data, for the disk, for a free read, for their client.
 //!
-//! A fetch waits for data in the list of its partition and in a heap by deadline; it waits for the disk under a
-//! token, and for a free read in a queue. A subscription keeps its place between two pushes: until its connection has
-//! taken the last one, in the list of the connection, or until it is given credit, in no list. All memory is taken at
-//! the start; when it is used up a request is refused with `TooMany`, never dropped. Decides nothing: `fetch` and
-//! `subscription` do.
+//! A fetch waits for data in the list of its partition and among the deadlines; it waits for the disk under a token, and
+//! for a free read in a queue. A subscription keeps its place between two pushes: until its connection has taken the last
+//! one, in a list of the connection, or until it is given credit, in one of its partition. Every wait is in a list of its
+//! connection beside, so that an end of one costs as much as it has. At the bound a request is refused with `TooMany`,
+//! never dropped; subscriptions have one of their own, so that they leave fetches their places. Decides nothing: `fetch`
+//! and `subscription` do.
 
-use std::collections::VecDeque;
+mod deadlines;
+mod list;
 
 use corelog_model::Term;
 
+use self::deadlines::Deadlines;
+pub(crate) use self::list::WaitList;
+use self::list::{Chain, Links, NONE};
 use crate::event::ConnId;
 use crate::partition::PartitionId;
 use crate::refusal::{Bounded, Refusal};
-
-const NONE: u32 = u32::MAX;
 
 /// What a waiting request wants to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,89 +75,90 @@ impl WaitId {
     }
 }
 
-/// The fetches that wait for data of one partition, or the subscriptions that wait for one connection, first come first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct WaitList {
-    first: u32,
-    last: u32,
-}
-
-impl WaitList {
-    pub(crate) fn is_empty(self) -> bool {
-        self.first == NONE
-    }
-}
-
-impl Default for WaitList {
-    fn default() -> Self {
-        Self { first: NONE, last: NONE }
-    }
-}
-
-/// Neighbours in a [`WaitList`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Links {
-    previous: u32,
-    next: u32,
+/// Who waits for something of one partition.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Waiters {
+    /// For data.
+    pub(crate) data: WaitList,
+    /// Subscriptions, until they are given credit.
+    pub(crate) credit: WaitList,
 }
 
 /// What a slot's fetch waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
+    /// For nothing; or the slot is free.
     Free,
-    /// `due_bytes`: the partition's count of visible bytes at which there is enough.
-    Data {
-        due_bytes: u64,
-        links: Links,
-        heap: u32,
-    },
-    /// Its connection may be gone: the read's result is then given back at once.
-    Disk {
-        abandoned: bool,
-    },
-    Queued,
-    /// Until its connection has taken what was pushed.
-    Client {
-        links: Links,
-    },
+    /// `due_bytes`: the partition's count of visible bytes at which there is enough. `place`: among the deadlines.
+    Data { due_bytes: u64, place: u32 },
     /// Until it is given credit.
     Credit,
+    /// Until its connection has taken what was pushed.
+    Client,
+    /// Until a read is free.
+    Queued,
+    /// Without a fetch: its connection is gone, and the slot stays until the disk answers.
+    Disk,
 }
 
 #[derive(Debug)]
 struct Slot {
     generation: u32,
     state: State,
+    /// By [`Chain`].
+    links: [Links; 2],
     fetch: Option<Fetch>,
+}
+
+impl Slot {
+    fn is_stream(&self) -> bool {
+        self.fetch.is_some_and(|fetch| fetch.stream.is_some())
+    }
+}
+
+/// The waits of one connection.
+#[derive(Clone, Copy, Debug, Default)]
+struct OfConnection {
+    all: WaitList,
+    /// Subscriptions that wait until it has taken what they pushed.
+    pushed: WaitList,
 }
 
 /// All waiting fetches of a shard.
 #[derive(Debug)]
 pub(crate) struct Waits {
+    /// Reserved whole, so that none is ever moved, and made as they are needed.
     slots: Vec<Slot>,
-    free: Vec<u32>,
-    /// Slots in state `Data`, the earliest deadline first: a binary heap whose slots know their place, so that a
-    /// fetch that is answered early leaves it at once.
-    heap: Vec<u32>,
-    queue: VecDeque<u32>,
-    disk: u32,
-    /// Slots in state `Client` and in state `Credit`, and subscriptions in any.
-    at_client: u32,
-    without_credit: u32,
+    max_fetches: u32,
+    max_streams: u32,
+    free: WaitList,
+    deadlines: Deadlines,
+    /// For a free read.
+    queue: WaitList,
+    /// By slot of the connection.
+    connections: Vec<OfConnection>,
+    /// Slots with a fetch that is none, and with one that is a subscription.
+    fetches: u32,
     streams: u32,
+    /// Slots in state `Data`, and in states `Disk` and `Queued`.
+    for_data: u32,
+    for_disk: u32,
 }
 
 impl Waits {
-    pub(crate) fn new(bound: u32) -> Self {
+    pub(crate) fn new(connections: u32, max_fetches: u32, max_streams: u32) -> Self {
         Self {
-            slots: (0..bound).map(|_| Slot { generation: 0, state: State::Free, fetch: None }).collect(),
-            free: (0..bound).rev().collect(),
-            heap: Vec::with_capacity(bound as usize),
-            queue: VecDeque::with_capacity(bound as usize),
-            disk: 0,
-            at_client: 0,
-            without_credit: 0,
+            slots: Vec::with_capacity(max_fetches as usize + max_streams as usize),
+            max_fetches,
+            max_streams,
+            free: WaitList::default(),
+            deadlines: Deadlines::new(max_fetches),
+            queue: WaitList::default(),
+            connections: vec![OfConnection::default(); connections as usize],
+            fetches: 0,
             streams: 0,
+            for_data: 0,
+            for_disk: 0,
         }
     }
 
@@ -163,121 +167,193 @@ impl Waits {
         self.streams
     }
 
-    /// Fetches that wait for data.
-    pub(crate) fn for_data(&self) -> u32 {
-        u32::try_from(self.heap.len()).expect("waits are bounded")
+    /// Fetches and subscriptions that wait for data.
+    pub(crate) const fn for_data(&self) -> u32 {
+        self.for_data
     }
 
-    /// Fetches that wait for the disk or for a free read.
-    pub(crate) fn for_disk(&self) -> u32 {
-        self.disk + u32::try_from(self.queue.len()).expect("waits are bounded")
+    /// Those that wait for the disk or for a free read.
+    pub(crate) const fn for_disk(&self) -> u32 {
+        self.for_disk
     }
 
-    /// Whether fetches wait for a free read.
-    pub(crate) fn are_queued(&self) -> bool {
+    /// Whether some wait for a free read.
+    pub(crate) const fn are_queued(&self) -> bool {
         !self.queue.is_empty()
     }
 
-    /// A place for a fetch, not waiting for anything yet: it is to be given to one of the `await_` functions or
-    /// back to `take`.
+    /// A place for a fetch of a connection that is there, not waiting for anything yet: it is to be given to one of the
+    /// `await_` functions or back to `take`.
     pub(crate) fn reserve(&mut self, fetch: Fetch) -> Result<WaitId, Refusal> {
-        let max = u32::try_from(self.slots.len()).expect("waits are bounded");
-        let slot = self.free.pop().ok_or(Refusal::TooMany { what: Bounded::Waits, max })?;
-        let entry = &mut self.slots[slot as usize];
-        entry.fetch = Some(fetch);
-        self.streams += u32::from(fetch.stream.is_some());
-        Ok(WaitId { slot, generation: entry.generation })
+        let (what, count, max) = match fetch.stream {
+            Some(_) => (Bounded::Subscriptions, &mut self.streams, self.max_streams),
+            None => (Bounded::Waits, &mut self.fetches, self.max_fetches),
+        };
+        // The disk may still have slots of connections that are gone.
+        let is_full = self.free.is_empty() && self.slots.len() == self.slots.capacity();
+        if *count >= max || is_full {
+            return Err(Refusal::TooMany { what, max });
+        }
+        *count += 1;
+        let at = self.free_slot();
+        let all = &mut self.connections[fetch.conn.slot as usize].all;
+        all.append(&mut self.slots, Chain::Connection, at);
+        self.slots[at as usize].fetch = Some(fetch);
+        Ok(self.id(at))
+    }
+
+    fn free_slot(&mut self) -> u32 {
+        if let Some(at) = self.free.first() {
+            self.free.remove(&mut self.slots, Chain::Awaited, at);
+            return at;
+        }
+        let at = u32::try_from(self.slots.len()).expect("waits are bounded");
+        self.slots.push(Slot { generation: 0, state: State::Free, links: [Links::ALONE; 2], fetch: None });
+        at
     }
 
     /// The fetch waits until its partition has shown `due_bytes`, or its deadline.
-    pub(crate) fn await_data(&mut self, id: WaitId, list: &mut WaitList, due_bytes: u64) {
-        let links = self.append(id.slot, list);
-        let heap = u32::try_from(self.heap.len()).expect("waits are bounded");
-        self.heap.push(id.slot);
-        self.slots[id.slot as usize].state = State::Data { due_bytes, links, heap };
-        self.sift_up(heap as usize);
-    }
-
-    /// The subscription waits until its connection, whose list this is, has taken what was pushed.
-    pub(crate) fn await_client(&mut self, id: WaitId, list: &mut WaitList) {
-        let links = self.append(id.slot, list);
-        self.slots[id.slot as usize].state = State::Client { links };
-        self.at_client += 1;
+    pub(crate) fn await_data(&mut self, id: WaitId, waiters: &mut Waiters, due_bytes: u64) {
+        self.set(id, State::Data { due_bytes, place: NONE });
+        waiters.data.append(&mut self.slots, Chain::Awaited, id.slot);
+        if !self.slots[id.slot as usize].is_stream() {
+            self.deadlines.insert(&mut self.slots, id.slot);
+        }
+        self.for_data += 1;
     }
 
     /// The subscription waits until it is given credit.
-    pub(crate) fn await_credit(&mut self, id: WaitId) {
-        self.slots[id.slot as usize].state = State::Credit;
-        self.without_credit += 1;
+    pub(crate) fn await_credit(&mut self, id: WaitId, waiters: &mut Waiters) {
+        self.set(id, State::Credit);
+        waiters.credit.append(&mut self.slots, Chain::Awaited, id.slot);
+    }
+
+    /// The subscription waits until its connection has taken what was pushed.
+    pub(crate) fn await_client(&mut self, id: WaitId) {
+        let conn = self.fetch(id).conn;
+        self.set(id, State::Client);
+        let pushed = &mut self.connections[conn.slot as usize].pushed;
+        pushed.append(&mut self.slots, Chain::Awaited, id.slot);
     }
 
     /// The fetch waits for the read that was started under its token.
     pub(crate) fn await_disk(&mut self, id: WaitId) {
-        self.slots[id.slot as usize].state = State::Disk { abandoned: false };
-        self.disk += 1;
+        self.set(id, State::Disk);
+        self.for_disk += 1;
     }
 
     /// The fetch waits until a read is free.
     pub(crate) fn await_turn(&mut self, id: WaitId) {
-        self.slots[id.slot as usize].state = State::Queued;
-        self.queue.push_back(id.slot);
+        self.set(id, State::Queued);
+        self.queue.append(&mut self.slots, Chain::Awaited, id.slot);
+        self.for_disk += 1;
     }
 
-    /// The first fetch of `list` for which `visible_bytes` are enough.
-    pub(crate) fn due(&self, list: WaitList, visible_bytes: u64) -> Option<WaitId> {
-        let mut at = list.first;
-        while let Some(slot) = self.slots.get(at as usize) {
-            let State::Data { due_bytes, links, .. } = slot.state else {
-                unreachable!("a listed fetch waits for data")
-            };
-            if due_bytes <= visible_bytes {
-                return Some(WaitId { slot: at, generation: slot.generation });
+    /// The first that waits for data for which `visible_bytes` are enough.
+    pub(crate) fn due(&self, waiters: &Waiters, visible_bytes: u64) -> Option<WaitId> {
+        let is_due = |at: &u32| match self.slots[*at as usize].state {
+            State::Data { due_bytes, .. } => due_bytes <= visible_bytes,
+            other => unreachable!("it waits for data, not {other:?}"),
+        };
+        waiters.data.iter(&self.slots, Chain::Awaited).find(is_due).map(|at| self.id(at))
+    }
+
+    /// The first of those that wait for something of a partition.
+    pub(crate) fn first(&self, waiters: &Waiters) -> Option<WaitId> {
+        let first = waiters.data.first().or_else(|| waiters.credit.first());
+        first.map(|at| self.id(at))
+    }
+
+    /// Stops waiting for something of its partition: the fetch is to be tried again, under the same name.
+    pub(crate) fn wake(&mut self, id: WaitId, waiters: &mut Waiters) {
+        let list = match self.state(id) {
+            State::Data { place, .. } => {
+                if place != NONE {
+                    self.deadlines.remove(&mut self.slots, place);
+                }
+                self.for_data -= 1;
+                &mut waiters.data
             }
-            at = links.next;
-        }
-        None
+            State::Credit => &mut waiters.credit,
+            other => unreachable!("it waits for its partition, not {other:?}"),
+        };
+        list.remove(&mut self.slots, Chain::Awaited, id.slot);
+        self.set(id, State::Free);
     }
 
-    /// The first fetch of `list`.
-    pub(crate) fn first(&self, list: WaitList) -> Option<WaitId> {
-        let slot = self.slots.get(list.first as usize)?;
-        Some(WaitId { slot: list.first, generation: slot.generation })
+    /// Whether it waits for something of its partition: data, or credit.
+    pub(crate) fn is_at_partition(&self, id: WaitId) -> bool {
+        matches!(self.state(id), State::Data { .. } | State::Credit)
+    }
+
+    /// Whether it waits for credit.
+    pub(crate) fn is_without_credit(&self, id: WaitId) -> bool {
+        self.state(id) == State::Credit
     }
 
     /// The earliest deadline, in monotonic microseconds.
     pub(crate) fn deadline_us(&self) -> Option<u64> {
-        self.heap.first().map(|&slot| self.deadline_of(slot)).filter(|&deadline_us| deadline_us < u64::MAX)
+        self.deadlines.first(&self.slots).map(|(_, deadline_us)| deadline_us)
     }
 
     /// The fetch whose deadline has passed, the earliest first.
     pub(crate) fn expired(&self, mono_us: u64) -> Option<WaitId> {
-        let slot = *self.heap.first()?;
-        (self.deadline_of(slot) <= mono_us)
-            .then(|| WaitId { slot, generation: self.slots[slot as usize].generation })
+        let (at, deadline_us) = self.deadlines.first(&self.slots)?;
+        (deadline_us <= mono_us).then(|| self.id(at))
     }
 
     /// The fetch that waits longest for a free read.
     pub(crate) fn next_queued(&mut self) -> Option<WaitId> {
-        let slot = self.queue.pop_front()?;
-        self.slots[slot as usize].state = State::Free;
-        Some(WaitId { slot, generation: self.slots[slot as usize].generation })
+        let id = self.id(self.queue.first()?);
+        self.leave_queue(id);
+        Some(id)
+    }
+
+    fn leave_queue(&mut self, id: WaitId) {
+        self.queue.remove(&mut self.slots, Chain::Awaited, id.slot);
+        self.for_disk -= 1;
+        self.set(id, State::Free);
     }
 
     /// The fetch that was queued last was the first and its turn had not come: it stays the first.
     pub(crate) fn keep_turn(&mut self) {
-        if !self.queue.is_empty() {
-            self.queue.rotate_right(1);
+        if let Some(last) = self.queue.last() {
+            self.queue.remove(&mut self.slots, Chain::Awaited, last);
+            self.queue.prepend(&mut self.slots, Chain::Awaited, last);
         }
     }
 
-    /// The read under this token is over; `true` when someone still wants it. `None` for a token not in use.
-    pub(crate) fn read_over(&mut self, token: u64) -> Option<(WaitId, bool)> {
+    /// The read under this token is over; who still wants it. `None` also for a token not in use.
+    pub(crate) fn read_over(&mut self, token: u64) -> Option<WaitId> {
         let id = WaitId::from_token(token);
-        let slot = self.slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation)?;
-        let State::Disk { abandoned } = slot.state else { return None };
-        slot.state = State::Free;
-        self.disk -= 1;
-        Some((id, !abandoned))
+        let slot = self.slots.get(id.slot as usize)?;
+        if slot.generation != id.generation || slot.state != State::Disk {
+            return None;
+        }
+        let is_wanted = slot.fetch.is_some();
+        self.for_disk -= 1;
+        self.set(id, State::Free);
+        if !is_wanted {
+            self.release(id);
+        }
+        is_wanted.then_some(id)
+    }
+
+    /// The subscriptions that waited until the connection had taken what they pushed; what they push from now on waits in
+    /// a list of its own.
+    pub(crate) fn drain(&mut self, conn: ConnId) -> WaitList {
+        match self.first_of(conn) {
+            Some(_) => std::mem::take(&mut self.connections[conn.slot as usize].pushed),
+            None => WaitList::default(),
+        }
+    }
+
+    /// The next of them waits for nothing now.
+    pub(crate) fn drained(&mut self, list: &mut WaitList) -> Option<WaitId> {
+        let id = self.id(list.first()?);
+        list.remove(&mut self.slots, Chain::Awaited, id.slot);
+        self.set(id, State::Free);
+        Some(id)
     }
 
     pub(crate) fn fetch(&self, id: WaitId) -> Fetch {
@@ -298,262 +374,108 @@ impl Waits {
         self.fetch_mut(id).stream.as_mut().expect("the fetch is a subscription")
     }
 
-    /// Stops waiting for data: the fetch is to be tried again, under the same name.
-    pub(crate) fn wake(&mut self, id: WaitId, list: &mut WaitList) {
-        let State::Data { links, heap, .. } = self.slots[id.slot as usize].state else {
-            unreachable!("only a fetch that waits for data wakes");
-        };
-        self.unlink(links, list);
-        self.leave_heap(heap as usize);
-        self.slots[id.slot as usize].state = State::Free;
+    /// What waits on behalf of a connection, first come first.
+    pub(crate) fn of_connection(&self, conn: ConnId) -> Vec<WaitId> {
+        let all = self.first_of(conn).map(|_| self.connections[conn.slot as usize].all);
+        all.unwrap_or_default().iter(&self.slots, Chain::Connection).map(|at| self.id(at)).collect()
     }
 
-    /// The connection whose list this is has taken what was pushed to it: the next of its subscriptions that waited for
-    /// that waits for nothing now.
-    pub(crate) fn taken(&mut self, list: &mut WaitList) -> Option<WaitId> {
-        let id = self.first(*list)?;
-        let State::Client { links } = self.slots[id.slot as usize].state else {
-            unreachable!("a subscription in a connection's list waits for it");
-        };
-        self.unlink(links, list);
-        self.at_client -= 1;
-        self.slots[id.slot as usize].state = State::Free;
-        Some(id)
+    /// The first of them. All are of one connection: it takes its own along when it goes.
+    pub(crate) fn first_of(&self, conn: ConnId) -> Option<WaitId> {
+        let first = self.connections.get(conn.slot as usize)?.all.first().map(|at| self.id(at))?;
+        (self.fetch(first).conn == conn).then_some(first)
     }
 
-    /// A subscription that waits for credit waits for nothing now; `false` when it waits for something else.
-    pub(crate) fn is_given_credit(&mut self, id: WaitId) -> bool {
-        let slot = &mut self.slots[id.slot as usize];
-        let waited = slot.generation == id.generation && slot.state == State::Credit;
-        if waited {
-            slot.state = State::Free;
-            self.without_credit -= 1;
-        }
-        waited
-    }
-
-    /// Whether a subscription waits for data.
-    pub(crate) fn waits_for_data(&self, id: WaitId) -> bool {
-        matches!(self.slots[id.slot as usize].state, State::Data { .. })
-    }
-
-    /// All subscriptions of a connection are to end. Gives those that wait for credit: nothing else would end them.
-    pub(crate) fn end_streams(&mut self, conn: ConnId) -> Vec<WaitId> {
-        let mut idle = Vec::new();
-        for (at, slot) in self.slots.iter_mut().enumerate() {
-            let fetch = slot.fetch.as_mut().filter(|fetch| fetch.conn == conn);
-            let Some(stream) = fetch.and_then(|fetch| fetch.stream.as_mut()) else { continue };
+    /// It is not to wait for data any more, or to go on as a subscription. While it waits for data it has to wake first.
+    pub(crate) fn hasten(&mut self, id: WaitId, mono_us: u64) {
+        let fetch = self.fetch_mut(id);
+        fetch.deadline_us = fetch.deadline_us.min(mono_us);
+        if let Some(stream) = &mut fetch.stream {
             stream.ended = true;
-            if slot.state == State::Credit {
-                idle.push(WaitId { slot: at as u32, generation: slot.generation });
-            }
         }
-        idle
-    }
-
-    /// Subscriptions that wait for credit and of whose partition this is true: they wait for nothing now.
-    pub(crate) fn without_credit(&mut self, is_gone: impl Fn(PartitionId) -> bool) -> Vec<WaitId> {
-        if self.without_credit == 0 {
-            return Vec::new();
-        }
-        let mut gone = Vec::new();
-        for (at, slot) in self.slots.iter_mut().enumerate().filter(|(_, slot)| slot.state == State::Credit) {
-            if slot.fetch.is_some_and(|fetch| is_gone(fetch.partition)) {
-                slot.state = State::Free;
-                self.without_credit -= 1;
-                gone.push(WaitId { slot: at as u32, generation: slot.generation });
-            }
-        }
-        gone
     }
 
     /// Ends the wait: the slot is free again.
     pub(crate) fn take(&mut self, id: WaitId) -> Fetch {
-        let fetch = self.fetch(id);
-        let slot = &mut self.slots[id.slot as usize];
-        assert_eq!(slot.state, State::Free, "an answered fetch waits for nothing");
-        slot.fetch = None;
-        self.streams -= u32::from(fetch.stream.is_some());
-        slot.generation = slot.generation.wrapping_add(1);
-        self.free.push(id.slot);
+        assert_eq!(self.state(id), State::Free, "an answered fetch waits for nothing");
+        let fetch = self.forget(id);
+        self.release(id);
         fetch
     }
 
-    /// A fetch of this connection that waits for data, while there is one.
-    pub(crate) fn of_connection(&self, conn: ConnId) -> Option<WaitId> {
-        let own = |slot: &&u32| self.slots[**slot as usize].fetch.is_some_and(|fetch| fetch.conn == conn);
-        let slot = *self.heap.iter().find(own)?;
-        Some(WaitId { slot, generation: self.slots[slot as usize].generation })
-    }
-
-    /// The connection's fetches that do not wait for data are not to begin to.
-    pub(crate) fn hurry(&mut self, conn: ConnId, mono_us: u64) {
-        let waits_for_data = |state| matches!(state, State::Data { .. });
-        for slot in self.slots.iter_mut().filter(|slot| !waits_for_data(slot.state)) {
-            if let Some(fetch) = slot.fetch.as_mut().filter(|fetch| fetch.conn == conn) {
-                fetch.deadline_us = fetch.deadline_us.min(mono_us);
+    /// Its connection is gone: the wait ends without an answer. One for the disk keeps its slot until that answers, and one
+    /// for its partition has to wake first.
+    pub(crate) fn abandon(&mut self, id: WaitId) {
+        let Fetch { conn, .. } = self.forget(id);
+        match self.state(id) {
+            State::Disk => return,
+            State::Client => {
+                let pushed = &mut self.connections[conn.slot as usize].pushed;
+                pushed.remove(&mut self.slots, Chain::Awaited, id.slot);
+                self.set(id, State::Free);
             }
+            State::Queued => self.leave_queue(id),
+            State::Free => {}
+            State::Data { .. } | State::Credit => unreachable!("it waits for its partition"),
         }
+        self.release(id);
     }
 
-    /// The connection is gone, and its list with it: its subscriptions and queued fetches end, its reads end when the
-    /// disk answers.
-    pub(crate) fn abandon(&mut self, conn: ConnId) {
-        for at in 0..self.slots.len() {
-            let slot = &mut self.slots[at];
-            if slot.fetch.is_none_or(|fetch| fetch.conn != conn) {
-                continue;
-            }
-            match &mut slot.state {
-                State::Disk { abandoned } => *abandoned = true,
-                state @ (State::Client { .. } | State::Credit) => {
-                    let counted =
-                        if *state == State::Credit { &mut self.without_credit } else { &mut self.at_client };
-                    *counted -= 1;
-                    *state = State::Free;
-                    let id = WaitId { slot: at as u32, generation: slot.generation };
-                    self.take(id);
-                }
-                _ => {}
-            }
-        }
-        let mut queued = self.queue.len();
-        while queued > 0 {
-            queued -= 1;
-            let id = self.next_queued().expect("the queue was counted");
-            if self.fetch(id).conn == conn {
-                self.take(id);
-            } else {
-                self.await_turn(id);
-            }
-        }
+    /// The slot holds no fetch any more, and its connection has nothing to do with it.
+    fn forget(&mut self, id: WaitId) -> Fetch {
+        let fetch = self.fetch(id);
+        let all = &mut self.connections[fetch.conn.slot as usize].all;
+        all.remove(&mut self.slots, Chain::Connection, id.slot);
+        *if fetch.stream.is_some() { &mut self.streams } else { &mut self.fetches } -= 1;
+        self.slots[id.slot as usize].fetch = None;
+        fetch
     }
 
-    fn deadline_of(&self, slot: u32) -> u64 {
-        self.slots[slot as usize].fetch.expect("a waiting slot holds a fetch").deadline_us
+    fn release(&mut self, id: WaitId) {
+        let slot = &mut self.slots[id.slot as usize];
+        slot.generation = slot.generation.wrapping_add(1);
+        self.free.prepend(&mut self.slots, Chain::Awaited, id.slot);
     }
 
-    /// Becomes the last of a list.
-    fn append(&mut self, slot: u32, list: &mut WaitList) -> Links {
-        let previous = list.last;
-        match previous {
-            NONE => list.first = slot,
-            _ => self.links(previous).next = slot,
-        }
-        list.last = slot;
-        Links { previous, next: NONE }
+    fn id(&self, at: u32) -> WaitId {
+        WaitId { slot: at, generation: self.slots[at as usize].generation }
     }
 
-    fn unlink(&mut self, links: Links, list: &mut WaitList) {
-        let Links { previous, next } = links;
-        match previous {
-            NONE => list.first = next,
-            _ => self.links(previous).next = next,
-        }
-        match next {
-            NONE => list.last = previous,
-            _ => self.links(next).previous = previous,
-        }
+    fn state(&self, id: WaitId) -> State {
+        self.slots[id.slot as usize].state
     }
 
-    fn links(&mut self, slot: u32) -> &mut Links {
-        match &mut self.slots[slot as usize].state {
-            State::Data { links, .. } | State::Client { links } => links,
-            other => unreachable!("a listed slot has neighbours: {other:?}"),
-        }
+    fn set(&mut self, id: WaitId, state: State) {
+        self.slots[id.slot as usize].state = state;
     }
 
-    fn set_heap(&mut self, at: usize) {
-        let slot = self.heap[at];
-        if let State::Data { heap, .. } = &mut self.slots[slot as usize].state {
-            *heap = u32::try_from(at).expect("waits are bounded");
+    /// Every slot is free, or waits for one thing and is in the list for that, and in its connection's. `waiters` are those
+    /// of all partitions.
+    pub(crate) fn check<'a>(&self, waiters: impl Iterator<Item = &'a Waiters>) {
+        let slots = &self.slots;
+        let count = |list: WaitList, fits: fn(State) -> bool| {
+            list.check(slots, Chain::Awaited, |slot| fits(slot.state) && slot.fetch.is_some())
+        };
+        let (mut data, mut credit, mut client, mut owned) = (0, 0, 0, 0);
+        for waiters in waiters {
+            data += count(waiters.data, |state| matches!(state, State::Data { .. }));
+            credit += count(waiters.credit, |state| state == State::Credit);
         }
-    }
-
-    fn leave_heap(&mut self, at: usize) {
-        self.heap.swap_remove(at);
-        if at < self.heap.len() {
-            self.set_heap(at);
-            self.sift_up(at);
-            self.sift_down(at);
+        for (at, of) in self.connections.iter().enumerate() {
+            client += count(of.pushed, |state| state == State::Client);
+            let is_own = |slot: &Slot| slot.fetch.is_some_and(|fetch| fetch.conn.slot as usize == at);
+            owned += of.all.check(slots, Chain::Connection, is_own);
         }
-    }
-
-    fn sift_up(&mut self, mut at: usize) {
-        while at > 0 {
-            let parent = (at - 1) / 2;
-            if self.deadline_of(self.heap[parent]) <= self.deadline_of(self.heap[at]) {
-                return;
-            }
-            self.swap(parent, at);
-            at = parent;
-        }
-    }
-
-    fn sift_down(&mut self, mut at: usize) {
-        loop {
-            let earlier = |a: usize, b: usize| match (self.heap.get(a), self.heap.get(b)) {
-                (Some(&x), Some(&y)) => self.deadline_of(x) < self.deadline_of(y),
-                (first, _) => first.is_some(),
-            };
-            let child = if earlier(2 * at + 2, 2 * at + 1) { 2 * at + 2 } else { 2 * at + 1 };
-            if child >= self.heap.len() || !earlier(child, at) {
-                return;
-            }
-            self.swap(child, at);
-            at = child;
-        }
-    }
-
-    fn swap(&mut self, a: usize, b: usize) {
-        self.heap.swap(a, b);
-        self.set_heap(a);
-        self.set_heap(b);
-    }
-
-    /// Every slot is free, in one list, on disk, queued or without credit; the heap is one and its slots know their places.
-    /// `lists` are those of the partitions, `clients` those of the connections.
-    pub(crate) fn check<'a>(
-        &self,
-        lists: impl Iterator<Item = &'a WaitList>,
-        clients: impl Iterator<Item = &'a WaitList>,
-    ) {
-        for (at, &slot) in self.heap.iter().enumerate() {
-            assert!(
-                matches!(self.slots[slot as usize].state, State::Data { heap, .. } if heap as usize == at)
-            );
-            assert!(self.deadline_of(self.heap[at.saturating_sub(1) / 2]) <= self.deadline_of(slot));
-        }
-        let listed: usize =
-            lists.map(|list| self.count(list, |state| matches!(state, State::Data { .. }))).sum();
-        assert_eq!(listed, self.heap.len(), "a fetch that waits for data is in one list");
-        let at_client: usize =
-            clients.map(|list| self.count(list, |state| matches!(state, State::Client { .. }))).sum();
-        assert_eq!(
-            at_client, self.at_client as usize,
-            "a subscription that waits for its client is in one list"
-        );
-        let idle = at_client + self.without_credit as usize;
-        let used = listed + self.disk as usize + self.queue.len() + idle;
-        assert_eq!(used + self.free.len(), self.slots.len(), "a slot is free or waits for something");
-        let streams = self.slots.iter().filter(|slot| slot.fetch.is_some_and(|fetch| fetch.stream.is_some()));
-        assert_eq!(streams.count(), self.streams as usize, "subscriptions are counted");
-    }
-
-    /// The length of a list of slots in such a state.
-    fn count(&self, list: &WaitList, fits: impl Fn(State) -> bool) -> usize {
-        let (mut at, mut before, mut length) = (list.first, NONE, 0);
-        while let Some(slot) = self.slots.get(at as usize) {
-            let (State::Data { links, .. } | State::Client { links }) = slot.state else {
-                panic!("a listed slot has neighbours")
-            };
-            assert!(fits(slot.state), "it waits for what the list is for");
-            assert_eq!(links.previous, before, "the list runs both ways");
-            (before, at) = (at, links.next);
-            length += 1;
-        }
-        assert_eq!(list.last, before);
-        length
+        let queued = count(self.queue, |state| state == State::Queued);
+        let disk = slots.iter().filter(|slot| slot.state == State::Disk).count() as u32;
+        let is_free = |slot: &Slot| slot.state == State::Free && slot.fetch.is_none();
+        let free = self.free.check(slots, Chain::Awaited, is_free);
+        let all = data + credit + client + queued + disk + free;
+        assert_eq!(all as usize, slots.len(), "a slot is free or waits for something");
+        assert_eq!((data, queued + disk), (self.for_data, self.for_disk));
+        let streams = slots.iter().filter(|slot| slot.is_stream()).count() as u32;
+        assert_eq!((owned, streams), (self.fetches + self.streams, self.streams));
+        self.deadlines.check(slots);
     }
 }
 
@@ -562,11 +484,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const CONN: ConnId = ConnId { slot: 1, generation: 1 };
+    fn conn(slot: u32) -> ConnId {
+        ConnId { slot, generation: slot + 1 }
+    }
 
-    fn fetch(correlation: u64, deadline_us: u64) -> Fetch {
+    fn fetch(conn: ConnId, correlation: u64, deadline_us: u64) -> Fetch {
         Fetch {
-            conn: CONN,
+            conn,
             correlation,
             partition: PartitionId { slot: 0, generation: 0 },
             wanted: Wanted::Batches,
@@ -579,52 +503,129 @@ mod tests {
         }
     }
 
+    fn stream(conn: ConnId, correlation: u64) -> Fetch {
+        let stream = Stream { handle: 1, credit: 0, begun: false, ended: false };
+        Fetch { stream: Some(stream), ..fetch(conn, correlation, u64::MAX) }
+    }
+
     #[test]
     fn a_full_table_refuses_and_a_freed_place_is_taken_again() {
-        let mut waits = Waits::new(1);
-        let mut list = WaitList::default();
-        let id = waits.reserve(fetch(1, 10)).unwrap();
-        waits.await_data(id, &mut list, 100);
-        assert!(matches!(waits.reserve(fetch(2, 10)), Err(Refusal::TooMany { max: 1, .. })));
-        assert_eq!(waits.due(list, 99), None);
-        assert_eq!(waits.due(list, 100), Some(id));
-        waits.wake(id, &mut list);
+        let mut waits = Waits::new(2, 1, 1);
+        let mut waiters = Waiters::default();
+        let id = waits.reserve(fetch(conn(1), 1, 10)).unwrap();
+        waits.await_data(id, &mut waiters, 100);
+        let refused = waits.reserve(fetch(conn(1), 2, 10)).unwrap_err();
+        assert_eq!(refused, Refusal::TooMany { what: Bounded::Waits, max: 1 });
+        let subscription =
+            waits.reserve(stream(conn(1), 3)).expect("subscriptions have a bound of their own");
+        let refused = waits.reserve(stream(conn(0), 4)).unwrap_err();
+        assert_eq!(refused, Refusal::TooMany { what: Bounded::Subscriptions, max: 1 });
+        waits.await_client(subscription);
+        assert_eq!(waits.due(&waiters, 99), None);
+        assert_eq!(waits.due(&waiters, 100), Some(id));
+        waits.wake(id, &mut waiters);
         assert_eq!(waits.take(id).correlation, 1);
-        let again = waits.reserve(fetch(3, 10)).unwrap();
+        let again = waits.reserve(fetch(conn(1), 3, 10)).unwrap();
         assert_ne!(again, id, "the old name does not fit the new fetch");
     }
 
     /// The reader left while its disk read was under way: the slot must stay until the disk answers.
     #[test]
     fn an_abandoned_read_keeps_its_place_until_the_disk_answers() {
-        let mut waits = Waits::new(2);
-        let reading = waits.reserve(fetch(1, 10)).unwrap();
+        let mut waits = Waits::new(2, 1, 1);
+        let reading = waits.reserve(fetch(conn(1), 1, 10)).unwrap();
         waits.await_disk(reading);
-        let queued = waits.reserve(fetch(2, 10)).unwrap();
+        let queued = waits.reserve(stream(conn(1), 2)).unwrap();
         waits.await_turn(queued);
-        waits.abandon(CONN);
+        while let Some(id) = waits.first_of(conn(1)) {
+            waits.abandon(id);
+        }
         assert_eq!(waits.for_disk(), 1);
         assert_eq!(waits.read_over(queued.token()), None);
-        assert_eq!(waits.read_over(reading.token()), Some((reading, false)));
-        waits.take(reading);
-        waits.check([WaitList::default()].iter(), [].iter());
+        let next = waits.reserve(stream(conn(0), 3)).expect("what was queued is free");
+        waits.await_client(next);
+        assert!(waits.reserve(fetch(conn(0), 4, 10)).is_err(), "the disk still has the other");
+        assert_eq!(waits.read_over(reading.token()), None, "nobody wants it");
+        assert_eq!(waits.for_disk(), 0);
+        assert_eq!(waits.read_over(reading.token()), None, "the slot is free");
+        waits.check([].iter());
+        waits.reserve(fetch(conn(0), 5, 10)).expect("a place");
+    }
+
+    /// What a connection that is gone left in its slot, the next one there neither sees nor ends.
+    #[test]
+    fn a_connection_has_its_own_waits_only() {
+        let mut waits = Waits::new(1, 4, 4);
+        let id = waits.reserve(stream(conn(0), 1)).unwrap();
+        waits.await_client(id);
+        let other = ConnId { slot: 0, generation: 7 };
+        assert_eq!((waits.first_of(other), waits.of_connection(other)), (None, vec![]));
+        assert!(waits.drain(other).is_empty());
+        assert_eq!(waits.of_connection(conn(0)), [id]);
+        let beyond = ConnId { slot: 1, generation: 2 };
+        assert_eq!((waits.first_of(beyond), waits.of_connection(beyond)), (None, vec![]));
+        assert!(!waits.drain(conn(0)).is_empty());
+    }
+
+    /// What one of these waits for next.
+    fn wait(waits: &mut Waits, id: WaitId, waiters: &mut Waiters, action: u8, value: u64) {
+        let is_stream = waits.fetch(id).stream.is_some();
+        match action % 5 {
+            0 if is_stream => waits.await_client(id),
+            1 if is_stream => waits.await_credit(id, waiters),
+            0..=2 => waits.await_data(id, waiters, value),
+            3 => waits.await_disk(id),
+            _ => waits.await_turn(id),
+        }
     }
 
     proptest! {
         /// Whatever comes and goes, deadlines expire in order and the lists stay whole.
         #[test]
-        fn deadlines_expire_in_order(steps in proptest::collection::vec((0u8..4, 0u64..50), 1..200)) {
-            let mut waits = Waits::new(16);
-            let mut lists = [WaitList::default(), WaitList::default()];
-            for (action, value) in steps {
-                let which = usize::from(action % 2);
-                match action {
-                    0 | 1 => if let Ok(id) = waits.reserve(fetch(which as u64, value)) {
-                        waits.await_data(id, &mut lists[which], value);
-                    },
-                    2 => if let Some(id) = waits.due(lists[0], value) {
-                        waits.wake(id, &mut lists[0]);
+        fn the_lists_stay_whole(steps in proptest::collection::vec((0u8..10, 0u8..5, 0u64..50), 1..300)) {
+            let mut waits = Waits::new(3, 10, 6);
+            let mut waiters = [Waiters::default(), Waiters::default()];
+            let mut reads = Vec::new();
+            for (step, action, value) in steps {
+                let which = (value % 2) as usize;
+                let by = conn((value % 3) as u32);
+                match step {
+                    0..=3 => {
+                        let wanted = if step < 2 { fetch(by, which as u64, value) } else { stream(by, which as u64) };
+                        if let Ok(id) = waits.reserve(wanted) {
+                            wait(&mut waits, id, &mut waiters[which], action, value);
+                            reads.extend((waits.state(id) == State::Disk).then_some(id));
+                        }
+                    }
+                    4 => if let Some(id) = waits.due(&waiters[which], value) {
+                        waits.wake(id, &mut waiters[which]);
                         waits.take(id);
+                    },
+                    5 => {
+                        let mut pushed = waits.drain(by);
+                        while let Some(id) = waits.drained(&mut pushed) {
+                            prop_assert_eq!(waits.fetch(id).conn, by);
+                            let to = waits.fetch(id).correlation as usize;
+                            wait(&mut waits, id, &mut waiters[to], 0, value);
+                        }
+                    }
+                    6 => if let Some(id) = waits.next_queued() {
+                        waits.await_turn(id);
+                        waits.keep_turn();
+                        prop_assert_eq!(waits.next_queued(), Some(id), "it stays the first");
+                        waits.take(id);
+                    },
+                    7 => if let Some(id) = reads.pop() {
+                        let over = waits.read_over(id.token());
+                        prop_assert!(over.is_none_or(|over| over == id));
+                        over.map(|id| waits.take(id));
+                    },
+                    8 => while let Some(id) = waits.first_of(by) {
+                        if waits.is_at_partition(id) {
+                            let at = waits.fetch(id).correlation as usize;
+                            waits.wake(id, &mut waiters[at]);
+                        }
+                        waits.abandon(id);
                     },
                     _ => {
                         let mut last = 0;
@@ -632,13 +633,13 @@ mod tests {
                             let fetch = waits.fetch(id);
                             prop_assert!(fetch.deadline_us >= last);
                             last = fetch.deadline_us;
-                            waits.wake(id, &mut lists[fetch.correlation as usize]);
+                            waits.wake(id, &mut waiters[fetch.correlation as usize]);
                             waits.take(id);
                         }
                         prop_assert!(waits.deadline_us().is_none_or(|deadline| deadline > value));
                     }
                 }
-                waits.check(lists.iter(), [].iter());
+                waits.check(waiters.iter());
             }
         }
     }

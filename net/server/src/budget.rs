@@ -2,15 +2,16 @@
 //!
 //! Decided once, at the start, before anything is mapped. With `memory.max_bytes` the parts that serve as they are
 //! configured come first, and what is left bounds what clients make: partitions, the state of their producers, named
-//! positions, and level 1 of the index, which grows with what is on disk.
+//! positions, subscriptions, and level 1 of the index, which grows with what is on disk.
 //!
 //! | what grows | with | figure | at the bound |
 //! |---|---|---|---|
 //! | topics, partitions, where they are | `CreateTopic`, `AlterTopic` | 2 KiB a partition, eight rows of the index included | TOO_MANY |
 //! | producer state | producers and the partitions they write to | 512 bytes a pair, in each log | the oldest expire, then TOO_MANY |
 //! | named positions | names and partitions | 640 bytes, in each log | TOO_MANY |
+//! | subscriptions | consumers and the partitions they read | 320 bytes, in each log | TOO_MANY, and the client fetches |
 //! | sessions: handles, requests, replies | connections | `limits.*`, `memory.reply_bytes`, [`LOG_BYTES`] | TOO_MANY, or not read |
-//! | level 1 of the index | partitions and extents on disk together, beyond eight extents | 64 bytes | STORAGE_FULL, until an extent or a topic goes |
+//! | level 1 of the index | partitions and extents on disk together, beyond eight extents | 64 bytes | STORAGE_FULL, until a topic goes |
 //!
 //! **Not part of it**, since each is small where a log is used as logs are: level 2 of the index of extents with more than
 //! some 100,000 runs (a run is what one frame holds of one partition, 40 to 92 bytes), and what is left of a partition that
@@ -42,6 +43,8 @@ const PARTITION_BYTES: u64 = 2 << 10;
 const PRODUCER_BYTES: u64 = 512;
 /// The same of a named position: with the longest name and the longest note.
 const POSITION_BYTES: u64 = 640;
+/// The same of a subscription: its place, and what its connection notes of it; measured as 282 bytes, handles included.
+const SUBSCRIPTION_BYTES: u64 = 320;
 /// With fewer of these a broker is of no use.
 const LEAST: u32 = 1_000;
 /// The least that each log's index has.
@@ -58,6 +61,8 @@ pub(crate) struct Budget {
     pub(crate) producers: u32,
     /// Named positions of one log.
     pub(crate) positions: u32,
+    /// Subscriptions of one log.
+    pub(crate) subscriptions: u32,
     /// Level 1 of the index of one log, in bytes, beyond what is part of its partitions. `None`: there is no bound, and it
     /// is not part of `total_bytes`.
     pub(crate) index_bytes: Option<u64>,
@@ -70,7 +75,8 @@ pub struct OverBudget {
     pub pool_bytes: u64,
     /// Replies that wait, at all connections.
     pub reply_bytes: u64,
-    /// Tables, code, and the fewest partitions, producers and positions and the smallest index that make sense.
+    /// Tables, code, and the fewest partitions, producers, positions and subscriptions and the smallest index that make
+    /// sense.
     pub table_bytes: u64,
     /// `memory.max_bytes`.
     pub max_bytes: u64,
@@ -101,20 +107,22 @@ impl Budget {
         let reply_bytes =
             config.memory.reply_bytes + cores * u64::from(config.limits.connections) * connection;
         let table_bytes = BASE_BYTES + logs * LOG_BYTES + cores * CORE_BYTES;
-        let made = |partitions: u32, producers: u32, positions: u32| {
-            let of_log = u64::from(producers) * PRODUCER_BYTES + u64::from(positions) * POSITION_BYTES;
-            u64::from(partitions) * PARTITION_BYTES + logs * of_log
+        let made = |made: [u32; 4]| {
+            let bytes =
+                [PARTITION_BYTES, logs * PRODUCER_BYTES, logs * POSITION_BYTES, logs * SUBSCRIPTION_BYTES];
+            made.into_iter().zip(bytes).map(|(count, bytes)| u64::from(count) * bytes).sum::<u64>()
         };
         let configured = pool_bytes + reply_bytes + table_bytes;
         let max_bytes = config.memory.max_bytes;
-        let (partitions, producers, positions) =
-            (limits.partitions, limits.producers.pairs, limits.positions);
-        let most = made(partitions, producers, positions);
+        let counts = [limits.partitions, limits.producers.pairs, limits.positions, limits.subscriptions];
+        let most = made(counts);
+        let with = |[partitions, producers, positions, subscriptions]: [u32; 4], total_bytes, index_bytes| {
+            Self { total_bytes, partitions, producers, positions, subscriptions, index_bytes }
+        };
         if max_bytes == 0 {
-            let (total_bytes, index_bytes) = (configured + most, None);
-            return Ok(Self { total_bytes, partitions, producers, positions, index_bytes });
+            return Ok(with(counts, configured + most, None));
         }
-        let (least, least_index) = (made(LEAST, LEAST, LEAST), logs * LEAST_INDEX_BYTES);
+        let (least, least_index) = (made([LEAST; 4]), logs * LEAST_INDEX_BYTES);
         let left = max_bytes.checked_sub(configured).and_then(|left| left.checked_sub(least + least_index));
         let Some(left) = left else {
             let table_bytes = table_bytes + least + least_index;
@@ -123,13 +131,7 @@ impl Budget {
         // The index has a quarter, and what the others have no use for. All that clients make shrinks alike.
         let more = (left - left / 4).min(most - least);
         let share = |count: u32| LEAST + (u64::from(count - LEAST) * more / (most - least)) as u32;
-        Ok(Self {
-            total_bytes: max_bytes,
-            partitions: share(partitions),
-            producers: share(producers),
-            positions: share(positions),
-            index_bytes: Some((least_index + left - more) / logs),
-        })
+        Ok(with(counts.map(share), max_bytes, Some((least_index + left - more) / logs)))
     }
 }
 
@@ -150,12 +152,16 @@ mod tests {
         Budget::new(&config, &plans, logs)
     }
 
+    fn counts(budget: Budget) -> [u32; 4] {
+        [budget.partitions, budget.producers, budget.positions, budget.subscriptions]
+    }
+
     #[test]
     fn without_a_bound_of_its_own_the_process_has_that_of_its_parts() {
         let one = budget(&[], 1, 1).expect("no bound");
         let limits = Limits::default();
-        let counts = |budget: Budget| (budget.partitions, budget.producers, budget.positions);
-        assert_eq!(counts(one), (limits.partitions, limits.producers.pairs, limits.positions));
+        assert_eq!((one.partitions, one.producers), (limits.partitions, limits.producers.pairs));
+        assert_eq!((one.positions, one.subscriptions), (limits.positions, limits.subscriptions));
         assert_eq!(one.index_bytes, None);
         let larger = budget(&["log.window_bytes=1 GiB"], 1, 1).expect("no bound");
         assert_eq!(larger.total_bytes - one.total_bytes, 768 << 20);
@@ -168,19 +174,19 @@ mod tests {
         let free = budget(&[], 2, 2).expect("no bound");
         let mib = |bytes: u64| format!("memory.max_bytes={} MiB", bytes >> 20);
         let all = budget(&[&mib(free.total_bytes + (1 << 30))], 2, 2).expect("enough");
-        let counts = |budget: Budget| (budget.partitions, budget.producers, budget.positions);
         assert_eq!(counts(all), counts(free));
         let index = all.index_bytes.expect("a bound");
         assert!(index > 510 << 20 && index <= 512 << 20, "what is left is the index's: {index}");
         let most = budget(&[&mib(free.total_bytes - (100 << 20))], 2, 2).expect("enough for most");
         assert!(most.total_bytes <= free.total_bytes - (100 << 20));
         assert!(most.partitions > 50_000 && most.partitions < 100_000 && most.producers > 50_000, "{most:?}");
-        let bytes = u64::from(most.partitions) * PARTITION_BYTES
-            + 2 * (u64::from(most.producers) * PRODUCER_BYTES + u64::from(most.positions) * POSITION_BYTES)
-            + 2 * most.index_bytes.expect("a bound");
-        let of_all = u64::from(free.partitions) * PARTITION_BYTES
-            + 2 * (u64::from(free.producers) * PRODUCER_BYTES + u64::from(free.positions) * POSITION_BYTES);
-        assert!(bytes <= of_all - (100 << 20), "the shares add up to what is left");
+        let bytes = |budget: Budget| {
+            let [partitions, producers, positions, subscriptions] = counts(budget).map(u64::from);
+            let of_log =
+                producers * PRODUCER_BYTES + positions * POSITION_BYTES + subscriptions * SUBSCRIPTION_BYTES;
+            partitions * PARTITION_BYTES + 2 * (of_log + budget.index_bytes.unwrap_or(0))
+        };
+        assert!(bytes(most) <= bytes(free) - (100 << 20), "the shares add up to what is left");
         let refused = budget(&["memory.max_bytes=100 MiB"], 2, 2).expect_err("far too little");
         let OverBudget { pool_bytes, reply_bytes, table_bytes, .. } = refused;
         let least = mib(pool_bytes + reply_bytes + table_bytes + (1 << 20));

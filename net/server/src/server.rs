@@ -624,8 +624,8 @@ fn shard_config(
     let connections = config.limits.connections * shards as u32;
     let defaults = ShardLimits::default();
     let producers = ProducerLimits { pairs: budget.producers, ..defaults.producers };
-    let Budget { partitions, positions, .. } = budget;
-    let limits = ShardLimits { connections, partitions, positions, producers, ..defaults };
+    let Budget { partitions, positions, subscriptions, .. } = budget;
+    let limits = ShardLimits { connections, partitions, positions, subscriptions, producers, ..defaults };
     ShardConfig { log, logs: directory.logs(), anonymous: Anonymous::default(), limits }
 }
 

@@ -342,6 +342,7 @@ const fn bound(what: Bounded) -> (u64, &'static str) {
         Bounded::Handles => (bound::HANDLES, "too many handles"),
         Bounded::Waits => (bound::WAITS, "too many fetches wait for data"),
         Bounded::Reads => (bound::READS, "too many fetches wait for the disk"),
+        Bounded::Subscriptions => (bound::SUBSCRIPTIONS, "too many subscriptions"),
         Bounded::Producers => (bound::PRODUCERS, "too many producers"),
         Bounded::Topics => (bound::TOPICS, "too many topics"),
         Bounded::Partitions => (bound::PARTITIONS, "too many partitions"),

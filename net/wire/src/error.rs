@@ -188,6 +188,8 @@ pub mod bound {
     pub const IN_FLIGHT: u64 = 8;
     /// Named positions.
     pub const POSITIONS: u64 = 10;
+    /// Subscriptions of all connections: a client may fetch instead.
+    pub const SUBSCRIPTIONS: u64 = 11;
 }
 
 impl fmt::Display for ErrorCode {

@@ -1,6 +1,8 @@
 //! Very many partitions over two shards: made, used here and there, and there again after a restart.
 
-use corelog_client::{Durability, Partition, ProducerConfig, RecordRef};
+use std::collections::HashSet;
+
+use corelog_client::{ConsumerConfig, Durability, Partition, Position, ProducerConfig, RecordRef};
 
 use crate::broker::{Broker, Place};
 use crate::random::Random;
@@ -62,6 +64,35 @@ async fn check(broker: &Broker) {
     }
 }
 
+/// Who reads all partitions of all topics at the same time has every record, and the next one without being asked.
+async fn follow(broker: &Broker) {
+    let client = story::connect(&broker.address).await;
+    let mut consumers = Vec::new();
+    for number in 0..TOPICS {
+        let topic = client.topic(&name(number)).await.expect("it is there");
+        let config = ConsumerConfig::new(&topic, Position::Start);
+        consumers.push((topic, client.consumer(config).await.expect("it reads")));
+    }
+    for (number, (_, consumer)) in (0..).zip(&mut consumers) {
+        let mut unread: HashSet<u32> = used(number).into_iter().collect();
+        while !unread.is_empty() {
+            let batch = consumer.next().await.expect("no error");
+            assert!(unread.remove(&batch.partition()), "partition {} once", batch.partition());
+        }
+    }
+    let status = client.status().await.expect("it answers");
+    assert!(status.subscriptions >= u64::from(TOPICS * PARTITIONS) / 2, "places enough: {status:?}");
+    let (peak, limit) = (broker.peak_bytes(), status.memory_limit_bytes);
+    assert!(peak <= limit + limit / 10, "{peak} bytes, {limit} allowed");
+    let producer = client.producer(ProducerConfig::default());
+    for (number, (topic, consumer)) in (0..).zip(&mut consumers) {
+        let used = used(number);
+        let unused = (0..PARTITIONS).rev().find(|partition| !used.contains(partition)).expect("most are not");
+        story::append(&producer, topic, unused, b"late").await.expect("acknowledged");
+        assert_eq!(consumer.next().await.expect("no error").partition(), unused);
+    }
+}
+
 #[test]
 fn a_hundred_thousand_partitions_are_made_used_and_there_after_a_restart() {
     let place = Place::new(&["server.shards=2", "limits.connections=64"]);
@@ -82,6 +113,7 @@ fn a_hundred_thousand_partitions_are_made_used_and_there_after_a_restart() {
     story::run(check(&broker));
     let after = broker.peak_bytes().saturating_sub(before) / u64::from(TOPICS * PARTITIONS);
     assert!(after <= PARTITION_BYTES, "{after} bytes for a partition after a restart");
+    story::run(follow(&broker));
     println!("{each} bytes for each idle partition, {after} after a restart");
     broker.stop();
 }

@@ -95,6 +95,9 @@ struct Cursor {
     queued_bytes: usize,
     /// It is subscribed to, or asked to be: bytes that the broker may still push, below 0 when a batch went beyond.
     credit: Option<i64>,
+    /// The broker has no place for another subscription: it is asked for one fetch, which needs none, before the next
+    /// attempt.
+    crowded: bool,
     /// Its subscription is of no interest any more, and the broker is to be told so.
     unsubscribes: bool,
     /// The offset after the last batch taken, and the epoch of that batch.
@@ -249,7 +252,7 @@ impl Consumer {
                     continue;
                 }
                 Place::Find(at) => Request::OffsetForTime { handle, at },
-                Place::At(offset) if subscribes => {
+                Place::At(offset) if subscribes && !cursor.crowded => {
                     let credit = window - cursor.queued_bytes as u32;
                     cursor.credit = Some(credit.into());
                     let (leader_epoch, max_bytes) = (cursor.epoch, self.config.max_bytes);
@@ -261,7 +264,7 @@ impl Consumer {
                     leader_epoch: cursor.epoch,
                     max_bytes: self.config.max_bytes,
                     min_bytes: self.config.min_bytes,
-                    max_wait_us: to_us(self.config.max_wait),
+                    max_wait_us: if cursor.crowded { 0 } else { to_us(self.config.max_wait) },
                 },
             };
             cursor.asked = true;
@@ -358,7 +361,11 @@ impl Consumer {
                 effects.wake.extend(cursor.seeking.take());
             }
             Response::Fetched { high_watermark, .. } => {
-                cursor.failures = 0;
+                if std::mem::take(&mut cursor.crowded) && payload.is_empty() {
+                    self.pause(token.cursor, 0, now_us);
+                } else {
+                    cursor.failures = 0;
+                }
                 self.on_batches(token.cursor, high_watermark, chunk, payload, effects);
             }
             Response::Pushed { high_watermark, is_last, .. } => {
@@ -382,7 +389,8 @@ impl Consumer {
                 }
             }
             Response::Error(ref body) => {
-                cursor.credit = None;
+                let subscribed = cursor.credit.take().is_some();
+                cursor.crowded = subscribed && body.code == ErrorCode::TooMany;
                 let refused = Refused::from(body);
                 if !cursor.opened && !refused.code.retryable() {
                     cursor.commits.refused(&refused);
@@ -505,15 +513,22 @@ impl Consumer {
             }
             // Another core may have told of a partition that this one has not heard of yet: it is there if the metadata
             // say so.
+            ErrorCode::TooMany if cursor.crowded => cursor.failures += 1,
             code if code.retryable() || code == ErrorCode::UnknownPartition => {
                 cursor.missing = code == ErrorCode::UnknownPartition;
                 self.links[cursor.link].astray |= cursor.missing || code == ErrorCode::NotHere;
                 cursor.failures += 1;
-                let pause = pause_us(self.backoff, cursor.failures, &mut self.rng);
-                cursor.not_before_us = now_us.saturating_add(pause.max(retry_after_us));
+                self.pause(at, retry_after_us, now_us);
             }
             _ => self.stop(at, ConsumeError::Refused { partition, refused }, effects),
         }
+    }
+
+    /// It is asked for nothing until the backoff of its failures is over.
+    fn pause(&mut self, at: usize, least_us: u64, now_us: u64) {
+        let cursor = &mut self.cursors[at];
+        let pause = pause_us(self.backoff, cursor.failures, &mut self.rng);
+        cursor.not_before_us = now_us.saturating_add(pause.max(least_us));
     }
 
     fn stop(&mut self, at: usize, error: ConsumeError, effects: &mut Effects) {
@@ -665,6 +680,7 @@ impl Cursor {
             epoch: None,
             queued_bytes: 0,
             credit: None,
+            crowded: false,
             unsubscribes: false,
             position: None,
             position_epoch: None,

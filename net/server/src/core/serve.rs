@@ -272,7 +272,7 @@ impl Core {
         let connection = self.connections[slot as usize].as_mut().expect("the slot is in use");
         let subscribes = matches!(request, corelog_shard::Request::Subscribe { .. });
         if subscribes && connection.subscriptions >= MAX_SUBSCRIPTIONS {
-            let what = Bounded::Waits;
+            let what = Bounded::Subscriptions;
             let refusal = Refusal::TooMany { what, max: MAX_SUBSCRIPTIONS as u32 };
             return self.refuse_request(slot, to, &refusal);
         }

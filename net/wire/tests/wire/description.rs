@@ -120,6 +120,7 @@ fn the_details() {
         ("what", bound::CONNECTIONS, "CONNECTIONS"),
         ("what", bound::IN_FLIGHT, "IN_FLIGHT"),
         ("what", bound::POSITIONS, "POSITIONS"),
+        ("what", bound::SUBSCRIPTIONS, "SUBSCRIPTIONS"),
     ];
     let expected = values.map(|(detail, value, name)| strings([detail, &value.to_string(), name]));
     assert_eq!(table("| detail | value | meaning |"), expected);

@@ -51,6 +51,29 @@ async fn who_wants_much_at_a_time_is_not_pushed_anything() {
     assert_eq!(broker.store().subscribed, 0);
 }
 
+/// It fetches, whatever there is at once and what comes later, and subscribes as soon as there is room.
+#[tokio::test]
+async fn who_finds_no_place_for_a_subscription_fetches_until_there_is_one() {
+    let (broker, client, topic) = filled(3, 1000, Codec::None).await;
+    broker.store().is_crowded = true;
+    let (max_bytes, prefetch_bytes) = (1_000, 3_000);
+    let config = ConsumerConfig { max_bytes, prefetch_bytes, ..ConsumerConfig::new(&topic, Position::Start) };
+    let mut consumer = client.consumer(config).await.unwrap();
+    let mut taken = take(&mut consumer, 1000).await;
+    taken.sort_unstable();
+    assert_eq!(taken, (0..1000).collect::<Vec<_>>(), "each once");
+    append(&client, &topic, 1000..1030, Codec::None).await;
+    let mut taken = take(&mut consumer, 30).await;
+    taken.sort_unstable();
+    assert_eq!(taken, (1000..1030).collect::<Vec<_>>(), "also what came while nobody had anything");
+    assert_eq!(broker.store().subscribed, 0);
+    broker.store().is_crowded = false;
+    broker.until(|store| store.subscribed == 3).await;
+    append(&client, &topic, 1030..1060, Codec::None).await;
+    assert_eq!(take(&mut consumer, 30).await.len(), 30);
+    assert_eq!(broker.store().subscribed, 3, "each once");
+}
+
 /// A broker that is gone without a word is noticed although nothing is asked of it.
 #[tokio::test]
 async fn a_silent_broker_is_asked_whether_it_is_there_and_given_up_if_not() {
