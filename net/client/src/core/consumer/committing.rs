@@ -4,7 +4,8 @@ use std::task::Waker;
 
 use corelog_wire::{ErrorCode, Response};
 
-use super::{Ask, Consumer, Cursor, Token};
+use super::cursor::Cursor;
+use super::{Ask, Consumer, Token};
 use crate::core::commits::{Reached, Ticket};
 use crate::core::effects::Effects;
 use crate::error::{CommitError, Refused};

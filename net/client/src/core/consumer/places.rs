@@ -1,7 +1,8 @@
 //! What partitions a topic has and where they are: asked over the first connection that there is, whenever what is known
 //! has become old, a link was sent away, or somebody wants to know. Cursors move, and begin where partitions were added.
 
-use super::{Consumer, Cursor};
+use super::Consumer;
+use super::cursor::Cursor;
 use crate::config::{ConsumerConfig, Partitions, Position};
 use crate::core::effects::Effects;
 use crate::error::ConsumeError;
