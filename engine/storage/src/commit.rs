@@ -41,6 +41,8 @@ pub(crate) struct Commit {
     /// When the last frame became durable, and whether a beacon has to prove it; monotonic microseconds.
     last_durable_us: u64,
     unproven: bool,
+    /// A beacon is due and finds no room, which no time brings: whoever reads has to give blocks back.
+    beacon_waits: bool,
     /// The head the superblock has to name once this frame is durable.
     new_head: Option<(u64, Place)>,
 }
@@ -70,6 +72,7 @@ impl Commit {
             read_only: false,
             last_durable_us: 0,
             unproven: false,
+            beacon_waits: false,
             new_head: None,
         }
     }
@@ -245,8 +248,9 @@ impl Log {
         let due_us = self.commit.last_durable_us.saturating_add(self.config.beacon_us);
         let idle = self.commit.unproven && self.queue.frames.is_empty() && !self.commit.read_only;
         let leaves = self.extents.leave_head && self.queue.frames.is_empty();
-        let due = (idle && now.mono_us >= due_us) || leaves;
-        if due && !self.commit.read_only && self.room(1, 0, Claim::Own).is_ok() {
+        let due = ((idle && now.mono_us >= due_us) || leaves) && !self.commit.read_only;
+        self.commit.beacon_waits = due && self.room(1, 0, Claim::Own).is_err();
+        if due && !self.commit.beacon_waits {
             self.open_frame(0, FLAG_BEACON);
         }
     }
@@ -254,7 +258,8 @@ impl Log {
     /// When `cut` has something to do even if nothing else happens, monotonic microseconds.
     pub fn next_deadline(&self) -> Option<u64> {
         let beacon = self.commit.last_durable_us.saturating_add(self.config.beacon_us);
-        let beacon = (self.commit.unproven && self.queue.frames.is_empty()).then_some(beacon);
+        let awaited = self.commit.unproven && self.queue.frames.is_empty() && !self.commit.beacon_waits;
+        let beacon = awaited.then_some(beacon);
         [beacon, self.extents.retry_us, self.superblock.retry_us()].into_iter().flatten().min()
     }
 

@@ -292,6 +292,30 @@ fn a_beacon_follows_the_last_frame_once() {
     assert_eq!((log.stats().beacons, log.next_deadline()), (1, None));
 }
 
+/// Until readers give blocks back there is nothing that time would change: who waits for a deadline must not spin.
+#[test]
+fn a_beacon_without_room_waits_for_readers_and_not_for_time() {
+    let mut disk = Disk::default();
+    let (mut log, _) = open(&mut disk);
+    let (mut kept, mut end) = (Vec::new(), 0);
+    // The last ones fill what is left of the last block.
+    for bytes in [20_000, 1_000, 10] {
+        while append(&mut log, A, 1, bytes).is_some() {
+            settle(&mut log, &mut disk, 100);
+            let slot = log.group(A).expect("open");
+            let request = ReadRequest { slot, offset: end, end_offset: end + 1, max_bytes: 1, token: 1 };
+            end += 1;
+            assert_eq!(log.read(&request, &mut kept, &mut Vec::new()), Read::Ready { next_offset: end });
+        }
+    }
+    assert_eq!(log.next_deadline(), Some(5_100));
+    settle(&mut log, &mut disk, 5_100);
+    assert_eq!((log.stats().beacons, log.next_deadline()), (0, None));
+    kept.iter().for_each(|slice| log.unpin(slice.block));
+    settle(&mut log, &mut disk, 5_101);
+    assert_eq!((log.stats().beacons, log.next_deadline()), (1, None));
+}
+
 #[test]
 fn a_time_leads_to_its_batch_in_memory_and_on_the_disk() {
     let mut disk = three_frames();
