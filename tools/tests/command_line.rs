@@ -1,7 +1,12 @@
 //! The binary as a user meets it without a broker: what it prints where, and what it ends with.
 
+use std::io::Read;
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 fn corelog(arguments: &[&str]) -> Output {
     corelog_in(Path::new("."), arguments)
@@ -40,7 +45,7 @@ fn parts(output: &Output) -> (String, String) {
 
 /// A port of this machine that nobody listens on: it was free a moment ago.
 fn closed_port() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("an address").to_string()
 }
 
@@ -165,5 +170,31 @@ fn help_and_version_go_to_standard_output() {
         let output = corelog(arguments);
         assert!(output.status.success());
         assert!(!output.stdout.is_empty() && output.stderr.is_empty());
+    }
+}
+
+/// Also while nothing has come of it yet: nobody waits for a server that says nothing.
+#[test]
+fn a_signal_ends_consume_in_order_before_its_first_answer() {
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = silent.local_addr().expect("an address").to_string();
+    for signal in [Signal::INT, Signal::TERM] {
+        let begun = Instant::now();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_corelog"))
+            .args(["consume", "t", "--server", &address])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary runs");
+        // It listens to signals before it connects.
+        let (mut peer, _) = silent.accept().expect("it connects");
+        peer.read_exact(&mut [0]).expect("it says Hello");
+        kill_process(Pid::from_child(&child), signal).expect("it runs");
+        let status = child.wait().expect("a child");
+        assert!(status.success(), "{status}");
+        assert!(begun.elapsed() < Duration::from_secs(5), "it waits for nothing: {:?}", begun.elapsed());
+        let output = child.wait_with_output().expect("its output");
+        assert_eq!((text(&output.stdout), text(&output.stderr)), ("", ""));
     }
 }

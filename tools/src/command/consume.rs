@@ -23,14 +23,33 @@ const LAST_COMMIT: Duration = Duration::from_secs(30);
 
 pub(super) async fn run(arguments: &Consume, format: Format) -> Result<(), Failure> {
     let what = format!("topic {} cannot be consumed", arguments.topic);
-    let failed = |error| Failure::client(&what, &error);
-    // From the first record on a signal ends this in order.
-    let interrupted = interrupted()?;
-    let client = connect(&arguments.server, &what).await?;
+    let mut interrupted = std::pin::pin!(interrupted()?);
+    let begun = tokio::select! {
+        begun = begin(arguments, format, &what) => begun?,
+        () = &mut interrupted => None,
+    };
+    let Some((mut consumer, mut printer)) = begun else { return Ok(()) };
+    let followed = tokio::select! {
+        result = printer.follow(&mut consumer, &what) => result,
+        () = interrupted => Ok(()),
+    };
+    let flushed = printer.output.flush();
+    let committed = if arguments.name.is_some() { finish(&mut consumer, arguments).await } else { Ok(()) };
+    followed.and(flushed).and(committed)
+}
+
+/// Finds out what is to be read and begins to; `None` when that is nothing.
+async fn begin<'a>(
+    arguments: &'a Consume,
+    format: Format,
+    what: &str,
+) -> Result<Option<(Consumer, Printer<'a>)>, Failure> {
+    let failed = |error| Failure::client(what, &error);
+    let client = connect(&arguments.server, what).await?;
     let topic = client.topic(&arguments.topic).await.map_err(failed)?;
     let partitions = match arguments.partition {
         Some(partition) if partition >= topic.partition_count() => {
-            return Err(Failure::client(&what, &corelog_client::ClientError::UnknownPartition));
+            return Err(failed(ClientError::UnknownPartition));
         }
         Some(partition) => vec![partition],
         None => (0..topic.partition_count()).collect(),
@@ -41,9 +60,9 @@ pub(super) async fn run(arguments: &Consume, format: Format) -> Result<(), Failu
         Some(position) => recall(position, &partitions, from).await.map_err(failed)?,
         None => BTreeMap::new(),
     };
-    let plan = Plan::make(arguments, &client, &topic, partitions, from, &recalled, &what).await?;
+    let plan = Plan::make(arguments, &client, &topic, partitions, from, &recalled, what).await?;
     if arguments.count == Some(0) || plan.partitions.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let seeks = |partition: &u32| matches!(from, Position::Time(_)) && !recalled.contains_key(partition);
     let seeking = plan.partitions.iter().copied().filter(seeks).collect();
@@ -59,14 +78,7 @@ pub(super) async fn run(arguments: &Consume, format: Format) -> Result<(), Failu
     let first = if let Begin::Offset(offset) = arguments.from { offset } else { 0 };
     let shorter = plan.shorter.iter().map(|&(partition, _)| (partition, first)).collect();
     let (output, ends) = (Output::new(), plan.ends);
-    let mut printer = Printer { arguments, format, output, printed: 0, shorter, seeking, ends };
-    let followed = tokio::select! {
-        result = printer.follow(&mut consumer, &what) => result,
-        () = interrupted => Ok(()),
-    };
-    let flushed = printer.output.flush();
-    let committed = if named.is_some() { finish(&mut consumer, arguments).await } else { Ok(()) };
-    followed.and(flushed).and(committed)
+    Ok(Some((consumer, Printer { arguments, format, output, printed: 0, shorter, seeking, ends })))
 }
 
 /// Done at the first signal that asks for the end. Signals are taken from now on.
