@@ -1,5 +1,7 @@
 //! Subscriptions, one story each: what is pushed when, what holds it back, and how it ends.
 
+use std::time::{Duration, Instant};
+
 use corelog_model::{Durability, LogId, TopicId};
 use corelog_shard::{Bounded, ConnId, Event, Principal, Refusal, Request, Response, Taken};
 use corelog_tests::machine::Machine;
@@ -309,4 +311,64 @@ fn subscriptions_on_one_partition_share_the_reads() {
     let one = cost(1);
     assert!(one.0 > 1, "it comes from the disk: {one:?}");
     assert_eq!(cost(1_000), one);
+}
+
+/// Of three attempts, so that what else the machine does counts little.
+fn least(cost: impl Fn() -> Duration) -> Duration {
+    (0..3).map(|_| cost()).min().expect("three")
+}
+
+/// A producer that repeats itself shows nothing new: that costs nothing for each of those who wait.
+#[test]
+fn what_a_producer_repeats_does_not_cost_all_who_wait_each_time() {
+    const REPEATED: u64 = 4_000;
+    let cost = |subscriptions: u32| {
+        let mut machine = machine(small_log(), 1);
+        machine.logs[0].config.limits.subscriptions = 20_000;
+        restart(&mut machine);
+        let topic = create(&mut machine, "orders", 1, Durability::Durable);
+        open(&mut machine, topic, 0).unwrap();
+        let Response::ProducerId { id, epoch } = machine.ask_as(LogId(0), CONN, &Request::ProducerId).0
+        else {
+            panic!("a name");
+        };
+        let once = batch(topic, 0, 0..1, From { producer: id, epoch, sequence: 0 });
+        produce(&mut machine, &once).unwrap();
+        read_with(&mut machine, topic, subscriptions);
+        (1..=subscriptions).for_each(|handle| subscribe(&mut machine, handle.into(), handle, 1, 1 << 30));
+        assert_eq!(told(&mut machine).len(), subscriptions as usize, "each has begun");
+        machine.drained(LogId(0), READER);
+        machine.turn().unwrap();
+        assert_eq!(machine.shard().unwrap().status().waits, subscriptions);
+        let begun = Instant::now();
+        for correlation in 0..REPEATED {
+            assert_eq!(produce_blindly(&mut machine, correlation, &once), Taken::Done);
+        }
+        machine.turn().unwrap();
+        let took = begun.elapsed();
+        told_nothing(&mut machine);
+        took
+    };
+    let (few, many) = (least(|| cost(1)), least(|| cost(16_000)));
+    assert!(many < few * 20, "{few:?} with one who waits, {many:?} with 16,000");
+}
+
+/// Many requests that come together wake those who wait once, not once each: the invariants say that a partition is listed
+/// once.
+#[test]
+fn what_comes_together_wakes_those_who_wait_for_more_once() {
+    let mut machine = machine(small_log(), 1);
+    let topic = create(&mut machine, "orders", 1, Durability::Memory);
+    open(&mut machine, topic, 0).unwrap();
+    read_with(&mut machine, topic, 1);
+    subscribe(&mut machine, 50, 1, 0, 1 << 20);
+    assert_eq!(told(&mut machine).len(), 1, "it has begun");
+    machine.drained(LogId(0), READER);
+    told_nothing(&mut machine);
+    for number in 0..5 {
+        let one = batch(topic, 0, number..number + 1, From::default());
+        assert_eq!(produce_blindly(&mut machine, number, &one), Taken::Done);
+        machine.shard().unwrap().check();
+    }
+    assert_eq!(offsets(&told_soon(&mut machine)[0], topic), Some((0, 4)), "all of it at once");
 }

@@ -1,6 +1,6 @@
 //! All invariants of a shard in one call: tests and the simulator make it after every event.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use corelog_model::Durability;
 
@@ -23,6 +23,7 @@ impl Shard {
         self.waits.check(self.partitions.iter().map(|(_, partition)| &partition.waiters));
         self.check_groups();
         self.check_owed();
+        self.check_shown();
         let frontier = self.frontier();
         assert!(frontier.durable <= frontier.written, "what is durable was written: {frontier:?}");
     }
@@ -41,6 +42,15 @@ impl Shard {
             let counts = waiting.remove(&id).unwrap_or_default();
             assert_eq!((partition.owed.durable, partition.owed.written), counts, "{}", partition.group);
             assert!(partition.durability != Durability::Durable || counts.1 == 0, "{}", partition.group);
+        }
+    }
+
+    /// The partitions that are marked as shown are listed for that, each once.
+    fn check_shown(&self) {
+        let listed: HashSet<PartitionId> = self.shown.iter().copied().collect();
+        assert_eq!(listed.len(), self.shown.len(), "a partition is listed once");
+        for (id, partition) in self.partitions.iter() {
+            assert_eq!(partition.is_shown, listed.contains(&id), "{}", partition.group);
         }
     }
 

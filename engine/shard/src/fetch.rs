@@ -13,7 +13,7 @@ use crate::request::At;
 use crate::response::Response;
 use crate::shard::{Asker, Shard};
 use crate::subscription::Push;
-use crate::wait::{Fetch, Stream, WaitId, Waiters, Wanted};
+use crate::wait::{Fetch, Passed, Stream, WaitId, Waiters, Wanted};
 
 pub(crate) const JUST_READ: &str = "the partition was just read";
 
@@ -268,16 +268,20 @@ impl Shard {
 
     /// The partitions that showed more data wake the fetches for which it is enough.
     pub(crate) fn wake_shown(&mut self, now: Now, out: &mut Actions) {
-        while let Some(partition) = self.shown.pop() {
-            while let Some(id) = self.due_fetch(partition) {
+        while let Some(shown) = self.shown.pop() {
+            if let Some(partition) = self.partitions.get_mut(shown) {
+                partition.is_shown = false;
+            }
+            let mut passed = Passed::default();
+            while let Some(id) = self.due_fetch(shown, &mut passed) {
                 self.attempt(now, id, out);
             }
         }
     }
 
-    fn due_fetch(&mut self, id: PartitionId) -> Option<WaitId> {
+    fn due_fetch(&mut self, id: PartitionId, passed: &mut Passed) -> Option<WaitId> {
         let partition = self.partitions.get_mut(id)?;
-        let due = self.waits.due(&partition.waiters, partition.visible_bytes)?;
+        let due = self.waits.due(&partition.waiters, partition.visible_bytes, passed)?;
         self.waits.wake(due, &mut partition.waiters);
         Some(due)
     }

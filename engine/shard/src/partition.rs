@@ -106,6 +106,8 @@ pub(crate) struct Partition {
     pub(crate) visible_bytes: u64,
     /// Whether the last checkpoint says something else.
     pub(crate) changed: bool,
+    /// It has shown more since those who wait for data here were last looked at, and is in the shard's list for that.
+    pub(crate) is_shown: bool,
     /// Fetches and subscriptions that wait for something here.
     pub(crate) waiters: Waiters,
 }
@@ -125,6 +127,7 @@ impl Partition {
             last_append_us: 0,
             visible_bytes: 0,
             changed: true,
+            is_shown: false,
             waiters: Waiters::default(),
         }
     }

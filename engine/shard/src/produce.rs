@@ -216,7 +216,9 @@ impl Shard {
             log_start: partition.cursors().log_start,
             batches: pending.batches,
         };
-        if pending.end_offset > 0 && !partition.waiters.data.is_empty() {
+        // Duplicates show nothing more.
+        let is_awaited = pending.bytes > 0 && !partition.waiters.data.is_empty();
+        if is_awaited && !std::mem::replace(&mut partition.is_shown, true) {
             self.shown.push(pending.partition);
         }
         asker.answer(response, out);

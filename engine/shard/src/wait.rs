@@ -84,6 +84,11 @@ pub(crate) struct Waiters {
     pub(crate) credit: WaitList,
 }
 
+/// The last that was not due on a way through those that wait for data, so that it is not looked at again. It stays where it
+/// is meanwhile: only what is due leaves.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Passed(Option<u32>);
+
 /// What a slot's fetch waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -108,12 +113,8 @@ struct Slot {
     /// By [`Chain`].
     links: [Links; 2],
     fetch: Option<Fetch>,
-}
-
-impl Slot {
-    fn is_stream(&self) -> bool {
-        self.fetch.is_some_and(|fetch| fetch.stream.is_some())
-    }
+    /// Whether it holds, or held last, a subscription.
+    is_stream: bool,
 }
 
 /// The waits of one connection.
@@ -137,7 +138,7 @@ pub(crate) struct Waits {
     queue: WaitList,
     /// By slot of the connection.
     connections: Vec<OfConnection>,
-    /// Slots with a fetch that is none, and with one that is a subscription.
+    /// Slots that are not free: those of fetches, and those of subscriptions.
     fetches: u32,
     streams: u32,
     /// Slots in state `Data`, and in states `Disk` and `Queued`.
@@ -189,16 +190,15 @@ impl Waits {
             Some(_) => (Bounded::Subscriptions, &mut self.streams, self.max_streams),
             None => (Bounded::Waits, &mut self.fetches, self.max_fetches),
         };
-        // The disk may still have slots of connections that are gone.
-        let is_full = self.free.is_empty() && self.slots.len() == self.slots.capacity();
-        if *count >= max || is_full {
+        if *count >= max {
             return Err(Refusal::TooMany { what, max });
         }
         *count += 1;
         let at = self.free_slot();
         let all = &mut self.connections[fetch.conn.slot as usize].all;
         all.append(&mut self.slots, Chain::Connection, at);
-        self.slots[at as usize].fetch = Some(fetch);
+        let slot = &mut self.slots[at as usize];
+        (slot.is_stream, slot.fetch) = (fetch.stream.is_some(), Some(fetch));
         Ok(self.id(at))
     }
 
@@ -208,7 +208,8 @@ impl Waits {
             return at;
         }
         let at = u32::try_from(self.slots.len()).expect("waits are bounded");
-        self.slots.push(Slot { generation: 0, state: State::Free, links: [Links::ALONE; 2], fetch: None });
+        let (links, fetch) = ([Links::ALONE; 2], None);
+        self.slots.push(Slot { generation: 0, state: State::Free, links, fetch, is_stream: false });
         at
     }
 
@@ -216,7 +217,7 @@ impl Waits {
     pub(crate) fn await_data(&mut self, id: WaitId, waiters: &mut Waiters, due_bytes: u64) {
         self.set(id, State::Data { due_bytes, place: NONE });
         waiters.data.append(&mut self.slots, Chain::Awaited, id.slot);
-        if !self.slots[id.slot as usize].is_stream() {
+        if !self.slots[id.slot as usize].is_stream {
             self.deadlines.insert(&mut self.slots, id.slot);
         }
         self.for_data += 1;
@@ -249,13 +250,19 @@ impl Waits {
         self.for_disk += 1;
     }
 
-    /// The first that waits for data for which `visible_bytes` are enough.
-    pub(crate) fn due(&self, waiters: &Waiters, visible_bytes: u64) -> Option<WaitId> {
-        let is_due = |at: &u32| match self.slots[*at as usize].state {
-            State::Data { due_bytes, .. } => due_bytes <= visible_bytes,
-            other => unreachable!("it waits for data, not {other:?}"),
-        };
-        waiters.data.iter(&self.slots, Chain::Awaited).find(is_due).map(|at| self.id(at))
+    /// The first that waits for data for which `visible_bytes` are enough, behind the one that was `passed` last: those
+    /// between are passed, too.
+    pub(crate) fn due(&self, waiters: &Waiters, visible_bytes: u64, passed: &mut Passed) -> Option<WaitId> {
+        let mut next = waiters.data.after(&self.slots, Chain::Awaited, passed.0);
+        while let Some(at) = next {
+            match self.slots[at as usize].state {
+                State::Data { due_bytes, .. } if due_bytes <= visible_bytes => return Some(self.id(at)),
+                State::Data { .. } => passed.0 = Some(at),
+                other => unreachable!("it waits for data, not {other:?}"),
+            }
+            next = waiters.data.after(&self.slots, Chain::Awaited, passed.0);
+        }
+        None
     }
 
     /// The first of those that wait for something of a partition.
@@ -426,7 +433,6 @@ impl Waits {
         let fetch = self.fetch(id);
         let all = &mut self.connections[fetch.conn.slot as usize].all;
         all.remove(&mut self.slots, Chain::Connection, id.slot);
-        *if fetch.stream.is_some() { &mut self.streams } else { &mut self.fetches } -= 1;
         self.slots[id.slot as usize].fetch = None;
         fetch
     }
@@ -434,6 +440,7 @@ impl Waits {
     fn release(&mut self, id: WaitId) {
         let slot = &mut self.slots[id.slot as usize];
         slot.generation = slot.generation.wrapping_add(1);
+        *if slot.is_stream { &mut self.streams } else { &mut self.fetches } -= 1;
         self.free.prepend(&mut self.slots, Chain::Awaited, id.slot);
     }
 
@@ -467,14 +474,18 @@ impl Waits {
             owned += of.all.check(slots, Chain::Connection, is_own);
         }
         let queued = count(self.queue, |state| state == State::Queued);
-        let disk = slots.iter().filter(|slot| slot.state == State::Disk).count() as u32;
+        let on_disk = slots.iter().filter(|slot| slot.state == State::Disk);
+        let abandoned = on_disk.clone().filter(|slot| slot.fetch.is_none()).count() as u32;
+        let disk = on_disk.count() as u32;
         let is_free = |slot: &Slot| slot.state == State::Free && slot.fetch.is_none();
         let free = self.free.check(slots, Chain::Awaited, is_free);
         let all = data + credit + client + queued + disk + free;
         assert_eq!(all as usize, slots.len(), "a slot is free or waits for something");
         assert_eq!((data, queued + disk), (self.for_data, self.for_disk));
-        let streams = slots.iter().filter(|slot| slot.is_stream()).count() as u32;
-        assert_eq!((owned, streams), (self.fetches + self.streams, self.streams));
+        let used = slots.iter().filter(|slot| slot.state != State::Free || slot.fetch.is_some());
+        let streams = used.clone().filter(|slot| slot.is_stream).count() as u32;
+        assert_eq!((owned + abandoned, streams), (self.fetches + self.streams, self.streams));
+        assert_eq!(used.count() as u32, self.fetches + self.streams);
         self.deadlines.check(slots);
     }
 }
@@ -521,8 +532,8 @@ mod tests {
         let refused = waits.reserve(stream(conn(0), 4)).unwrap_err();
         assert_eq!(refused, Refusal::TooMany { what: Bounded::Subscriptions, max: 1 });
         waits.await_client(subscription);
-        assert_eq!(waits.due(&waiters, 99), None);
-        assert_eq!(waits.due(&waiters, 100), Some(id));
+        assert_eq!(waits.due(&waiters, 99, &mut Passed::default()), None);
+        assert_eq!(waits.due(&waiters, 100, &mut Passed::default()), Some(id));
         waits.wake(id, &mut waiters);
         assert_eq!(waits.take(id).correlation, 1);
         let again = waits.reserve(fetch(conn(1), 3, 10)).unwrap();
@@ -567,6 +578,49 @@ mod tests {
         assert!(!waits.drain(conn(0)).is_empty());
     }
 
+    /// Who waits for more than ever comes is passed once a way: those behind are not found by passing it each time.
+    #[test]
+    fn what_is_not_due_is_passed_once() {
+        let mut waits = Waits::new(1, 4, 1);
+        let mut waiters = Waiters::default();
+        let ids = [100, 1, 200, 1].map(|due_bytes| {
+            let id = waits.reserve(fetch(conn(0), due_bytes, 10)).unwrap();
+            waits.await_data(id, &mut waiters, due_bytes);
+            id
+        });
+        let mut passed = Passed::default();
+        assert_eq!(waits.due(&waiters, 1, &mut passed), Some(ids[1]));
+        waits.wake(ids[1], &mut waiters);
+        // Enough for the first, too; but that was passed.
+        assert_eq!(waits.due(&waiters, 150, &mut passed), Some(ids[3]));
+        waits.wake(ids[3], &mut waiters);
+        waits.await_data(ids[3], &mut waiters, 1);
+        assert_eq!(waits.due(&waiters, 150, &mut passed), Some(ids[3]), "it became the last");
+        assert_eq!(
+            waits.due(&waiters, 150, &mut Passed::default()),
+            Some(ids[0]),
+            "a way begins at the first"
+        );
+    }
+
+    /// Reads of subscriptions that are gone are still with the disk: fetches have their places all the same.
+    #[test]
+    fn subscriptions_leave_fetches_their_places_also_when_they_are_gone() {
+        let mut waits = Waits::new(2, 1, 1);
+        let reading = waits.reserve(stream(conn(1), 1)).unwrap();
+        waits.await_disk(reading);
+        waits.abandon(reading);
+        let full = Refusal::TooMany { what: Bounded::Subscriptions, max: 1 };
+        assert_eq!(waits.reserve(stream(conn(0), 2)), Err(full), "the disk still has the place");
+        let fetch = waits.reserve(fetch(conn(0), 3, 10)).expect("fetches have places of their own");
+        waits.await_disk(fetch);
+        waits.check([].iter());
+        assert_eq!(waits.read_over(reading.token()), None);
+        let next = waits.reserve(stream(conn(0), 4)).expect("a place");
+        waits.await_client(next);
+        waits.check([].iter());
+    }
+
     /// What one of these waits for next.
     fn wait(waits: &mut Waits, id: WaitId, waiters: &mut Waiters, action: u8, value: u64) {
         let is_stream = waits.fetch(id).stream.is_some();
@@ -597,10 +651,14 @@ mod tests {
                             reads.extend((waits.state(id) == State::Disk).then_some(id));
                         }
                     }
-                    4 => if let Some(id) = waits.due(&waiters[which], value) {
-                        waits.wake(id, &mut waiters[which]);
-                        waits.take(id);
-                    },
+                    4 => {
+                        let mut passed = Passed::default();
+                        while let Some(id) = waits.due(&waiters[which], value, &mut passed) {
+                            waits.wake(id, &mut waiters[which]);
+                            waits.take(id);
+                        }
+                        prop_assert_eq!(waits.due(&waiters[which], value, &mut Passed::default()), None, "all of them");
+                    }
                     5 => {
                         let mut pushed = waits.drain(by);
                         while let Some(id) = waits.drained(&mut pushed) {

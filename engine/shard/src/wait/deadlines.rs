@@ -83,7 +83,7 @@ impl Deadlines {
             assert!(knows, "{:?} is at {at}", slots[slot as usize]);
             assert!(deadline_of(slots, self.0[at.saturating_sub(1) / 2]) <= deadline_of(slots, slot));
         }
-        let timed = slots.iter().filter(|slot| matches!(slot.state, State::Data { .. }) && !slot.is_stream());
+        let timed = slots.iter().filter(|slot| matches!(slot.state, State::Data { .. }) && !slot.is_stream);
         assert_eq!(timed.count(), self.0.len(), "a fetch that waits for data has a deadline");
     }
 }

@@ -87,6 +87,12 @@ impl WaitList {
         }
     }
 
+    /// The one behind this, or the first.
+    pub(super) fn after(self, slots: &[Slot], chain: Chain, at: Option<u32>) -> Option<u32> {
+        let next = at.map_or(self.first, |at| slots[at as usize].links[chain as usize].next);
+        (next != NONE).then_some(next)
+    }
+
     pub(super) fn iter(self, slots: &[Slot], chain: Chain) -> impl Iterator<Item = u32> {
         std::iter::successors(self.first(), move |&at| {
             let next = slots[at as usize].links[chain as usize].next;
