@@ -18,7 +18,7 @@ use std::task::Waker;
 
 use corelog_model::TopicId;
 use corelog_model::batch::{BatchError, BatchHeader};
-use corelog_wire::{At, ErrorCode, Request, Response};
+use corelog_wire::{At, ErrorBody, ErrorCode, Request, Response};
 
 use crate::config::{Backoff, ConsumerConfig, Position, Reset};
 use crate::core::backoff::{pause_us, to_us};
@@ -89,6 +89,8 @@ struct Link {
     stuck: bool,
     /// The broker at the other end does not serve a partition that was thought to be there.
     astray: bool,
+    /// It has no place for another subscription: until then it is asked for fetches, which need none.
+    crowded_until_us: u64,
 }
 
 pub(crate) struct Consumer {
@@ -177,6 +179,7 @@ impl Consumer {
         }
         let (topic, window) = (self.topic, self.window());
         let subscribes = subscribes && self.config.min_bytes <= 1;
+        let crowded = self.links[link].crowded_until_us > now_us;
         for (at, cursor) in self.cursors.iter_mut().enumerate().filter(|(_, cursor)| cursor.link == link) {
             let handle = cursor.handle;
             if std::mem::take(&mut cursor.unsubscribes) {
@@ -206,20 +209,19 @@ impl Consumer {
                     continue;
                 }
                 Place::Find(at) => Request::OffsetForTime { handle, at },
-                Place::At(offset) if subscribes && !cursor.crowded => {
+                Place::At(offset) if subscribes && !crowded => {
                     let credit = window - cursor.queued_bytes as u32;
                     cursor.credit = Some(credit.into());
                     let (leader_epoch, max_bytes) = (cursor.epoch, self.config.max_bytes);
                     Request::Subscribe { handle, offset, leader_epoch, max_bytes, credit }
                 }
-                Place::At(offset) => Request::Fetch {
-                    handle,
-                    offset,
-                    leader_epoch: cursor.epoch,
-                    max_bytes: self.config.max_bytes,
-                    min_bytes: self.config.min_bytes,
-                    max_wait_us: if cursor.crowded { 0 } else { to_us(self.config.max_wait) },
-                },
+                Place::At(offset) => {
+                    cursor.polls = subscribes;
+                    let max_wait_us = if cursor.polls { 0 } else { to_us(self.config.max_wait) };
+                    let (leader_epoch, max_bytes) = (cursor.epoch, self.config.max_bytes);
+                    let min_bytes = self.config.min_bytes;
+                    Request::Fetch { handle, offset, leader_epoch, max_bytes, min_bytes, max_wait_us }
+                }
             };
             cursor.asked = true;
             self.links[link].alive_us = now_us;
@@ -315,7 +317,8 @@ impl Consumer {
                 effects.wake.extend(cursor.seeking.take());
             }
             Response::Fetched { high_watermark, .. } => {
-                if std::mem::take(&mut cursor.crowded) && payload.is_empty() {
+                if cursor.polls && payload.is_empty() {
+                    cursor.failures += 1;
                     self.pause(token.cursor, 0, now_us);
                 } else {
                     cursor.failures = 0;
@@ -342,18 +345,25 @@ impl Consumer {
                     }
                 }
             }
-            Response::Error(ref body) => {
-                let subscribed = cursor.credit.take().is_some();
-                cursor.crowded = subscribed && body.code == ErrorCode::TooMany;
-                let refused = Refused::from(body);
-                if !cursor.opened && !refused.code.retryable() {
-                    cursor.commits.refused(&refused);
-                    effects.wake.extend(self.committing.take());
-                }
-                self.on_refused(token.cursor, refused, u64::from(body.retry_after_us), now_us, effects);
-            }
+            Response::Error(ref body) => self.on_error(token.cursor, body, now_us, effects),
             _ => {}
         }
+    }
+
+    fn on_error(&mut self, at: usize, body: &ErrorBody<'_>, now_us: u64, effects: &mut Effects) {
+        let cursor = &mut self.cursors[at];
+        let subscribed = cursor.credit.take().is_some();
+        if subscribed && body.code == ErrorCode::TooMany {
+            let pause = pause_us(self.backoff, u32::MAX, &mut self.rng);
+            self.links[cursor.link].crowded_until_us = now_us.saturating_add(pause);
+            return;
+        }
+        let refused = Refused::from(body);
+        if !cursor.opened && !refused.code.retryable() {
+            cursor.commits.refused(&refused);
+            effects.wake.extend(self.committing.take());
+        }
+        self.on_refused(at, refused, u64::from(body.retry_after_us), now_us, effects);
     }
 
     fn on_batches(
@@ -467,7 +477,6 @@ impl Consumer {
             }
             // Another core may have told of a partition that this one has not heard of yet: it is there if the metadata
             // say so.
-            ErrorCode::TooMany if cursor.crowded => cursor.failures += 1,
             code if code.retryable() || code == ErrorCode::UnknownPartition => {
                 cursor.missing = code == ErrorCode::UnknownPartition;
                 self.links[cursor.link].astray |= cursor.missing || code == ErrorCode::NotHere;

@@ -37,9 +37,8 @@ pub(super) struct Cursor {
     pub(super) queued_bytes: usize,
     /// It is subscribed to, or asked to be: bytes that the broker may still push, below 0 when a batch went beyond.
     pub(super) credit: Option<i64>,
-    /// The broker has no place for another subscription: it is asked for one fetch, which needs none, before the next
-    /// attempt.
-    pub(super) crowded: bool,
+    /// What is there is fetched in place of a subscription, without a wait.
+    pub(super) polls: bool,
     /// Its subscription is of no interest any more, and the broker is to be told so.
     pub(super) unsubscribes: bool,
     /// The offset after the last batch taken, and the epoch of that batch.
@@ -73,7 +72,7 @@ impl Cursor {
             epoch: None,
             queued_bytes: 0,
             credit: None,
-            crowded: false,
+            polls: false,
             unsubscribes: false,
             position: None,
             position_epoch: None,

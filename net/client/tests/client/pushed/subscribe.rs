@@ -103,3 +103,50 @@ async fn a_silent_broker_is_asked_whether_it_is_there_and_given_up_if_not() {
     assert_eq!(take(&mut consumer, 1).await, [0]);
     assert_eq!(broker.store().subscribed, 2);
 }
+
+/// Whatever comes and goes meanwhile: places, connections, seeks.
+#[tokio::test]
+async fn a_crowd_that_comes_and_goes_costs_no_record_and_repeats_none() {
+    for seed in 0..4_u64 {
+        let (mut broker, client, topic) = filled(2, 1000, Codec::None).await;
+        let (max_bytes, prefetch_bytes) = (1_000, 3_000);
+        let config =
+            ConsumerConfig { max_bytes, prefetch_bytes, ..ConsumerConfig::new(&topic, Position::Start) };
+        let mut consumer = client.consumer(config).await.unwrap();
+        let mut rng = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut below = |bound: u64| {
+            rng ^= rng << 13;
+            rng ^= rng >> 7;
+            rng ^= rng << 17;
+            rng % bound
+        };
+        let mut next = [0_u64; 2];
+        for step in 0..300 {
+            let crowded = below(2) == 0;
+            broker.store().is_crowded = crowded;
+            match below(12) {
+                0 => broker.restart().await,
+                1 | 2 => {
+                    let (partition, to) = (below(2) as u32, below(400));
+                    assert_eq!(consumer.seek(partition, Position::Offset(to)).await, Ok(to));
+                    next[partition as usize] = to;
+                }
+                _ => {}
+            }
+            for _ in 0..below(4) {
+                if next == [500, 500] {
+                    break;
+                }
+                let batch = tokio::time::timeout(Duration::from_secs(20), consumer.next()).await;
+                let mut batch = batch
+                    .unwrap_or_else(|_| panic!("seed {seed}, step {step}: it stands still at {next:?}"))
+                    .unwrap();
+                let next = &mut next[batch.partition() as usize];
+                for record in batch.records().unwrap() {
+                    assert_eq!(record.offset, *next, "seed {seed}, step {step}");
+                    *next += 1;
+                }
+            }
+        }
+    }
+}
