@@ -188,7 +188,7 @@ pub mod bound {
     pub const IN_FLIGHT: u64 = 8;
     /// Named positions.
     pub const POSITIONS: u64 = 10;
-    /// Subscriptions of all connections: a client may fetch instead.
+    /// Subscriptions of all connections to one log: a client may fetch instead.
     pub const SUBSCRIPTIONS: u64 = 11;
 }
 

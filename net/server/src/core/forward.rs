@@ -131,6 +131,10 @@ impl Core {
         connection.frames = visit.frames;
         connection.frames.clear();
         self.unpause(slot, Pause::Away);
+        if self.stopping {
+            // What it asked there may have begun to wait since the others were told not to.
+            self.hurry_abroad(slot);
+        }
         self.give_up_inbox(slot);
         self.finish_closing(slot, out);
     }

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use corelog_model::LogId;
 use corelog_model::time::Now;
-use corelog_shard::{Bounded, MAX_HANDLE, Refusal, Taken};
+use corelog_shard::{MAX_HANDLE, Refusal, Taken};
 use corelog_uring::{Completion, Submission};
 use corelog_wire::{
     ErrorBody, ErrorCode, Frame, Hello, ReplyTo, Request, Response, Split, WireError, decode_request, split,
@@ -272,9 +272,8 @@ impl Core {
         let connection = self.connections[slot as usize].as_mut().expect("the slot is in use");
         let subscribes = matches!(request, corelog_shard::Request::Subscribe { .. });
         if subscribes && connection.subscriptions >= MAX_SUBSCRIPTIONS {
-            let what = Bounded::Subscriptions;
-            let refusal = Refusal::TooMany { what, max: MAX_SUBSCRIPTIONS as u32 };
-            return self.refuse_request(slot, to, &refusal);
+            // Most of them have ended, and the peer does not take their last answers.
+            return Outcome::Paused(Pause::Replies);
         }
         let correlation = connection.pending.insert(to);
         connection.subscriptions += usize::from(subscribes);

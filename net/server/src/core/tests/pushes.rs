@@ -181,6 +181,24 @@ fn a_handle_that_is_led_away_at_once_leaves_no_subscription_abroad() {
 }
 
 /// A peer that subscribed abroad leaves at any moment.
+/// What arrives there after the word to hurry has to hear it, too.
+#[test]
+fn a_stop_ends_what_begins_abroad_in_that_moment() {
+    for seed in 0..120 {
+        let mut two = Two::new(seed);
+        let (peer, _) = two.maker(Durability::Durable);
+        two.beds[0].send(peer, 500, &subscribe(ABROAD, 0));
+        for _ in 0..seed % 12 {
+            two.step(0);
+        }
+        for Bed { core, out, .. } in &mut two.beds {
+            core.stop(out);
+        }
+        two.settle();
+        assert!(!two.beds[0].core.is_busy_abroad(), "seed {seed}");
+    }
+}
+
 #[test]
 fn a_subscriber_that_leaves_in_the_middle_leaves_nothing_abroad() {
     for seed in 0..60 {
