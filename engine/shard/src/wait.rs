@@ -102,7 +102,7 @@ enum State {
     Client,
     /// Until a read is free.
     Queued,
-    /// Without a fetch: its connection is gone, and the slot stays until the disk answers.
+    /// For the disk. A slot in this state without a fetch is one whose connection is gone: it stays until the disk answers.
     Disk,
 }
 
@@ -128,7 +128,7 @@ struct OfConnection {
 /// All waiting fetches of a shard.
 #[derive(Debug)]
 pub(crate) struct Waits {
-    /// Reserved whole, so that none is ever moved, and made as they are needed.
+    /// Reserved whole, so that none is ever moved, and made as they are needed: memory that no wait was in is not touched.
     slots: Vec<Slot>,
     max_fetches: u32,
     max_streams: u32,
