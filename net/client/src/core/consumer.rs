@@ -209,7 +209,7 @@ impl Consumer {
                     continue;
                 }
                 Place::Find(at) => Request::OffsetForTime { handle, at },
-                Place::At(offset) if subscribes && !crowded => {
+                Place::At(offset) if subscribes && !crowded && !cursor.polls => {
                     let credit = window - cursor.queued_bytes as u32;
                     cursor.credit = Some(credit.into());
                     let (leader_epoch, max_bytes) = (cursor.epoch, self.config.max_bytes);
@@ -317,7 +317,7 @@ impl Consumer {
                 effects.wake.extend(cursor.seeking.take());
             }
             Response::Fetched { high_watermark, .. } => {
-                if cursor.polls && payload.is_empty() {
+                if std::mem::take(&mut cursor.polls) && payload.is_empty() {
                     cursor.failures += 1;
                     self.pause(token.cursor, 0, now_us);
                 } else {
@@ -354,6 +354,7 @@ impl Consumer {
         let cursor = &mut self.cursors[at];
         let subscribed = cursor.credit.take().is_some();
         if subscribed && body.code == ErrorCode::TooMany {
+            cursor.polls = true;
             let pause = pause_us(self.backoff, u32::MAX, &mut self.rng);
             self.links[cursor.link].crowded_until_us = now_us.saturating_add(pause);
             return;

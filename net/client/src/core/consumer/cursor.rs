@@ -37,7 +37,7 @@ pub(super) struct Cursor {
     pub(super) queued_bytes: usize,
     /// It is subscribed to, or asked to be: bytes that the broker may still push, below 0 when a batch went beyond.
     pub(super) credit: Option<i64>,
-    /// What is there is fetched in place of a subscription, without a wait.
+    /// What is there is fetched in place of a subscription, without a wait, before another is tried.
     pub(super) polls: bool,
     /// Its subscription is of no interest any more, and the broker is to be told so.
     pub(super) unsubscribes: bool,

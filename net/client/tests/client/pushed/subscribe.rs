@@ -74,6 +74,21 @@ async fn who_finds_no_place_for_a_subscription_fetches_until_there_is_one() {
     assert_eq!(broker.store().subscribed, 3, "each once");
 }
 
+/// Whatever the backoff: a refused subscription is followed by a fetch.
+#[tokio::test]
+async fn who_does_not_wait_between_attempts_fetches_all_the_same() {
+    let (broker, client, topic) = filled(1, 100, Codec::None).await;
+    broker.store().is_crowded = true;
+    let mut config = ClientConfig::new([broker.address()]);
+    (config.backoff.first, config.backoff.most) = (Duration::ZERO, Duration::ZERO);
+    let impatient = Client::connect(config).await.unwrap();
+    let mut consumer = impatient.consumer(ConsumerConfig::new(&topic, Position::Start)).await.unwrap();
+    assert_eq!(take(&mut consumer, 100).await.len(), 100);
+    append(&client, &topic, 100..110, Codec::None).await;
+    assert_eq!(take(&mut consumer, 10).await.len(), 10);
+    assert_eq!(broker.store().subscribed, 0);
+}
+
 /// A broker that is gone without a word is noticed although nothing is asked of it.
 #[tokio::test]
 async fn a_silent_broker_is_asked_whether_it_is_there_and_given_up_if_not() {

@@ -180,7 +180,6 @@ fn a_handle_that_is_led_away_at_once_leaves_no_subscription_abroad() {
     }
 }
 
-/// A peer that subscribed abroad leaves at any moment.
 /// What arrives there after the word to hurry has to hear it, too.
 #[test]
 fn a_stop_ends_what_begins_abroad_in_that_moment() {
@@ -199,6 +198,7 @@ fn a_stop_ends_what_begins_abroad_in_that_moment() {
     }
 }
 
+/// A peer that subscribed abroad leaves at any moment.
 #[test]
 fn a_subscriber_that_leaves_in_the_middle_leaves_nothing_abroad() {
     for seed in 0..60 {
