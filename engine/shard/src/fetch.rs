@@ -289,7 +289,7 @@ impl Shard {
     /// Fetches whose time is over are answered with what there is.
     pub(crate) fn expire_waits(&mut self, now: Now, out: &mut Actions) {
         while let Some(id) = self.waits.expired(now.mono_us) {
-            self.stop_waiting(id);
+            assert!(self.stop_waiting(id), "a fetch with a deadline waits for data");
             self.attempt(now, id, out);
         }
     }
@@ -326,10 +326,7 @@ impl Shard {
     /// Its subscriptions end.
     pub fn hurry(&mut self, now: Now, conn: ConnId, out: &mut Actions) {
         for id in self.waits.of_connection(conn) {
-            let waited = self.waits.is_at_partition(id);
-            if waited {
-                self.stop_waiting(id);
-            }
+            let waited = self.stop_waiting(id);
             self.waits.hasten(id, now.mono_us);
             if waited {
                 self.attempt(now, id, out);
@@ -340,18 +337,21 @@ impl Shard {
     /// The connection is gone: its fetches end without an answer.
     pub(crate) fn drop_waits(&mut self, conn: ConnId) {
         while let Some(id) = self.waits.first_of(conn) {
-            if self.waits.is_at_partition(id) {
-                self.stop_waiting(id);
-            }
+            self.stop_waiting(id);
             self.waits.abandon(id);
         }
     }
 
-    pub(crate) fn stop_waiting(&mut self, id: WaitId) {
+    /// It waits for nothing of its partition any more; `false` when it did not.
+    pub(crate) fn stop_waiting(&mut self, id: WaitId) -> bool {
+        if !self.waits.is_at_partition(id) {
+            return false;
+        }
         let partition = self.waits.fetch(id).partition;
         let partition =
             self.partitions.get_mut(partition).expect("a partition outlives the fetches that wait for it");
         self.waits.wake(id, &mut partition.waiters);
+        true
     }
 }
 

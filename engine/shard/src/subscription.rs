@@ -99,8 +99,7 @@ impl Shard {
     pub fn end_subscription(&mut self, now: Now, conn: ConnId, handle: u32, out: &mut Actions) {
         let Some(id) = self.sessions.unsubscribe(conn, handle) else { return };
         self.waits.stream_mut(id).ended = true;
-        if self.waits.is_at_partition(id) {
-            self.stop_waiting(id);
+        if self.stop_waiting(id) {
             _ = self.attempt(now, id, out);
         }
     }

@@ -15,12 +15,10 @@ use std::path::{Path, PathBuf};
 use std::{error, fmt};
 
 use corelog_model::LogId;
-use corelog_storage::feature;
+use corelog_storage::{FileName, feature};
 
 const STORE_FILE: &str = "store.toml";
 const LOCK_FILE: &str = "lock";
-/// Of a log, in its directory (`engine/storage/FORMAT.md`).
-const SUPERBLOCK_FILE: &str = "superblock";
 const SCHEMA: i64 = 1;
 
 /// What was being done when the data directory failed.
@@ -164,12 +162,15 @@ impl DataDir {
 
     /// An empty directory of a log would pass for a new one.
     fn find_logs(&self) -> Result<(), DataDirError> {
-        let mut superblocks =
-            (0..self.store.founded).map(|log| self.log_path(LogId(log)).join(SUPERBLOCK_FILE));
+        let mut superblocks = (0..self.store.founded).map(|log| self.superblock_path(LogId(log)));
         match superblocks.find(|path| !path.exists()) {
             Some(path) => Err(DataDirError::LogMissing { path }),
             None => Ok(()),
         }
+    }
+
+    fn superblock_path(&self, log: LogId) -> PathBuf {
+        self.log_path(log).join(FileName::Superblock.to_string())
     }
 
     /// All logs serve: from now on a start without one of them is refused.
@@ -373,12 +374,12 @@ mod tests {
         fs::remove_dir_all(&lost).expect("there");
         let killed = DataDir::open(place.path()).expect("its first start may have been cut short");
         (0..2).for_each(|log| {
-            fs::write(killed.log_path(LogId(log)).join(SUPERBLOCK_FILE), "").expect("written");
+            fs::write(killed.superblock_path(LogId(log)), "").expect("written");
         });
         killed.note_founded().expect("written");
         drop(killed);
         drop(DataDir::open(place.path()).expect("all are there"));
-        fs::remove_file(lost.join(SUPERBLOCK_FILE)).expect("there");
+        fs::remove_file(lost.join(FileName::Superblock.to_string())).expect("there");
         let empty = DataDir::open(place.path()).expect_err("as if it were not mounted").to_string();
         assert!(empty.contains("log-0001") && empty.contains("missing"), "{empty}");
         fs::remove_dir(&lost).expect("empty");

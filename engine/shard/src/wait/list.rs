@@ -94,10 +94,7 @@ impl WaitList {
     }
 
     pub(super) fn iter(self, slots: &[Slot], chain: Chain) -> impl Iterator<Item = u32> {
-        std::iter::successors(self.first(), move |&at| {
-            let next = slots[at as usize].links[chain as usize].next;
-            (next != NONE).then_some(next)
-        })
+        std::iter::successors(self.first(), move |&at| self.after(slots, chain, Some(at)))
     }
 
     /// The length; the list runs both ways, through slots of which this is true.
