@@ -244,7 +244,9 @@ fn bytes_of(state: &State, slice: Slice) -> Vec<u8> {
 fn memory(log: &LogConfig) -> Memory {
     let block = |id: u32| Block::heap(BlockId(id), block_bytes(log));
     let page = Block::heap(BlockId(11), 4096);
-    Memory { window: (0..5).map(block).collect(), cold: (8..11).map(block).collect(), page, copy: plain_copy }
+    let settle = (16..19).map(block).collect();
+    let (window, cold) = ((0..5).map(block).collect(), (8..11).map(block).collect());
+    Memory { window, cold, settle, page, copy: plain_copy }
 }
 
 fn block_bytes(log: &LogConfig) -> usize {

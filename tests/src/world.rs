@@ -47,6 +47,8 @@ pub struct Outcome {
     pub truncations: u64,
     /// Cold reads of the last start.
     pub cold_reads: u64,
+    /// Packs made by all starts.
+    pub packs: u64,
     /// Kills with the power on.
     pub kills: u32,
     /// Changes of positions acknowledged.
@@ -81,6 +83,8 @@ pub struct World {
     spare_replies: Vec<Reply>,
     power_losses: u32,
     kills: u32,
+    /// Made by the starts that are over.
+    packs: u64,
 }
 
 /// Runs the world of a plan to its end.
@@ -116,7 +120,9 @@ impl World {
         if Random::new(plan.seed ^ 0xfa17).chance(20) {
             faults.background_errors = 30_000;
         }
-        let config = log_config(&mut random);
+        let mut config = log_config(&mut random);
+        // A stream of its own: worlds that do not settle stay what they were.
+        config.settle_extents = Random::new(plan.seed ^ 0x5e77_1e00).pick(&[0, 1, 2]);
         let disks = (0..plan.logs).map(|_| SimDisk::new(random.fork(), faults)).collect();
         let machine = Machine::new(&config, disks, random.fork(), Trace::new(plan.keep_trace));
         // A stream of its own here too: in most storms no topic is altered.
@@ -127,7 +133,8 @@ impl World {
         let partitions =
             named.map(|(topic, partition)| Partition::new(topic.0, partition, topic.1)).collect();
         let (seats, spare_replies) = (Vec::new(), Vec::new());
-        let mut world = Self { random, machine, seats, partitions, spare_replies, power_losses: 0, kills: 0 };
+        let mut world =
+            Self { random, machine, seats, partitions, spare_replies, power_losses: 0, kills: 0, packs: 0 };
         world.seat(Client::Admin(Admin::new(alterations)));
         for partition in 0..world.partitions.len() {
             for mode in
@@ -160,6 +167,8 @@ impl World {
     }
 
     fn crash(&mut self) {
+        let shards = self.machine.logs.iter().filter_map(|node| node.shard());
+        self.packs += shards.map(|shard| shard.status().storage.packs_made).sum::<u64>();
         if self.random.chance(30) {
             self.machine.kill();
             self.kills += 1;
@@ -420,7 +429,7 @@ impl World {
         let shards = self.machine.logs.iter().filter_map(|node| node.shard());
         let cold_reads = shards.map(|shard| shard.status().storage.cold_reads).sum();
         let (trace, kills) = (self.machine.trace, self.kills);
-        Outcome { trace, acknowledged, truncations, cold_reads, kills, positions }
+        Outcome { trace, acknowledged, truncations, cold_reads, packs: self.packs, kills, positions }
     }
 
     /// Reads every position once more, as somebody else; how many changes were acknowledged in all.

@@ -55,6 +55,7 @@ fn every_promise_survives_every_storm() {
     assert!(acknowledged as u64 >= 333 * count, "{acknowledged} records acknowledged by {count} seeds");
     assert!(truncations >= count / 3, "{truncations} times a reader was told to go back");
     assert!(a.cold_reads + b.cold_reads >= 3 * count, "{} cold reads", a.cold_reads + b.cold_reads);
+    assert!(2 * (a.packs + b.packs) >= count, "{} packs made", a.packs + b.packs);
     assert!(a.kills + b.kills >= 3 * count, "{} kills with the power on", a.kills + b.kills);
 }
 
@@ -64,6 +65,7 @@ struct Sum {
     acknowledged: usize,
     truncations: u64,
     cold_reads: u64,
+    packs: u64,
     kills: u64,
     failed: Vec<u64>,
 }
@@ -74,6 +76,7 @@ impl Sum {
         self.acknowledged += outcome.acknowledged;
         self.truncations += outcome.truncations;
         self.cold_reads += outcome.cold_reads;
+        self.packs += outcome.packs;
         self.kills += u64::from(outcome.kills);
     }
 }

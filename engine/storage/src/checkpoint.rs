@@ -16,6 +16,7 @@ use crate::extent::{Claim, Extents, Fate, FooterAt, Live};
 use crate::frame::{EntryKind, RISING_LIMIT, field};
 use crate::groups::{Group, Groups, Row};
 use crate::log::Log;
+use crate::settle::PACK_BYTES_LIMIT;
 use crate::superblock::{CHECKPOINTS_MAX, CheckpointAt};
 
 /// Bytes before the content of a part.
@@ -349,6 +350,13 @@ pub const FOOTER_AT_BYTES: usize = 24;
 /// Bytes of a level 1 row.
 pub const ROW_BYTES: usize = 32;
 
+/// Flags of a closed extent: holds records or entries of the log's owner; is a pack; is worth settling.
+pub const LISTED_WORTHY: u32 = 1;
+/// See [`LISTED_WORTHY`].
+pub const LISTED_PACK: u32 = 2;
+/// See [`LISTED_WORTHY`].
+pub const LISTED_SCATTERED: u32 = 4;
+
 /// The extents and groups of a full checkpoint, or what came to them after generation `listed`; `covers` need not be
 /// scanned. The checkpoint itself may come to lie in an extent later than the next one.
 pub(crate) fn encode_state(
@@ -395,7 +403,11 @@ fn encode_extent(live: &Live, out: &mut Vec<u8>) {
     out.extend(live.last_sequence.to_le_bytes());
     out.extend(live.end.to_le_bytes());
     out.extend(live.extent.to_le_bytes());
-    out.extend(u32::from(live.worthy).to_le_bytes());
+    let flag = |set: bool, bit: u32| if set { bit } else { 0 };
+    let flags = flag(live.worthy, LISTED_WORTHY)
+        | flag(live.pack, LISTED_PACK)
+        | flag(live.scattered, LISTED_SCATTERED);
+    out.extend(flags.to_le_bytes());
     out.extend((live.footers.len() as u32).to_le_bytes());
     out.extend([0; 12]);
     for footer in &live.footers {
@@ -450,7 +462,10 @@ pub(crate) fn decode_state(mut bytes: &[u8], extents: &mut Extents, groups: &mut
         let mut live = Live::begun(field!(piece, 32, u32), generation, field!(piece, 8, u64), 0);
         live.last_sequence = field!(piece, 16, u64);
         live.end = field!(piece, 24, u64);
-        live.worthy = field!(piece, 36, u32) != 0;
+        let flags = field!(piece, 36, u32);
+        live.worthy = flags & LISTED_WORTHY != 0;
+        live.pack = flags & LISTED_PACK != 0;
+        live.scattered = flags & LISTED_SCATTERED != 0;
         live.indexed = true;
         live.footers.extend(footers.map(|footer| FooterAt {
             generation: field!(footer, 0, u64),
@@ -458,7 +473,8 @@ pub(crate) fn decode_state(mut bytes: &[u8], extents: &mut Extents, groups: &mut
             position: field!(footer, 16, u32),
             length: field!(footer, 20, u32),
         }));
-        let ends = live.end <= extents.bytes && live.first_sequence <= live.last_sequence;
+        let most = if live.pack { PACK_BYTES_LIMIT } else { extents.bytes };
+        let ends = live.end <= most && live.first_sequence <= live.last_sequence;
         if !ends || generation >= RISING_LIMIT || live.last_sequence >= RISING_LIMIT {
             return None;
         }
@@ -582,7 +598,7 @@ mod tests {
     #[test]
     fn what_recycling_takes_is_left_out() {
         let mut state = state(4);
-        assert_eq!(state.0.doom(3), Some(2));
+        assert_eq!(state.0.doom(3 << 20), Some(2));
         state.1.slots().for_each(|slot| state.1.at_mut(slot).rows.retain(|row| row.generation > 2));
         assert!(state.0.leave_out());
         let bytes = encoded(CheckpointKind::Full, 0, &state);

@@ -24,6 +24,8 @@ pub(crate) enum Job {
     Batches { slot: GroupSlot, offset: u64, next: u64, generation: u64 },
     /// A piece of an extent's index.
     Index { generation: u64 },
+    /// Nothing any more: what it reads from has been superseded.
+    Void,
 }
 
 /// A read that a reader was told to wait for is over.
@@ -173,6 +175,17 @@ impl Cold {
         cold.asked = false;
         self.in_flight += u64::from(length);
         cold.block.take().expect("a free block is here")
+    }
+
+    /// These extents are superseded by a pack: what is being read from them is of no use.
+    pub(crate) fn void(&mut self, generations: std::ops::RangeInclusive<u64>) {
+        for block in &mut self.blocks {
+            if let Some(Job::Batches { generation, .. }) = block.job
+                && generations.contains(&generation)
+            {
+                block.job = Some(Job::Void);
+            }
+        }
     }
 
     /// Takes a block back; `None` when it was not away.

@@ -199,6 +199,7 @@ impl Log {
                 start,
                 end: start + crate::frame::ENTRY_HEADER_BYTES as u32 + entry.length,
                 frame: 0,
+                bytes: crate::frame::ENTRY_HEADER_BYTES as u32 + entry.length,
             };
             self.runs.add(&mut self.groups, run, frame.sequence);
         }
@@ -223,6 +224,7 @@ impl Log {
         let (closed, runs) = self.runs.close(&mut self.groups, self.footers.buffer());
         let live = self.extents.by_generation_mut(closed).expect("runs are of a live extent");
         live.groups = runs.groups(&self.groups);
+        live.scattered = runs.is_scattered();
         live.indexed = runs.sorted.is_empty();
         if live.indexed {
             self.footers.take_back(runs.sorted);
@@ -260,7 +262,9 @@ impl Log {
         let beacon = self.commit.last_durable_us.saturating_add(self.config.beacon_us);
         let awaited = self.commit.unproven && self.queue.frames.is_empty() && !self.commit.beacon_waits;
         let beacon = awaited.then_some(beacon);
-        [beacon, self.extents.retry_us, self.superblock.retry_us()].into_iter().flatten().min()
+        let removal = self.extents.remove_retry_us.filter(|_| self.extents.removing.is_none());
+        let retries = [self.extents.retry_us, removal, self.superblock.retry_us(), self.settle.retry_us()];
+        retries.into_iter().chain([beacon]).flatten().min()
     }
 
     /// Takes the answer to an operation. Call [`Log::cut`] afterwards in the same turn.
@@ -274,6 +278,11 @@ impl Log {
             Some(Purpose::Superblock { copy }) => {
                 self.superblock.on_written(copy, completion.result.is_ok(), now);
             }
+            Some(Purpose::Remove) => self.on_removed(completion.result, now),
+            Some(Purpose::CreatePack { pack }) => self.on_pack_created(pack, completion.result, now),
+            Some(Purpose::SettleRead { reader }) => self.on_settle_read(reader, completion, now),
+            Some(Purpose::SettleWrite { block }) => self.on_settle_write(block, completion.result, now),
+            Some(Purpose::SettleSync { pack }) => self.on_settle_sync(pack, completion.result, now),
             // Not of this log's making; whoever sent it, the log's state does not depend on it.
             Some(Purpose::OpeningRead { .. } | Purpose::OpeningSync { .. }) | None => {}
         }

@@ -10,6 +10,8 @@ use crate::superblock::SUPERBLOCK_BYTES;
 
 /// Frames that may ever be in flight at once; recovery relies on it.
 pub const FRAMES_IN_FLIGHT_MAX: u8 = 16;
+/// Blocks with which a log settles: one to read into, two that are being filled or written.
+pub const SETTLE_BLOCKS_MIN: usize = 3;
 
 /// How the space ahead of the log is made cheap to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +61,8 @@ pub struct LogConfig {
     pub beacon_us: u64,
     /// How far ahead zeros are written.
     pub zero_ahead_bytes: u64,
+    /// Extents whose records lie in short runs are settled into a pack when there are so many; 0: never.
+    pub settle_extents: u32,
     /// Log bytes between checkpoints: what a restart has to replay.
     pub checkpoint_bytes: u64,
     /// Memory of level 1 of the index, beyond the first eight extents of each group, in bytes: 64 for each group and extent
@@ -87,6 +91,7 @@ impl LogConfig {
             parallel_frame_bytes: 64 << 10,
             beacon_us: 5_000,
             zero_ahead_bytes: 8 << 20,
+            settle_extents: 4,
             checkpoint_bytes: 256 << 20,
             index_bytes: None,
             entries_in_window: 1 << 16,
@@ -133,6 +138,9 @@ impl LogConfig {
         if memory.cold.is_empty() || memory.cold.iter().any(|block| block.len() < max_frame) {
             return Err(ConfigError::Cold { least: max_frame });
         }
+        if memory.settle.iter().any(|block| block.len() < max_frame + 2 * FRAME_ALIGN) {
+            return Err(ConfigError::Settle { least: max_frame + 2 * FRAME_ALIGN });
+        }
         if memory.page.len() < SUPERBLOCK_BYTES {
             return Err(ConfigError::Page { least: SUPERBLOCK_BYTES });
         }
@@ -148,6 +156,9 @@ pub struct Memory {
     pub window: Vec<Block>,
     /// For reads from the disk; each at least one maximal frame.
     pub cold: Vec<Block>,
+    /// To settle extents into packs: a few of them read, the others are the frames of a pack. Fewer than
+    /// [`SETTLE_BLOCKS_MIN`]: nothing is settled. Each as large as those for reads from the disk.
+    pub settle: Vec<Block>,
     /// The superblock is written from it; at least one copy of it, 4 KiB.
     pub page: Block,
     /// How a batch gets into the window.
@@ -157,7 +168,8 @@ pub struct Memory {
 impl Memory {
     /// The names of all blocks.
     pub fn blocks(&self) -> impl Iterator<Item = BlockId> {
-        self.window.iter().chain(&self.cold).chain([&self.page]).map(Block::id)
+        let blocks = self.window.iter().chain(&self.cold).chain(&self.settle);
+        blocks.chain([&self.page]).map(Block::id)
     }
 }
 
@@ -214,6 +226,11 @@ pub enum ConfigError {
     },
     /// No block for cold reads, or one that is too small.
     Cold {
+        /// Smallest block that works, bytes.
+        least: usize,
+    },
+    /// A block for settling is too small.
+    Settle {
         /// Smallest block that works, bytes.
         least: usize,
     },

@@ -10,10 +10,12 @@ use crate::frame::{EntryHeader, EntryKind, FRAME_HEADER_BYTES, FrameHeader, Fram
 use crate::groups::Groups;
 use crate::index::{Run, Runs};
 use crate::recovery::{Entry, entries_of};
+use crate::settle::pack_generation;
 
 /// How far an extent has been read, and what was found.
 #[derive(Debug)]
 pub(crate) struct Derivation {
+    /// As its frames have it.
     generation: u64,
     first_sequence: u64,
     /// Where the extent ends.
@@ -29,7 +31,7 @@ pub(crate) struct Derivation {
 impl Derivation {
     pub(crate) const fn new(live: &Live) -> Self {
         Self {
-            generation: live.generation,
+            generation: if live.pack { pack_generation(live.extent) } else { live.generation },
             first_sequence: live.first_sequence,
             end: live.end,
             position: 0,
@@ -87,6 +89,7 @@ impl Derivation {
                 start,
                 end: start + entry.total_bytes() as u32,
                 frame,
+                bytes: entry.total_bytes() as u32,
             });
         };
         entries_of(header, seed, bytes, |entry| match entry {
@@ -110,6 +113,7 @@ impl Derivation {
                 run.last_offset = batch.last_offset;
                 run.max_timestamp_us = run.max_timestamp_us.max(batch.max_timestamp_us);
                 run.end = batch.end;
+                run.bytes += batch.bytes;
             }
             same
         });

@@ -63,6 +63,11 @@ pub enum OpenError {
         /// Its number.
         extent: u32,
     },
+    /// A pack the log needs is missing or too short.
+    MissingPack {
+        /// Its number.
+        pack: u32,
+    },
     /// A checkpoint named by the superblock does not verify.
     Checkpoint {
         /// The extent it lies in.
@@ -94,6 +99,9 @@ impl fmt::Display for OpenError {
             }
             Self::MissingExtent { extent } => {
                 write!(f, "{} is missing or has another size", FileName::Extent(*extent))
+            }
+            Self::MissingPack { pack } => {
+                write!(f, "{} is missing or too short", FileName::Pack(*pack))
             }
             Self::Checkpoint { extent, position } => {
                 write!(f, "the checkpoint in {} at {position} does not verify", FileName::Extent(*extent))

@@ -1,8 +1,11 @@
 //! The extents of a log: which are live and in which order, which are spare, how the next ones are prepared.
 //!
-//! **Invariants:** a file is in exactly one of `live`, `spare`, `creating` or `retiring`; generations rise along
-//! `live`; the last live extent is the head while `open`. An extent becomes spare only when nothing on the disk
-//! points into it any more.
+//! **Invariants:** a file is in exactly one of `live`, `superseded`, `spare`, `creating`, `retiring` or `leftover`;
+//! generations rise along `live`; the last live extent is the head while `open`. An extent becomes spare, and a pack is
+//! removed, only when nothing on the disk points into it any more.
+//!
+//! **Packs** stand in `live` for the extents and packs they were made from, under the generation of the newest of these;
+//! those wait in `superseded` for the full checkpoint that leaves them out.
 //!
 //! **A full disk.** Of the spares, batches leave [`RESERVE`], the owner's changes two and the log's own entries one:
 //! the next start always finds an extent for its first frame. Two beside the head, because a head that holds a
@@ -12,7 +15,7 @@
 use std::collections::VecDeque;
 
 use crate::frame::Seal;
-use crate::op::DiskError;
+use crate::op::{DiskError, FileName};
 
 /// Generations a start leaves out: more than extents that could have been begun, and left a frame behind,
 /// without leaving a first frame that verifies. So no generation is ever used twice.
@@ -70,7 +73,10 @@ pub(crate) struct FooterAt {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Live {
+    /// Number of the extent, or of the pack.
     pub(crate) extent: u32,
+    /// A pack: sorted by group, never a head, gone for good when it goes.
+    pub(crate) pack: bool,
     pub(crate) generation: u64,
     pub(crate) first_sequence: u64,
     /// Of the newest frame in it.
@@ -81,6 +87,8 @@ pub(crate) struct Live {
     pub(crate) prepared: u64,
     /// Holds something beside beacons, seals, footers and checkpoints.
     pub(crate) worthy: bool,
+    /// Closed, and what it holds of several groups lies in short runs: worth settling.
+    pub(crate) scattered: bool,
     /// Once closed: groups with records in it, dropped ones excepted.
     pub(crate) groups: u32,
     /// Closed, and its index is written down, or has nothing in it: a checkpoint may list it.
@@ -95,12 +103,14 @@ impl Live {
     pub(crate) const fn begun(extent: u32, generation: u64, first_sequence: u64, prepared: u64) -> Self {
         Self {
             extent,
+            pack: false,
             generation,
             first_sequence,
             last_sequence: first_sequence,
             end: 0,
             prepared,
             worthy: false,
+            scattered: false,
             groups: 0,
             indexed: false,
             fate: Fate::Stays,
@@ -108,8 +118,17 @@ impl Live {
         }
     }
 
+    pub(crate) const fn file(&self) -> FileName {
+        if self.pack { FileName::Pack(self.extent) } else { FileName::Extent(self.extent) }
+    }
+
+    /// What it takes of the disk, where extents have `extent_bytes`.
+    pub(crate) const fn disk_bytes(&self, extent_bytes: u64) -> u64 {
+        if self.pack { self.end } else { extent_bytes }
+    }
+
     /// Closed, and without records that anybody may ask for.
-    fn is_bare(&self) -> bool {
+    pub(crate) fn is_bare(&self) -> bool {
         self.indexed && self.groups == 0 && self.fate == Fate::Stays
     }
 
@@ -141,6 +160,13 @@ pub(crate) struct Zeroing {
 pub(crate) struct Extents {
     pub(crate) bytes: u64,
     pub(crate) live: VecDeque<Live>,
+    /// What a pack has taken the place of, until a full checkpoint knows.
+    pub(crate) superseded: Vec<Live>,
+    /// Files that nothing points at and that are no spares: to be removed.
+    pub(crate) leftover: Vec<FileName>,
+    pub(crate) removing: Option<FileName>,
+    /// After a failed removal, when to try again, monotonic microseconds.
+    pub(crate) remove_retry_us: Option<u64>,
     /// The last live extent takes frames.
     pub(crate) open: bool,
     pub(crate) spare: VecDeque<Spare>,
@@ -151,6 +177,8 @@ pub(crate) struct Extents {
     /// No longer of the log, but perhaps still needed by a crash before the next first frame is durable.
     pub(crate) retiring: Vec<Spare>,
     pub(crate) next_number: u32,
+    /// Of packs: none is given twice while the log is open.
+    pub(crate) next_pack: u32,
     pub(crate) next_generation: u64,
     /// After a failed creation, when to try again, monotonic microseconds.
     pub(crate) retry_us: Option<u64>,
@@ -168,6 +196,10 @@ impl Extents {
         Self {
             bytes,
             live: VecDeque::with_capacity(LIVE_RESERVED),
+            superseded: Vec::new(),
+            leftover: Vec::new(),
+            removing: None,
+            remove_retry_us: None,
             open: false,
             spare: VecDeque::with_capacity(LIVE_RESERVED),
             footer_lists: (0..=SPARES).map(|_| Vec::with_capacity(FOOTERS_RESERVED)).collect(),
@@ -175,6 +207,7 @@ impl Extents {
             zeroing: None,
             retiring: Vec::new(),
             next_number: 0,
+            next_pack: 0,
             next_generation: 1,
             retry_us: None,
             refused: None,
@@ -233,12 +266,19 @@ impl Extents {
         Some((seal, self.live.back().expect("just pushed")))
     }
 
-    /// Chooses what recycling takes so that at most `keep` extents stay; gives back the newest generation taken.
-    pub(crate) fn doom(&mut self, keep: usize) -> Option<u64> {
-        let staying = self.live.iter().filter(|live| live.fate == Fate::Stays).count();
-        let surplus = staying.saturating_sub(keep.max(1));
+    /// Chooses what recycling takes, the oldest first, so that what stays takes at most `cap` bytes, the newest excepted;
+    /// gives back the newest generation taken.
+    pub(crate) fn doom(&mut self, cap: u64) -> Option<u64> {
+        let bytes = self.bytes;
+        let staying = |live: &&Live| live.fate == Fate::Stays;
+        let mut left: u64 = self.live.iter().filter(staying).map(|live| live.disk_bytes(bytes)).sum();
+        let last = self.live.back().map_or(0, |live| live.generation);
         let mut newest = None;
-        for live in self.live.iter_mut().filter(|live| live.fate == Fate::Stays).take(surplus) {
+        for live in self.live.iter_mut().filter(|live| live.fate == Fate::Stays) {
+            if left <= cap || live.generation == last {
+                break;
+            }
+            left -= live.disk_bytes(bytes);
             live.fate = Fate::Doomed;
             newest = Some(live.generation);
         }
@@ -248,7 +288,8 @@ impl Extents {
 
     /// Extents that are on their way to be spare.
     pub(crate) fn coming(&self) -> usize {
-        self.live.iter().filter(|live| live.fate != Fate::Stays).count() + self.retiring.len()
+        let leaving = self.live.iter().filter(|live| live.fate != Fate::Stays).chain(&self.superseded);
+        leaving.filter(|live| !live.pack).count() + self.retiring.len()
     }
 
     /// Whether the disk is full and the pool is not.
@@ -289,7 +330,27 @@ impl Extents {
             .live
             .iter()
             .enumerate()
-            .any(|(at, live)| live.fate == Fate::Doomed || (wanted(live) && !self.holds_index(at)));
+            .any(|(at, live)| live.fate == Fate::Doomed || (wanted(live) && !self.holds_index(at)))
+            || self.superseded.iter().any(|live| live.fate == Fate::Stays);
+    }
+
+    /// A closed extent or pack outside of the range of generations whose index lies in an extent of the range.
+    pub(crate) fn index_in(&self, first: u64, last: u64) -> Option<u64> {
+        let outside = self.live.iter().filter(|live| live.generation < first && live.groups > 0);
+        let inside = |footer: &FooterAt| (first..=last).contains(&footer.generation);
+        outside
+            .filter(|live| live.fate == Fate::Stays)
+            .find(|live| live.footers.iter().any(inside))
+            .map(|live| live.generation)
+    }
+
+    /// A pack takes the place of everything from generation `first` to its own.
+    pub(crate) fn supersede(&mut self, first: u64, pack: Live) {
+        let from = self.live.partition_point(|live| live.generation < first);
+        let to = self.live.partition_point(|live| live.generation <= pack.generation);
+        self.superseded.extend(self.live.drain(from..to));
+        self.live.insert(from, pack);
+        self.changed = true;
     }
 
     /// On a full disk, an extent whose index is all that keeps a bare one.
@@ -311,6 +372,10 @@ impl Extents {
                 self.live[at].footers.clear();
             }
         }
+        for live in &mut self.superseded {
+            live.fate = Fate::Leaving;
+            any = true;
+        }
         (self.frees, self.changed) = (false, true);
         any
     }
@@ -323,19 +388,25 @@ impl Extents {
     /// Nothing points any more at what the last full checkpoint left out. The newest use of an extent comes first
     /// in the pool: its blocks are written, and the reserve stays as it is.
     pub(crate) fn recycle(&mut self) -> usize {
-        let before = self.live.len();
-        let (spare, lists) = (&mut self.spare, &mut self.footer_lists);
-        self.live.retain_mut(|live| {
+        let before = self.live.len() + self.superseded.len();
+        let (spare, lists, leftover) = (&mut self.spare, &mut self.footer_lists, &mut self.leftover);
+        let mut stays = |live: &mut Live| {
             let leaves = live.fate == Fate::Leaving;
             if leaves {
                 live.footers.clear();
                 lists.push(std::mem::take(&mut live.footers));
+            }
+            if leaves && live.pack {
+                leftover.push(live.file());
+            } else if leaves {
                 spare.push_front(Spare { extent: live.extent, prepared: live.prepared.max(live.end) });
             }
             !leaves
-        });
+        };
+        self.live.retain_mut(&mut stays);
+        self.superseded.retain_mut(stays);
         self.changed = true;
-        before - self.live.len()
+        before - self.live.len() - self.superseded.len()
     }
 
     /// The group has no records any more in the extents of these generations.
@@ -358,13 +429,14 @@ impl Extents {
         let mut generation = 0;
         for live in &self.live {
             assert!(live.generation > generation, "generations rise along the log");
-            assert!(live.end <= self.bytes && live.first_sequence <= live.last_sequence);
+            assert!((live.pack || live.end <= self.bytes) && live.first_sequence <= live.last_sequence);
             generation = live.generation;
         }
         assert!(generation < self.next_generation, "a generation is never given twice");
-        let all = self.live.iter().map(|live| live.extent);
-        let all = all.chain(self.spare.iter().map(|spare| spare.extent));
-        let mut all: Vec<u32> = all.chain(self.retiring.iter().map(|spare| spare.extent)).collect();
+        let all = self.live.iter().chain(&self.superseded).map(Live::file);
+        let all = all.chain(self.spare.iter().map(|spare| FileName::Extent(spare.extent)));
+        let all = all.chain(self.retiring.iter().map(|spare| FileName::Extent(spare.extent)));
+        let mut all: Vec<FileName> = all.chain(self.leftover.iter().copied()).collect();
         all.sort_unstable();
         assert!(all.windows(2).all(|pair| pair[0] != pair[1]), "an extent has one role");
         assert!(self.head().is_none_or(|head| head.fate == Fate::Stays && !head.indexed));
@@ -412,8 +484,8 @@ mod tests {
         for sequence in 1..=5 {
             extents.roll(sequence, 4096);
         }
-        assert_eq!(extents.doom(2), Some(3));
-        assert_eq!(extents.doom(2), None, "chosen already");
+        assert_eq!(extents.doom(2 << 20), Some(3));
+        assert_eq!(extents.doom(2 << 20), None, "chosen already");
         assert!(extents.leave_out());
         assert_eq!((extents.recycle(), extents.spare.len()), (3, 3));
         assert_eq!(extents.doom(0), Some(4));

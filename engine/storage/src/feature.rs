@@ -8,11 +8,14 @@
 pub const POSITIONS: u64 = 1 << 0;
 /// Topics whose groups are no single range, and those that are being altered.
 pub const ALTERED_TOPICS: u64 = 1 << 1;
+/// Packs: files that hold the records of several extents, sorted by partition.
+pub const PACKS: u64 = 1 << 3;
 /// All that this version knows.
-pub const ALL: u64 = POSITIONS | ALTERED_TOPICS;
+pub const ALL: u64 = POSITIONS | ALTERED_TOPICS | PACKS;
 
 /// Each with its name, as the store's file has it.
-pub const NAMES: [(u64, &str); 2] = [(POSITIONS, "positions"), (ALTERED_TOPICS, "altered-topics")];
+pub const NAMES: [(u64, &str); 3] =
+    [(POSITIONS, "positions"), (ALTERED_TOPICS, "altered-topics"), (PACKS, "packs")];
 
 #[cfg(test)]
 mod tests {

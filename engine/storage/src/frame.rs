@@ -31,6 +31,9 @@ pub const FLAG_START: u8 = 2;
 /// Flag: holds nothing and proves its predecessors durable.
 pub const FLAG_BEACON: u8 = 4;
 
+/// Flag: of a pack, not of the log's own sequence.
+pub const FLAG_PACK: u8 = 8;
+
 /// What an entry is. The numbers are on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]

@@ -132,6 +132,30 @@ impl Groups {
         left < before
     }
 
+    /// A pack takes the place of the extents of these generations: `row` is what it holds of the group, which counts only
+    /// if the group still has something in them. Whether it does.
+    pub(crate) fn replace_rows(
+        &mut self,
+        slot: GroupSlot,
+        generations: std::ops::RangeInclusive<u64>,
+        row: Option<Row>,
+    ) -> bool {
+        let group = &mut self.table[slot.0 as usize];
+        let rows = &mut group.rows;
+        let before = rows.len();
+        let from = rows.partition_point(|row| row.generation < *generations.start());
+        let to = rows.partition_point(|row| row.generation <= *generations.end());
+        if from == to {
+            return false;
+        }
+        rows.drain(from..to);
+        if let Some(row) = row {
+            rows.insert(from, row);
+        }
+        self.grown_bytes -= grown_bytes(before) - grown_bytes(rows.len());
+        row.is_some()
+    }
+
     /// The group is dropped: its rows, which nobody needs any more.
     pub(crate) fn take_rows(&mut self, slot: GroupSlot) -> VecDeque<Row> {
         let rows = std::mem::take(&mut self.table[slot.0 as usize].rows);

@@ -11,6 +11,9 @@ use crate::frame::field;
 use crate::groups::{GroupSlot, Groups, Row};
 use corelog_model::GroupId;
 
+/// A run that is shorter is not worth a read of its own.
+const SHORT_RUN_BYTES: u64 = 128 << 10;
+
 /// No run.
 pub(crate) const NO_RUN: u32 = u32::MAX;
 /// Bytes of a run in a footer.
@@ -30,6 +33,15 @@ pub(crate) struct Run {
     pub(crate) end: u32,
     /// Of the frame, less the sequence of the extent's first frame.
     pub(crate) frame: u32,
+    /// Of the group's own entries in it; 0 in indexes that were written before this was counted.
+    pub(crate) bytes: u32,
+}
+
+impl Run {
+    /// Bytes of the group's own entries, at most.
+    pub(crate) const fn own_bytes(&self) -> u32 {
+        if self.bytes == 0 { self.end - self.start } else { self.bytes }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -105,6 +117,7 @@ impl OpenRuns {
             run.last_offset = batch.last_offset;
             run.max_timestamp_us = run.max_timestamp_us.max(batch.max_timestamp_us);
             run.end = batch.end;
+            run.bytes += batch.bytes;
             return;
         }
         let links = match self.links.get(newest as usize) {
@@ -223,6 +236,14 @@ impl Runs {
         self.sorted[from..].iter().take_while(move |run| run.slot == slot)
     }
 
+    /// Whether what there is of several groups lies in runs that are short on average: a reader of one of them reads
+    /// more of the others, or asks the disk more often, than it gets.
+    pub(crate) fn is_scattered(&self) -> bool {
+        let (Some(first), Some(last)) = (self.sorted.first(), self.sorted.last()) else { return false };
+        let bytes: u64 = self.sorted.iter().map(|run| u64::from(run.own_bytes())).sum();
+        first.slot != last.slot && bytes / (self.sorted.len() as u64) < SHORT_RUN_BYTES
+    }
+
     /// Groups that have records here and were not dropped.
     pub(crate) fn groups(&self, groups: &Groups) -> u32 {
         let each = self.sorted.chunk_by(|a, b| a.slot == b.slot);
@@ -264,7 +285,7 @@ impl Runs {
             out.extend(run.start.to_le_bytes());
             out.extend(run.end.to_le_bytes());
             out.extend(run.frame.to_le_bytes());
-            out.extend([0; 4]);
+            out.extend(run.bytes.to_le_bytes());
         }
     }
 
@@ -290,8 +311,10 @@ impl Runs {
                 start: field!(run, 32, u32),
                 end: field!(run, 36, u32),
                 frame: field!(run, 40, u32),
+                bytes: field!(run, 44, u32),
             };
-            if run.first_offset > run.last_offset || run.last_offset == u64::MAX || run.start > run.end {
+            let sound = run.start <= run.end && run.bytes <= run.end - run.start;
+            if run.first_offset > run.last_offset || run.last_offset == u64::MAX || !sound {
                 return None;
             }
             self.sorted.push(run);
@@ -357,6 +380,7 @@ mod tests {
                     start,
                     end: start + 200,
                     frame: 0,
+                    bytes: 200,
                 };
                 next[group] += 7;
                 open.add(groups, run, 100 + frame);

@@ -33,6 +33,7 @@ mod log;
 mod op;
 mod read;
 mod recovery;
+mod settle;
 mod stats;
 mod superblock;
 mod upkeep;
@@ -40,11 +41,14 @@ mod window;
 
 /// The numbers of FORMAT.md, in bytes unless the name says otherwise.
 pub mod format {
-    pub use crate::checkpoint::{EXTENT_BYTES, FOOTER_AT_BYTES, GROUP_BYTES, PART_HEADER_BYTES, ROW_BYTES};
+    pub use crate::checkpoint::{
+        EXTENT_BYTES, FOOTER_AT_BYTES, GROUP_BYTES, LISTED_PACK, LISTED_SCATTERED, LISTED_WORTHY,
+        PART_HEADER_BYTES, ROW_BYTES,
+    };
     pub use crate::extent::GENERATIONS_SKIPPED;
     pub use crate::frame::{
-        ENTRY_COVERS_BYTES, ENTRY_HEADER_BYTES, FLAG_BEACON, FLAG_FIRST, FLAG_START, FRAME_HEADER_BYTES,
-        FRAME_MAGIC, FRAME_VERSION,
+        ENTRY_COVERS_BYTES, ENTRY_HEADER_BYTES, FLAG_BEACON, FLAG_FIRST, FLAG_PACK, FLAG_START,
+        FRAME_HEADER_BYTES, FRAME_MAGIC, FRAME_VERSION,
     };
     pub use crate::index::{FOOTER_HEADER_BYTES, RUN_BYTES};
     pub use crate::superblock::{
@@ -57,8 +61,8 @@ pub use append::Appended;
 pub use checkpoint::{CheckpointKind, PartHeader, Parts, StateHead};
 pub use cold::Finished;
 pub use config::{
-    ConfigError, Copier, DurableMethod, FRAMES_IN_FLIGHT_MAX, LogConfig, Memory, Preparation, Settings,
-    plain_copy,
+    ConfigError, Copier, DurableMethod, FRAMES_IN_FLIGHT_MAX, LogConfig, Memory, Preparation,
+    SETTLE_BLOCKS_MIN, Settings, plain_copy,
 };
 pub use error::{Full, OpenError};
 pub use frame::{

@@ -13,15 +13,15 @@ use crate::frame::{ENTRY_HEADER_BYTES, EntryHeader};
 use crate::groups::GroupSlot;
 use crate::index::Runs;
 use crate::log::Log;
-use crate::op::DiskOp;
+use crate::op::{DiskOp, FileName};
 use crate::read::{READ_BYTES, Read};
 
 /// What loading needs next.
 enum Piece {
-    /// Part of the footer: extent, position, length in bytes; where in it the entry starts.
-    Footer { extent: u32, position: u64, length: u32 },
+    /// Part of the footer: where it lies, in bytes.
+    Footer { file: FileName, position: u64, length: u32 },
     /// Frames of the extent itself.
-    Frames { extent: u32 },
+    Frames { file: FileName },
     /// The footer is out of reach.
     NoFooter,
     /// The extent is recycled.
@@ -66,14 +66,14 @@ impl Log {
             return;
         }
         match self.next_piece(loading) {
-            Piece::Footer { extent, position, length } => {
+            Piece::Footer { file, position, length } => {
                 let Some(at) = self.cold.free(length) else { return };
                 if self.cold.block_bytes(at) < length {
                     return self.derive(generation);
                 }
-                self.issue_read(at, Job::Index { generation }, extent, position, length, out);
+                self.issue_read(at, Job::Index { generation }, file, position, length, out);
             }
-            Piece::Frames { extent } => {
+            Piece::Frames { file } => {
                 let Some(at) = self.cold.free(READ_BYTES) else { return };
                 let bytes = self.cold.block_bytes(at) & !(FRAME_ALIGN as u32 - 1);
                 let Some(Loading { source: Source::Frames(derivation), .. }) = &self.footers.loading else {
@@ -81,7 +81,7 @@ impl Log {
                 };
                 match derivation.wanted(bytes) {
                     Some((position, length)) => {
-                        self.issue_read(at, Job::Index { generation }, extent, position, length, out);
+                        self.issue_read(at, Job::Index { generation }, file, position, length, out);
                     }
                     None => self.derived(),
                 }
@@ -95,14 +95,14 @@ impl Log {
         let Some(live) = self.extents.by_generation(loading.generation) else { return Piece::Gone };
         let part = match &loading.source {
             Source::Footer { part } => *part,
-            Source::Frames(_) => return Piece::Frames { extent: live.extent },
+            Source::Frames(_) => return Piece::Frames { file: live.file() },
         };
         let Some(footer) = live.footers.get(part as usize) else { return Piece::NoFooter };
         let Some(holder) = self.extents.by_generation(footer.generation) else { return Piece::NoFooter };
         let position = u64::from(footer.position) & !(FRAME_ALIGN as u64 - 1);
         let end = u64::from(footer.position) + (ENTRY_HEADER_BYTES + footer.length as usize) as u64;
         let length = round_up((end - position) as usize, FRAME_ALIGN) as u32;
-        Piece::Footer { extent: holder.extent, position, length }
+        Piece::Footer { file: holder.file(), position, length }
     }
 
     /// Takes what was read of an index; `None`: the disk did not answer.
@@ -186,7 +186,12 @@ impl Log {
             }
         }
         self.counters.derived_indexes += 1;
-        self.footers.closed(generation, runs);
+        // The index of a pack is part of it and is not written again: it is kept while there is room.
+        if self.extents.by_generation(generation).is_some_and(|live| live.pack) {
+            self.footers.keep(generation, runs);
+        } else {
+            self.footers.closed(generation, runs);
+        }
         self.end_loading(false);
     }
 

@@ -20,6 +20,7 @@ use crate::footer::Footers;
 use crate::frame::FrameSeed;
 use crate::groups::{GroupSlot, Groups};
 use crate::index::OpenRuns;
+use crate::settle::Settle;
 use crate::stats::{Counters, LogStats};
 use crate::superblock::SuperblockWriter;
 use crate::window::Window;
@@ -42,6 +43,7 @@ pub struct Log {
     pub(crate) checkpoints: Checkpoints,
     pub(crate) superblock: SuperblockWriter,
     pub(crate) cold: Cold,
+    pub(crate) settle: Settle,
     pub(crate) damage: Damages,
     /// Groups of which the start could not tell whether lost frames held their newest records: all before the
     /// offset is accounted for.
@@ -135,6 +137,7 @@ impl Log {
             Some(index) => self.arena.bytes(index),
             None => {
                 let page = self.superblock.bytes(slice.block);
+                let page = page.or_else(|| self.settle.bytes(slice.block));
                 page.or_else(|| self.cold.bytes(slice.block)).expect("a slice lies in a block of the log")
             }
         };
@@ -211,6 +214,7 @@ impl Log {
     pub fn stats(&self) -> LogStats {
         let (window_bytes, pins) = self.arena.usage();
         let (cold_used_bytes, cold_limit_bytes) = self.cold.usage();
+        let packs = || self.extents.live.iter().filter(|live| live.pack);
         LogStats {
             frames: self.counters.frames,
             beacons: self.counters.beacons,
@@ -222,9 +226,15 @@ impl Log {
             zeroed_bytes: self.counters.zeroed_bytes,
             recycled_extents: self.counters.recycled_extents,
             checkpoints: self.counters.checkpoints,
+            settled_bytes: self.counters.settled_bytes,
+            settle_read_bytes: self.counters.settle_read_bytes,
+            packs_made: self.counters.packs_made,
+            packs_abandoned: self.counters.packs_abandoned,
             derived_indexes: self.counters.derived_indexes,
             superblock_failures: self.superblock.failed_copies(),
-            live_extents: self.extents.live.len() as u64,
+            live_extents: self.extents.live.iter().filter(|live| !live.pack).count() as u64,
+            live_packs: packs().count() as u64,
+            pack_bytes: packs().map(|live| live.end).sum(),
             spare_extents: self.extents.spare.len() as u64,
             window_bytes,
             window_limit_bytes: self.arena.limit_bytes(),

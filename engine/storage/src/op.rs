@@ -1,6 +1,6 @@
 //! Disk operations and their completions, as plain values: storage decides, the reactor (or the simulator) does.
 //!
-//! Three classes, told apart by [`DiskOp::class`]: the commit path, cold reads, and background work. Every
+//! Four classes, told apart by [`DiskOp::class`]: the commit path, cold reads, background work, and settling. Every
 //! operation is answered by exactly one [`DiskCompletion`] with its id, whatever happens.
 
 use std::fmt;
@@ -59,24 +59,25 @@ impl FromStr for FileName {
 /// Something to be done to the log's directory. Positions and lengths are bytes, multiples of 4 KiB.
 #[derive(Debug)]
 pub enum DiskOp {
-    /// Commit class: write one frame. The source's bytes do not change before the completion.
+    /// Commit class, or settle class into a pack: write one frame. The source's bytes do not change before the completion.
     WriteFrame {
         /// Answered by the completion.
         id: OpId,
-        /// The extent.
+        /// The extent, or the pack.
         file: FileName,
         /// Where in the file.
         position: u64,
-        /// The frame's bytes, in a block of the live window.
+        /// The frame's bytes, in a block of the live window, or one for settling.
         source: Slice,
         /// Durable when it completes (RWF_DSYNC).
         flush: bool,
     },
-    /// Commit class: what was written to the file before is durable at the completion (fdatasync).
+    /// Commit class, or settle class of a pack: what was written to the file before is durable at the completion
+    /// (fdatasync).
     Sync {
         /// Answered by the completion.
         id: OpId,
-        /// The extent.
+        /// The extent, or the pack.
         file: FileName,
     },
     /// Cold class: read into a block that travels with the operation and comes back in the completion, also
@@ -84,7 +85,7 @@ pub enum DiskOp {
     Read {
         /// Answered by the completion.
         id: OpId,
-        /// Extent or superblock.
+        /// Extent, pack or superblock.
         file: FileName,
         /// Where in the file.
         position: u64,
@@ -98,7 +99,7 @@ pub enum DiskOp {
     CreateExtent {
         /// Answered by the completion.
         id: OpId,
-        /// The extent; in a new log the superblock, too.
+        /// The extent or the pack; in a new log the superblock, too.
         file: FileName,
         /// Its size.
         bytes: u64,
@@ -140,8 +141,10 @@ pub enum OpClass {
     Commit,
     /// A lagging reader waits for it.
     Cold,
-    /// Nobody waits for it directly.
+    /// Nobody waits for it directly; by the host.
     Background,
+    /// The same, from and to blocks of the log's own, so by the ring.
+    Settle,
 }
 
 impl DiskOp {
@@ -174,6 +177,9 @@ impl DiskOp {
     /// Which budget it belongs to.
     pub const fn class(&self) -> OpClass {
         match self {
+            Self::WriteFrame { file: FileName::Pack(_), .. } | Self::Sync { file: FileName::Pack(_), .. } => {
+                OpClass::Settle
+            }
             Self::WriteFrame { .. } | Self::Sync { .. } | Self::WriteSuperblock { .. } => OpClass::Commit,
             Self::Read { .. } => OpClass::Cold,
             Self::CreateExtent { .. } | Self::Zero { .. } | Self::Remove { .. } => OpClass::Background,
@@ -244,14 +250,46 @@ pub(crate) const RETRY_US: u64 = 1_000_000;
 /// What an operation was asked for, kept in the id itself: nothing has to be looked up when it completes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    Frame { sequence: u64 },
-    Sync { ticket: u64 },
-    ColdRead { slot: u32 },
-    Create { extent: u32 },
-    Zero { extent: u32 },
-    Superblock { copy: u8 },
-    OpeningRead { ticket: u64 },
-    OpeningSync { extent: u32 },
+    Frame {
+        sequence: u64,
+    },
+    Sync {
+        ticket: u64,
+    },
+    ColdRead {
+        slot: u32,
+    },
+    Create {
+        extent: u32,
+    },
+    Zero {
+        extent: u32,
+    },
+    Superblock {
+        copy: u8,
+    },
+    OpeningRead {
+        ticket: u64,
+    },
+    OpeningSync {
+        extent: u32,
+    },
+    /// Whatever file is being removed: one at a time.
+    Remove,
+    CreatePack {
+        pack: u32,
+    },
+    /// Into the reader in this place.
+    SettleRead {
+        reader: u32,
+    },
+    /// From the block in this place.
+    SettleWrite {
+        block: u32,
+    },
+    SettleSync {
+        pack: u32,
+    },
 }
 
 const PURPOSE_SHIFT: u32 = 56;
@@ -268,6 +306,11 @@ impl Purpose {
             Self::Superblock { copy } => (6, u64::from(copy)),
             Self::OpeningRead { ticket } => (7, ticket),
             Self::OpeningSync { extent } => (8, u64::from(extent)),
+            Self::Remove => (9, 0),
+            Self::CreatePack { pack } => (10, u64::from(pack)),
+            Self::SettleRead { reader } => (11, u64::from(reader)),
+            Self::SettleWrite { block } => (12, u64::from(block)),
+            Self::SettleSync { pack } => (13, u64::from(pack)),
         };
         assert!(value <= VALUE_MASK, "56 bits name every frame a log will ever have");
         OpId(kind << PURPOSE_SHIFT | value)
@@ -285,6 +328,11 @@ impl Purpose {
             6 => Self::Superblock { copy: u8::try_from(value).ok()? },
             7 => Self::OpeningRead { ticket: value },
             8 => Self::OpeningSync { extent: narrow()? },
+            9 => Self::Remove,
+            10 => Self::CreatePack { pack: narrow()? },
+            11 => Self::SettleRead { reader: narrow()? },
+            12 => Self::SettleWrite { block: narrow()? },
+            13 => Self::SettleSync { pack: narrow()? },
             _ => return None,
         })
     }
@@ -316,6 +364,12 @@ mod tests {
             Purpose::Zero { extent: 4 },
             Purpose::Superblock { copy: 3 },
             Purpose::OpeningRead { ticket: 77 },
+            Purpose::OpeningSync { extent: 5 },
+            Purpose::Remove,
+            Purpose::CreatePack { pack: 6 },
+            Purpose::SettleRead { reader: 7 },
+            Purpose::SettleWrite { block: 8 },
+            Purpose::SettleSync { pack: 9 },
         ];
         for purpose in purposes {
             assert_eq!(Purpose::of(purpose.id()), Some(purpose));

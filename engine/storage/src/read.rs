@@ -8,6 +8,7 @@ use corelog_model::batch::BatchHeader;
 use corelog_model::limits::{BATCH_ALIGN, FRAME_ALIGN, round_up};
 
 use crate::cold::{ColdBatch, Filled, Finished, Job, RUNS_PER_READ};
+use crate::extent::Live;
 use crate::frame::{ENTRY_HEADER_BYTES, EntryHeader, EntryKind};
 use crate::groups::GroupSlot;
 use crate::index::Run;
@@ -185,11 +186,11 @@ impl Log {
         let next = runs.last().map_or(request.offset, |run| run.last_offset) + 1;
         self.cold.blocks[at].runs = runs;
         let job = Job::Batches { slot: request.slot, offset: request.offset, next, generation };
-        let Some(extent) = self.extents.by_generation(generation).map(|live| live.extent) else {
+        let Some(file) = self.extents.by_generation(generation).map(Live::file) else {
             return Read::BelowStart { log_start: self.groups.at(request.slot).log_start };
         };
         self.cold.blocks[at].tokens.push(request.token);
-        self.issue_read(at, job, extent, position, length, out);
+        self.issue_read(at, job, file, position, length, out);
         Read::Pending
     }
 
@@ -197,7 +198,7 @@ impl Log {
         &mut self,
         at: usize,
         job: Job,
-        extent: u32,
+        file: FileName,
         position: u64,
         length: u32,
         out: &mut Vec<DiskOp>,
@@ -206,7 +207,7 @@ impl Log {
         self.counters.cold_bytes += u64::from(length);
         let into = self.cold.lend(at, job, position, length);
         let id = Purpose::ColdRead { slot: at as u32 }.id();
-        out.push(DiskOp::Read { id, file: FileName::Extent(extent), position, length, into });
+        out.push(DiskOp::Read { id, file, position, length, into });
     }
 
     /// Runs of the group from `offset` on, through level 1 and level 2 of the index.
@@ -246,6 +247,8 @@ impl Log {
             }
             (Job::Batches { slot, offset, .. }, None) => self.cold.failed(at, slot, offset),
             (Job::Index { generation }, found) => self.on_index(at, generation, found),
+            // What it was read from is a pack now: whoever waited asks again.
+            (Job::Void, _) => self.cold.finish(at, false),
         }
     }
 

@@ -25,12 +25,24 @@ pub struct LogStats {
     pub recycled_extents: u64,
     /// Checkpoints that became durable.
     pub checkpoints: u64,
+    /// Bytes written into packs: what is written a second time.
+    pub settled_bytes: u64,
+    /// Bytes read for them.
+    pub settle_read_bytes: u64,
+    /// Packs that took the place of what they were made from.
+    pub packs_made: u64,
+    /// Packs that were given up before they were done: the disk refused, or what they were made from is damaged or gone.
+    pub packs_abandoned: u64,
     /// Indexes of extents that were derived from their frames because the footer could not be had.
     pub derived_indexes: u64,
     /// Superblock copies that could not be written.
     pub superblock_failures: u64,
     /// Extents of the log, the head included.
     pub live_extents: u64,
+    /// Packs of the log.
+    pub live_packs: u64,
+    /// Bytes of them.
+    pub pack_bytes: u64,
     /// Extents ready to be the next head.
     pub spare_extents: u64,
     /// Bytes of frames in the live window.
@@ -73,9 +85,15 @@ impl AddAssign for LogStats {
             zeroed_bytes,
             recycled_extents,
             checkpoints,
+            settled_bytes,
+            settle_read_bytes,
+            packs_made,
+            packs_abandoned,
             derived_indexes,
             superblock_failures,
             live_extents,
+            live_packs,
+            pack_bytes,
             spare_extents,
             window_bytes,
             window_limit_bytes,
@@ -100,9 +118,15 @@ impl AddAssign for LogStats {
         self.zeroed_bytes += zeroed_bytes;
         self.recycled_extents += recycled_extents;
         self.checkpoints += checkpoints;
+        self.settled_bytes += settled_bytes;
+        self.settle_read_bytes += settle_read_bytes;
+        self.packs_made += packs_made;
+        self.packs_abandoned += packs_abandoned;
         self.derived_indexes += derived_indexes;
         self.superblock_failures += superblock_failures;
         self.live_extents += live_extents;
+        self.live_packs += live_packs;
+        self.pack_bytes += pack_bytes;
         self.spare_extents += spare_extents;
         self.window_bytes += window_bytes;
         self.window_limit_bytes += window_limit_bytes;
@@ -131,5 +155,9 @@ pub(crate) struct Counters {
     pub(crate) zeroed_bytes: u64,
     pub(crate) recycled_extents: u64,
     pub(crate) checkpoints: u64,
+    pub(crate) settled_bytes: u64,
+    pub(crate) settle_read_bytes: u64,
+    pub(crate) packs_made: u64,
+    pub(crate) packs_abandoned: u64,
     pub(crate) derived_indexes: u64,
 }

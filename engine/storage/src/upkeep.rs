@@ -23,8 +23,10 @@ impl Log {
         self.doom();
         self.recycle();
         self.move_footers(now, out);
+        self.settle(now, out);
         self.extents.review();
         self.create_extents(now, out);
+        self.remove_leftovers(now, out);
         self.superblock.advance(now, out);
     }
 
@@ -62,6 +64,28 @@ impl Log {
                 self.extents.next_number = extent;
                 self.extents.retry_us = Some(now.mono_us + RETRY_US);
             }
+        }
+    }
+
+    /// Removes what is no longer needed, a file at a time.
+    fn remove_leftovers(&mut self, now: Now, out: &mut Vec<DiskOp>) {
+        let waits = self.extents.remove_retry_us.is_some_and(|at| now.mono_us < at);
+        if waits || self.extents.removing.is_some() {
+            return;
+        }
+        self.extents.remove_retry_us = None;
+        let Some(file) = self.extents.leftover.pop() else { return };
+        self.extents.removing = Some(file);
+        out.push(DiskOp::Remove { id: Purpose::Remove.id(), file });
+    }
+
+    pub(crate) fn on_removed(&mut self, result: Result<u32, DiskError>, now: Now) {
+        /// Linux' ENOENT: it is gone.
+        const NOT_FOUND: DiskError = DiskError::Io { errno: 2 };
+        let Some(file) = self.extents.removing.take() else { return };
+        if result.is_err_and(|error| error != NOT_FOUND) {
+            self.extents.leftover.push(file);
+            self.extents.remove_retry_us = Some(now.mono_us + RETRY_US);
         }
     }
 
@@ -104,7 +128,7 @@ impl Log {
     /// A failure is not repeated: preparation makes writes cheaper, nothing depends on it.
     pub(crate) fn on_zeroed(&mut self, extent: u32, _: Result<u32, DiskError>) {
         let Some(zero) = self.extents.zeroing.take_if(|zero| zero.extent == extent) else { return };
-        let live = self.extents.live.iter_mut().find(|live| live.extent == extent);
+        let live = self.extents.live.iter_mut().find(|live| live.file() == FileName::Extent(extent));
         if let Some(live) = live {
             live.prepared = live.prepared.max(zero.to);
         }
@@ -137,8 +161,7 @@ impl Log {
     /// for nobody, and on the disk until a checkpoint without them is durable.
     fn doom(&mut self) {
         let Some(cap) = self.config.retention_bytes else { return };
-        let keep = (cap / self.extents.bytes).max(1) as usize;
-        let Some(generation) = self.extents.doom(keep) else { return };
+        let Some(generation) = self.extents.doom(cap) else { return };
         for slot in self.groups.slots() {
             let moved = self.groups.pass_rows(slot, generation);
             let group = self.groups.at(slot);
@@ -162,11 +185,19 @@ impl Log {
 
     /// On a full disk, where an index is all that keeps an extent: writes that index once more, at the head.
     fn move_footers(&mut self, now: Now, out: &mut Vec<DiskOp>) {
-        let failed = self.footers.failed_us.is_some_and(|at| now.mono_us < at + RETRY_US);
-        if failed || !self.footers.settled() || !self.checkpoints.is_idle() || self.commit.read_only {
+        if !self.footers.settled() || !self.checkpoints.is_idle() || self.commit.read_only {
             return;
         }
-        let Some(generation) = self.extents.index_to_move() else { return };
+        if let Some(generation) = self.extents.index_to_move() {
+            self.move_index_of(generation, now, out);
+        }
+    }
+
+    /// Writes an index once more, at the head, or loads it for that.
+    pub(crate) fn move_index_of(&mut self, generation: u64, now: Now, out: &mut Vec<DiskOp>) {
+        if self.footers.failed_us.is_some_and(|at| now.mono_us < at + RETRY_US) {
+            return;
+        }
         if !self.footers.move_index(generation) && self.footers.loading.is_none() {
             self.begin_loading(generation, None, out);
         }
@@ -175,7 +206,8 @@ impl Log {
     pub(crate) fn note_written_extents(&mut self) {
         let nearly = self.extents.bytes - 2 * self.config.max_frame_bytes() as u64;
         let superblock = &mut self.superblock.current;
-        for live in &self.extents.live {
+        let extents = self.extents.live.iter().chain(&self.extents.superseded).filter(|live| !live.pack);
+        for live in extents {
             superblock.set_written(live.extent, live.prepared.max(live.end) >= nearly);
         }
         for spare in self.extents.spare.iter().chain(&self.extents.retiring) {

@@ -28,8 +28,8 @@ use crate::memory::Plan;
 /// Code, stacks, rings, the allocator's slack, the control plane with all connections that it takes.
 const BASE_BYTES: u64 = 48 << 20;
 /// Tables of a log that are as large as they get: places of waiting fetches and produce requests, batches of the window,
-/// footers, a checkpoint being written; and the handles that clients open.
-const LOG_BYTES: u64 = 40 << 20;
+/// footers, a checkpoint being written, a pack being made; and the handles that clients open.
+const LOG_BYTES: u64 = 48 << 20;
 /// The same of a core: operations, places of connections, lanes to other cores, where handles lead.
 const CORE_BYTES: u64 = 16 << 20;
 /// Of a connection, beside its two blocks, for each request that it may have unanswered: the head of the reply, its place
@@ -194,6 +194,6 @@ mod tests {
         assert!((LEAST..2 * LEAST).contains(&least.partitions), "{least:?}");
         assert!(least.index_bytes >= Some(LEAST_INDEX_BYTES), "{least:?}");
         let words = refused.to_string();
-        assert!(words.starts_with("`memory.max_bytes` is 100 MiB, and pools of 368 MiB"), "{words}");
+        assert!(words.starts_with("`memory.max_bytes` is 100 MiB, and pools of 398 MiB"), "{words}");
     }
 }

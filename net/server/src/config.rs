@@ -113,6 +113,8 @@ pub struct LogSection {
     pub zero_ahead_bytes: u64,
     /// Log written between two checkpoints.
     pub checkpoint_bytes: u64,
+    /// Extents that are settled into one pack; 0: none ever.
+    pub settle_extents: u32,
     /// Time after the last frame of a busy phase until a beacon proves it, in microseconds.
     pub beacon_us: u64,
     /// Whether a file system without O_DIRECT is accepted.
@@ -136,6 +138,8 @@ pub struct MemorySection {
     pub ingest_bytes: u64,
     /// Blocks for reads from disk.
     pub cold_bytes: u64,
+    /// Blocks for settling extents into packs; 0: nothing is settled.
+    pub settle_bytes: u64,
     /// What may be copied aside for one slow connection.
     pub slow_bytes: u64,
     /// Replies that wait to be sent, beyond what every connection has for them, and what is copied aside.
@@ -523,6 +527,9 @@ impl LogSection {
                 self.zero_ahead_bytes = within(bytes(text)?, 0, 1 << 30, "up to 1 GiB, 0 for off")?
             }
             "checkpoint_bytes" => self.checkpoint_bytes = at_least(bytes(text)?, 1 << 20, "1 MiB or more")?,
+            "settle_extents" => {
+                self.settle_extents = within(number(text)?, 0, 64, "up to 64 extents, 0 for off")? as u32;
+            }
             "beacon_us" => {
                 self.beacon_us = within(number(text)?, 100, 1_000_000, "100 to 1000000 microseconds")?
             }
@@ -559,6 +566,7 @@ impl MemorySection {
         match key {
             "ingest_bytes" => self.ingest_bytes = at_least(bytes(text)?, 1 << 20, "1 MiB or more")?,
             "cold_bytes" => self.cold_bytes = at_least(bytes(text)?, 1 << 20, "1 MiB or more")?,
+            "settle_bytes" => self.settle_bytes = within(bytes(text)?, 0, 64 << 30, "up to 64 GiB")?,
             "reply_bytes" => self.reply_bytes = within(bytes(text)?, 1 << 20, 1 << 40, "at least 1 MiB")?,
             "max_bytes" => self.max_bytes = within(bytes(text)?, 0, 1 << 50, "a number of bytes")?,
             "slow_bytes" => self.slow_bytes = within(bytes(text)?, 0, 64 << 20, "up to 64 MiB")?,

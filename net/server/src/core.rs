@@ -65,8 +65,8 @@ pub use parcel::Parcel;
 
 /// Ring slots a connection can take: a receive, a send, and one to cancel, shut down or close.
 const OPERATIONS_PER_CONNECTION: u32 = 4;
-/// Ring slots a log can take: frames, flushes, superblock copies, two reads.
-const OPERATIONS_PER_LOG: u32 = 16;
+/// Ring slots a log can take: frames, flushes, superblock copies, two reads, ten of settling.
+const OPERATIONS_PER_LOG: u32 = 26;
 /// Ring slots for everything else: accept, and the reads that a core's logs share.
 const OPERATIONS_BESIDES: u32 = 256;
 /// Length of the small receive block and of the head block that each connection has, in bytes.

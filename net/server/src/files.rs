@@ -106,7 +106,7 @@ impl Files {
             | DiskOp::Sync { .. }
             | DiskOp::WriteSuperblock { .. }
             | DiskOp::Read { .. } => {
-                unreachable!("commit and cold operations go to the ring")
+                unreachable!("commit, cold and settle operations go to the ring")
             }
         };
         (u32::try_from(key).expect("few at a time"), op)

@@ -9,7 +9,7 @@ use std::io;
 
 use corelog_model::Block;
 use corelog_model::limits::{FRAME_ALIGN, round_up};
-use corelog_storage::LogConfig;
+use corelog_storage::{LogConfig, SETTLE_BLOCKS_MIN};
 use corelog_uring::Waker;
 use corelog_uring::arena::{Arena, ArenaError, Chunk, Grower, Grown, MAX_CHUNK_BYTES, Region};
 
@@ -60,8 +60,9 @@ pub(crate) struct Plan {
     pub(crate) logs: usize,
     /// The whole window of a log, of which [`Plan::map`] maps the first part.
     pub(crate) window: Pool,
-    /// The following two are of a log as well.
+    /// The following three are of a log as well.
     pub(crate) cold: Pool,
+    pub(crate) settle: Pool,
     pub(crate) page: Pool,
     pub(crate) connections: Pool,
     pub(crate) medium: Pool,
@@ -124,6 +125,7 @@ impl Plan {
             logs: share.logs_here,
             window,
             cold,
+            settle: settle_pool(config.memory.settle_bytes as usize / share.logs, cold.block_bytes),
             page: Pool { blocks: 1, block_bytes: FRAME_ALIGN },
             connections: Pool { blocks: connections, block_bytes: CONNECTION_BLOCK_BYTES },
             medium: pool(half, MEDIUM_BLOCK_BYTES.min(request / 2 / FRAME_ALIGN * FRAME_ALIGN), 2),
@@ -133,7 +135,7 @@ impl Plan {
 
     /// All of it, once the windows have grown, in bytes.
     pub(crate) fn bytes(&self) -> u64 {
-        let of_log = [self.window, self.cold, self.page].map(Pool::bytes).iter().sum::<u64>();
+        let of_log = [self.window, self.cold, self.settle, self.page].map(Pool::bytes).iter().sum::<u64>();
         let of_core = [self.connections, self.medium, self.large].map(Pool::bytes).iter().sum::<u64>();
         self.logs as u64 * of_log + of_core
     }
@@ -146,8 +148,10 @@ impl Plan {
         let mut logs = Vec::with_capacity(self.logs);
         for _ in 0..self.logs {
             let (window, cold) = (blocks(self.first_window())?, blocks(self.cold)?);
+            let settle = blocks(self.settle)?;
             let page = blocks(self.page)?.pop().expect("a pool of one block has one");
-            logs.push(corelog_storage::Memory { window, cold, page, copy: corelog_uring::copy::past_cache });
+            let copy = corelog_uring::copy::past_cache;
+            logs.push(corelog_storage::Memory { window, cold, settle, page, copy });
         }
         let core = Memory {
             connections: blocks(self.connections)?,
@@ -224,6 +228,12 @@ fn pool(bytes: usize, block_bytes: usize, least: usize) -> Pool {
     Pool { blocks: (bytes / block_bytes).max(least), block_bytes }
 }
 
+/// Too little for settling is none.
+fn settle_pool(bytes: usize, block_bytes: usize) -> Pool {
+    let blocks = bytes / block_bytes;
+    Pool { blocks: if blocks < SETTLE_BLOCKS_MIN { 0 } else { blocks }, block_bytes }
+}
+
 fn map_pool(arena: &mut Arena, pool: Pool, regions: &mut Vec<Region>) -> Result<Vec<Block>, ArenaError> {
     let mut blocks = Vec::with_capacity(pool.blocks);
     while blocks.len() < pool.blocks {
@@ -274,6 +284,7 @@ mod tests {
                 logs: 1,
                 window,
                 cold: none,
+                settle: none,
                 page: none,
                 connections: none,
                 medium: none,
@@ -304,6 +315,7 @@ mod tests {
             logs: 2,
             window,
             cold: two,
+            settle: one,
             page: one,
             connections: two,
             medium: one,
@@ -311,7 +323,7 @@ mod tests {
         };
         let mapped = plan.map().expect("some MiB");
         assert_eq!((mapped.logs[1].window.len(), mapped.later.regions()), (8, 4));
-        let windows = mapped.logs.iter().flat_map(|log| [&log.window, &log.cold]);
+        let windows = mapped.logs.iter().flat_map(|log| [&log.window, &log.cold, &log.settle]);
         let all = windows.chain([&mapped.core.connections, &mapped.core.large]);
         let highest = all.flatten().map(|block| block.id().0).max().expect("some");
         let waker = Waker::new().expect("an eventfd");
@@ -341,6 +353,7 @@ mod tests {
             logs: 2,
             window: pool(4),
             cold: pool(2),
+            settle: pool(0),
             page: pool(1),
             connections: pool(2),
             medium: pool(1),

@@ -589,6 +589,7 @@ fn log_config(config: &Config, directory: &DataDir, tuning: Tuning, log: LogId) 
         beacon_us: config.log.beacon_us,
         zero_ahead_bytes: config.log.zero_ahead_bytes,
         checkpoint_bytes: config.log.checkpoint_bytes,
+        settle_extents: config.log.settle_extents,
         features: directory.features(),
         ..LogConfig::new(log, directory.store())
     }

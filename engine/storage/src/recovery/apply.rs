@@ -204,6 +204,7 @@ impl Applied {
             start: at as u32,
             end: at as u32 + entry.total_bytes() as u32,
             frame: 0,
+            bytes: entry.total_bytes() as u32,
         };
         self.runs.add(&mut self.groups, run, frame.sequence);
     }
@@ -287,6 +288,7 @@ impl Applied {
         let generation = live.generation;
         let (_, runs) = self.runs.close(&mut self.groups, self.footers.buffer());
         live.groups = runs.groups(&self.groups);
+        live.scattered = runs.is_scattered();
         live.indexed = runs.sorted.is_empty();
         if live.indexed {
             self.footers.take_back(runs.sorted);
@@ -315,7 +317,7 @@ impl Applied {
         };
         let mut gone = Vec::new();
         self.extents.live.retain(|live| {
-            let stays = live.worthy || needed(live.generation);
+            let stays = live.pack || live.worthy || needed(live.generation);
             if !stays {
                 retired.push(live.extent);
                 gone.push(live.generation);
@@ -325,7 +327,8 @@ impl Applied {
         for generation in &gone {
             self.footers.forget(*generation);
         }
-        for live in &mut self.extents.live {
+        // A pack has its index in itself; parts that were met under its generation are of an extent it was made from.
+        for live in self.extents.live.iter_mut().filter(|live| !live.pack) {
             let Some(mut parts) = met.remove(&live.generation) else { continue };
             parts.retain(|(_, at)| !gone.contains(&at.generation));
             let whole = parts.first().is_some_and(|(footer, _)| footer.parts as usize == parts.len());

@@ -14,6 +14,7 @@ use crate::extent::{GENERATIONS_SKIPPED, RESERVE, Spare};
 use crate::frame::FLAG_START;
 use crate::log::Log;
 use crate::op::{DiskCompletion, DiskError, DiskOp, FileName, Purpose};
+use crate::settle::Settle;
 use crate::superblock::SuperblockWriter;
 use crate::window::Window;
 
@@ -55,14 +56,14 @@ impl Opening {
         let mut applied = std::mem::replace(&mut self.applied, Applied::new(self.seed, &config));
         let extents = &mut applied.extents;
         let prepared = |extent| if self.superblock.is_written(extent) { config.extent_bytes } else { 0 };
-        for live in &mut extents.live {
+        for live in extents.live.iter_mut().filter(|live| !live.pack) {
             live.prepared = prepared(live.extent);
         }
         for candidate in &self.candidates {
             let spare = Spare { extent: candidate.extent, prepared: prepared(candidate.extent) };
             if retired.contains(&candidate.extent) {
                 extents.retiring.push(spare);
-            } else if extents.live.iter().all(|live| live.extent != candidate.extent) {
+            } else if extents.live.iter().all(|live| live.file() != FileName::Extent(candidate.extent)) {
                 extents.spare.push_back(spare);
             }
         }
@@ -71,6 +72,14 @@ impl Opening {
             _ => None,
         });
         extents.next_number = numbers.max().unwrap_or(0);
+        for file in self.listing.names() {
+            let FileName::Pack(pack) = file else { continue };
+            extents.next_pack = extents.next_pack.max(pack.saturating_add(1));
+            // One that was being made when the log stopped: what it was made from is still there.
+            if extents.live.iter().all(|live| live.file() != file) {
+                extents.leftover.push(file);
+            }
+        }
         let scanned = extents.live.iter().map(|live| live.generation).max().unwrap_or(0);
         extents.next_generation = self.generation.max(scanned) + GENERATIONS_SKIPPED;
         // Sequences of frames that were cut are used again, in another generation.
@@ -92,6 +101,7 @@ impl Opening {
             checkpoints: Checkpoints::new(config.checkpoint_bytes, term, listed, config.max_batch_bytes),
             superblock: SuperblockWriter::new(self.superblock.clone(), self.newest_copy, self.features, page),
             cold: Cold::new(std::mem::take(&mut self.pool)),
+            settle: Settle::new(std::mem::take(&mut self.settle)),
             damage: applied.damage,
             possibly_lost: applied.possibly_lost,
             moved_starts: std::collections::VecDeque::new(),

@@ -137,6 +137,8 @@ pub struct Opening {
     /// Blocks for reads that are not away, and how many there are in all.
     pool: Vec<Block>,
     blocks: usize,
+    /// The log's once it starts.
+    settle: Vec<Block>,
     /// Of the superblock; the log's once it starts.
     page: Option<Block>,
     listing: Listing,
@@ -175,6 +177,7 @@ impl Opening {
             copy: memory.copy,
             blocks: memory.cold.len(),
             pool: memory.cold,
+            settle: memory.settle,
             page: Some(memory.page),
             listing,
             now,

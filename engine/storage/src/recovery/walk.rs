@@ -13,6 +13,13 @@ impl Opening {
         let last = self.superblock.checkpoints.last();
         self.applied.expect_checkpoint(last.map(|place| place.id));
         for live in &self.applied.extents.live {
+            if live.pack {
+                let bytes = self.listing.files.iter().find(|(file, _)| *file == live.file());
+                if bytes.is_none_or(|(_, bytes)| *bytes < live.end) {
+                    return Err(OpenError::MissingPack { pack: live.extent });
+                }
+                continue;
+            }
             let file = self.candidates.iter().find(|candidate| candidate.extent == live.extent);
             let other = |first: FrameHeader| first.generation != live.generation;
             if file.is_none_or(|candidate| candidate.first.is_some_and(other)) {

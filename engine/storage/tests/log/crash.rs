@@ -41,6 +41,7 @@ impl Run {
         if random.chance(50) {
             config.retention_bytes = Some(4 * config.extent_bytes);
         }
+        config.settle_extents = (seed % 4) as u32;
         Self { random, disk: Disk::default(), config, groups: BTreeMap::new(), clock: 0 }
     }
 

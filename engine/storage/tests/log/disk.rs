@@ -212,6 +212,7 @@ pub(crate) fn config() -> LogConfig {
         preparation: Preparation::ZeroAhead,
         durable_method: DurableMethod::Dsync,
         zero_ahead_bytes: 32 << 10,
+        settle_extents: 0,
         checkpoint_bytes: 200 << 10,
         entries_in_window: 256,
         ..LogConfig::new(LogId(3), 0xC0FFEE)
@@ -221,7 +222,9 @@ pub(crate) fn config() -> LogConfig {
 pub(crate) fn memory() -> Memory {
     let blocks = |ids: std::ops::Range<u32>, bytes| ids.map(|id| Block::heap(BlockId(id), bytes)).collect();
     let page = Block::heap(BlockId(30), 4096);
-    Memory { window: blocks(10..14, 64 << 10), cold: blocks(20..23, 32 << 10), page, copy: plain_copy }
+    let (window, cold, settle) =
+        (blocks(10..14, 64 << 10), blocks(20..23, 32 << 10), blocks(40..46, 36 << 10));
+    Memory { window, cold, settle, page, copy: plain_copy }
 }
 
 /// What an opening told its owner.

@@ -8,4 +8,5 @@ mod full_disk;
 mod index;
 mod lost;
 mod many;
+mod settle;
 mod under_way;

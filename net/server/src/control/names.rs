@@ -233,10 +233,30 @@ pub(crate) const LOG: &[Metric<ShardStatus>] = &[
     ),
     rising(
         "log_written",
-        Bytes(|of| of.storage.bytes_written + of.storage.zeroed_bytes),
-        "Bytes written to disk, everything included: headers, padding, zeros ahead, checkpoints.",
+        Bytes(|of| of.storage.bytes_written + of.storage.zeroed_bytes + of.storage.settled_bytes),
+        "Bytes written to disk, everything included: headers, padding, zeros ahead, checkpoints, packs.",
     ),
     rising("log_zeroed", Bytes(|of| of.storage.zeroed_bytes), "Part of it: zeros written ahead of the end."),
+    rising(
+        "log_settled",
+        Bytes(|of| of.storage.settled_bytes),
+        "Part of it: written into packs, that is for the second time.",
+    ),
+    rising(
+        "log_settle_read",
+        Bytes(|of| of.storage.settle_read_bytes),
+        "Bytes read to be written into packs.",
+    ),
+    rising(
+        "log_packs_made",
+        Count(|of| of.storage.packs_made),
+        "Packs that took the place of the extents they were made from.",
+    ),
+    rising(
+        "log_packs_abandoned",
+        Count(|of| of.storage.packs_abandoned),
+        "Packs that were given up: the disk refused, or what they were made from is damaged or gone.",
+    ),
     rising(
         "log_moved_frames",
         Count(|of| of.storage.moved_frames),
@@ -259,6 +279,8 @@ pub(crate) const LOG: &[Metric<ShardStatus>] = &[
         "Superblock copies that could not be written.",
     ),
     level("log_live_extents", Count(|of| of.storage.live_extents), "Extents of the log, the head included."),
+    level("log_live_packs", Count(|of| of.storage.live_packs), "Packs of the log."),
+    level("log_packs", Bytes(|of| of.storage.pack_bytes), "Bytes of them on disk."),
     level(
         "log_spare_extents",
         Count(|of| of.storage.spare_extents),

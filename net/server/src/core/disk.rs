@@ -1,6 +1,6 @@
 //! Disk operations on their way: which class goes where, and what a completion of the ring means to storage.
 //!
-//! Commit and cold operations go to the ring, background ones to the host. **Invariant:** every operation is
+//! Commit, cold and settle operations go to the ring, background ones to the host. **Invariant:** every operation is
 //! answered exactly once, also one on a file that is not there.
 
 use std::collections::HashMap;

@@ -1,0 +1,245 @@
+//! Extents become packs: what was in them is read as before, whatever happens on the way.
+
+use crate::disk::{Disk, Random, Told, append, config, now, open_with, read_all, state};
+use corelog_model::GroupId;
+use corelog_storage::{DiskError, DiskOp, FileName, Log, LogConfig, OpenError, Read};
+
+const GROUPS: u64 = 5;
+
+/// A log that settles two extents at a time, and what was appended to each group of it.
+struct Bench {
+    disk: Disk,
+    random: Random,
+    config: LogConfig,
+    log: Log,
+    clock: u64,
+    told: Told,
+}
+
+impl Bench {
+    fn new(config: LogConfig) -> Self {
+        let (mut disk, mut random) = (Disk::default(), Random::new(7));
+        let (log, told) = open_with(&mut disk, config.clone(), &mut random).expect("a new log opens");
+        Self { disk, random, config, log, clock: 0, told }
+    }
+
+    fn settling() -> LogConfig {
+        LogConfig { settle_extents: 2, ..config() }
+    }
+
+    /// Carries out what the log wants, checkpoints included, until it wants nothing; how many operations.
+    fn quiet(&mut self) -> usize {
+        self.quiet_with(|_, _| true)
+    }
+
+    /// The same; operations that `carry` declines are forgotten, as at a crash, and nothing after them is carried out.
+    fn quiet_with(&mut self, mut carry: impl FnMut(usize, &DiskOp) -> bool) -> usize {
+        let (mut ops, mut count) = (Vec::new(), 0);
+        loop {
+            self.clock += 1;
+            self.log.moved_starts(&mut Vec::new());
+            if let Some(kind) = self.log.wants_checkpoint() {
+                self.log.checkpoint(kind, &mut state());
+            }
+            self.log.cut(now(self.clock), &mut ops);
+            if ops.is_empty() {
+                return count;
+            }
+            for op in ops.drain(..) {
+                if !carry(count, &op) {
+                    return count;
+                }
+                count += 1;
+                let completion = self.disk.run(op, |slice| self.log.bytes(slice));
+                self.log.on(completion, now(self.clock));
+                self.log.check();
+            }
+        }
+    }
+
+    /// Appends to all groups in turn, some bytes, until so many extents were begun.
+    fn fill(&mut self, extents: u64) {
+        let begun = |log: &Log| log.stats().live_extents + log.stats().recycled_extents;
+        let until = begun(&self.log) + extents;
+        for at in 0..100_000 {
+            let group = GroupId(16 + at % GROUPS);
+            append(&mut self.log, group, 1 + at % 7, (at * 37 % 500) as usize).expect("there is room");
+            self.quiet();
+            if begun(&self.log) >= until {
+                return;
+            }
+        }
+        panic!("extents do not come to an end");
+    }
+
+    fn crash(&mut self) {
+        self.disk.crash(&mut self.random);
+        self.open().expect("a log that was cut short opens");
+    }
+
+    fn open(&mut self) -> Result<(), OpenError> {
+        (self.log, self.told) = open_with(&mut self.disk, self.config.clone(), &mut self.random)?;
+        Ok(())
+    }
+
+    /// Every group is there from its start to its end, without a gap; how many records in all.
+    fn compare(&mut self) -> u64 {
+        let mut records = 0;
+        for group in (16..16 + GROUPS).map(GroupId) {
+            let slot = self.log.group(group).expect("it has records");
+            let mut next = self.log.log_start(slot);
+            for batch in read_all(&mut self.log, &mut self.disk, slot, next).expect("all is served") {
+                assert_eq!(batch.base_offset, next, "group {group}: no gap and no repetition");
+                next = batch.next_offset();
+            }
+            assert_eq!(next, self.log.log_end(slot));
+            records += next;
+        }
+        records
+    }
+
+    fn packs(&self) -> Vec<FileName> {
+        self.disk.files.keys().filter(|file| matches!(file, FileName::Pack(_))).copied().collect()
+    }
+}
+
+#[test]
+fn extents_of_many_groups_become_packs_and_come_back_to_the_pool() {
+    let mut bench = Bench::new(Bench::settling());
+    bench.fill(9);
+    let stats = bench.log.stats();
+    assert!(stats.packs_made >= 3 && stats.live_packs == stats.packs_made, "{stats:?}");
+    assert_eq!((stats.packs_abandoned, stats.damaged_ranges), (0, 0));
+    assert!(stats.recycled_extents >= 2 * (stats.packs_made - 1), "{stats:?}");
+    let extents = bench.disk.files.keys().filter(|file| matches!(file, FileName::Extent(_))).count();
+    assert!(extents <= 9, "{extents} extents: those that were settled are used again");
+    // What is written a second time is no more than there is. With runs this short and memory for half of a pack, its
+    // sources are read twice.
+    let sources = 2 * stats.packs_made * bench.config.extent_bytes;
+    assert!(stats.settled_bytes <= sources && stats.settle_read_bytes <= 2 * sources, "{stats:?}");
+    let records = bench.compare();
+    for _ in 0..2 {
+        bench.crash();
+        assert_eq!((bench.told.damaged.len(), bench.told.possibly_lost.len()), (0, 0));
+        assert_eq!(bench.compare(), records);
+    }
+    assert_eq!(bench.log.stats().live_packs, stats.live_packs);
+}
+
+/// Each operation of the making of a pack, its switch and what follows is the last one once.
+#[test]
+fn a_crash_at_any_operation_leaves_all_records_and_no_file_that_nobody_knows() {
+    let mut grown = Bench::new(LogConfig { settle_extents: 0, ..Bench::settling() });
+    grown.fill(4);
+    let records = grown.compare();
+    for at in 0.. {
+        let mut bench = Bench::new(Bench::settling());
+        bench.disk.clone_from(&grown.disk);
+        bench.open().expect("a log that was stopped opens");
+        let done = bench.quiet_with(|count, _| count < at) < at;
+        let made = bench.log.stats().packs_made;
+        bench.crash();
+        assert_eq!((bench.told.damaged.len(), bench.told.possibly_lost.len()), (0, 0), "operation {at}");
+        assert_eq!(bench.compare(), records, "operation {at}");
+        bench.quiet();
+        assert_eq!(bench.packs().len() as u64, bench.log.stats().live_packs, "operation {at}");
+        assert_eq!(bench.compare(), records, "operation {at}");
+        if done {
+            assert!(made >= 1 && at > 30, "{made} packs by {at} operations");
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_source_that_does_not_verify_stays_as_it_is() {
+    let mut grown = Bench::new(LogConfig { settle_extents: 0, ..Bench::settling() });
+    grown.fill(4);
+    let damaged = grown.log.group(GroupId(17)).expect("it has records");
+    let whole = grown.compare();
+    let mut bench = Bench::new(Bench::settling());
+    bench.disk.clone_from(&grown.disk);
+    // In a body: headers, indexes and checkpoints are sound.
+    bench.disk.damage(FileName::Extent(0), 10 * 4096 + 128 + 32 + 96 + 200);
+    bench.open().expect("a log with damage opens");
+    bench.quiet();
+    let stats = bench.log.stats();
+    assert_eq!((stats.packs_made, stats.live_packs), (0, 0), "{stats:?}");
+    assert!(stats.packs_abandoned >= 1);
+    assert_eq!(bench.packs(), [], "what was begun is removed");
+    let lost = (16..16 + GROUPS).filter(|group| {
+        let slot = bench.log.group(GroupId(*group)).expect("it has records");
+        let read = read_all(&mut bench.log, &mut bench.disk, slot, 0);
+        matches!(read, Err(Read::Damaged { .. }))
+    });
+    assert_eq!(lost.count(), 1, "one batch of {whole} records, group {damaged:?} or another");
+}
+
+#[test]
+fn a_disk_that_refuses_the_pack_costs_nothing_but_the_attempt() {
+    for fails in ["create", "write", "flush", "read"] {
+        let mut grown = Bench::new(LogConfig { settle_extents: 0, ..Bench::settling() });
+        grown.fill(4);
+        let records = grown.compare();
+        let mut bench = Bench::new(Bench::settling());
+        bench.disk.clone_from(&grown.disk);
+        bench.open().expect("it opens");
+        let (mut ops, mut refused) = (Vec::new(), 0);
+        for _ in 0..2_000 {
+            bench.clock += 10_000;
+            bench.log.moved_starts(&mut Vec::new());
+            if let Some(kind) = bench.log.wants_checkpoint() {
+                bench.log.checkpoint(kind, &mut state());
+            }
+            bench.log.cut(now(bench.clock), &mut ops);
+            for op in ops.drain(..) {
+                let of_pack = matches!(op.file(), FileName::Pack(_));
+                let refuse = refused < 3
+                    && match &op {
+                        DiskOp::CreateExtent { .. } => of_pack && fails == "create",
+                        DiskOp::WriteFrame { .. } => of_pack && fails == "write",
+                        DiskOp::Sync { .. } => of_pack && fails == "flush",
+                        DiskOp::Read { .. } => fails == "read" && refused < 1,
+                        _ => false,
+                    };
+                let mut completion = bench.disk.run(op, |slice| bench.log.bytes(slice));
+                if refuse {
+                    refused += 1;
+                    completion.result = Err(DiskError::Io { errno: 5 });
+                }
+                bench.log.on(completion, now(bench.clock));
+                bench.log.check();
+            }
+        }
+        let stats = bench.log.stats();
+        assert!(refused > 0 && stats.packs_made >= 1, "{fails}: {stats:?}");
+        assert_eq!(bench.packs().len() as u64, stats.live_packs, "{fails}");
+        assert_eq!(bench.compare(), records, "{fails}");
+    }
+}
+
+#[test]
+fn a_pack_that_is_gone_is_missed_by_name() {
+    let mut bench = Bench::new(Bench::settling());
+    bench.fill(5);
+    let pack = bench.packs()[0];
+    bench.disk.files.remove(&pack);
+    let error = bench.open().expect_err("it is needed");
+    assert_eq!(error, OpenError::MissingPack { pack: 0 });
+    assert!(error.to_string().contains("pack-00000000"), "{error}");
+}
+
+#[test]
+fn retention_removes_packs_whole() {
+    let retention_bytes = Some(8 * (256 << 10));
+    let mut bench = Bench::new(LogConfig { retention_bytes, ..Bench::settling() });
+    bench.fill(30);
+    let stats = bench.log.stats();
+    assert!(stats.packs_made > stats.live_packs && stats.live_packs >= 1, "{stats:?}");
+    assert_eq!(bench.packs().len() as u64, stats.live_packs);
+    let on_disk: u64 = bench.disk.files.values().map(|file| file.live.len() as u64).sum();
+    assert!(on_disk <= 15 * (256 << 10), "{on_disk} bytes on the disk");
+    bench.compare();
+    bench.crash();
+    bench.compare();
+}
