@@ -13,6 +13,7 @@ use corelog_model::{GroupId, Term};
 
 use crate::append::Place;
 use crate::extent::{Claim, Extents, Fate, FooterAt, Live};
+use crate::feature;
 use crate::frame::{EntryKind, RISING_LIMIT, field};
 use crate::groups::{Group, Groups, Row};
 use crate::log::Log;
@@ -250,7 +251,17 @@ impl Log {
         let checkpoints = &mut self.checkpoints;
         let covers = self.extents.indexed().unwrap_or(0).max(checkpoints.listed);
         checkpoints.state.clear();
-        encode_state(kind, checkpoints.listed, covers, &self.extents, &self.groups, &mut checkpoints.state);
+        let wide = self.superblock.features() & feature::RETENTION != 0;
+        encode_state(
+            kind,
+            checkpoints.listed,
+            covers,
+            wide,
+            &self.extents,
+            &self.groups,
+            &mut checkpoints.state,
+        );
+        self.groups.checkpointed();
         checkpoints.own.clear();
         for part in checkpoints.state.chunks(checkpoints.part_bytes) {
             checkpoints.own.push(part);
@@ -347,8 +358,10 @@ pub const GROUP_BYTES: usize = 40;
 pub const EXTENT_BYTES: usize = 56;
 /// Bytes of the place of a footer part.
 pub const FOOTER_AT_BYTES: usize = 24;
-/// Bytes of a level 1 row.
+/// Bytes of a level 1 row, and of one that counts the bytes it stands for.
 pub const ROW_BYTES: usize = 32;
+/// The latter.
+pub const ROW_COUNTED_BYTES: usize = 40;
 
 /// Flags of a closed extent: holds records or entries of the log's owner; is a pack; is worth settling.
 pub const LISTED_WORTHY: u32 = 1;
@@ -358,11 +371,13 @@ pub const LISTED_PACK: u32 = 2;
 pub const LISTED_SCATTERED: u32 = 4;
 
 /// The extents and groups of a full checkpoint, or what came to them after generation `listed`; `covers` need not be
-/// scanned. The checkpoint itself may come to lie in an extent later than the next one.
+/// scanned. The checkpoint itself may come to lie in an extent later than the next one. Rows are `wide` where they may count
+/// their bytes.
 pub(crate) fn encode_state(
     kind: CheckpointKind,
     listed: u64,
     covers: u64,
+    wide: bool,
     extents: &Extents,
     groups: &Groups,
     out: &mut Vec<u8>,
@@ -371,28 +386,28 @@ pub(crate) fn encode_state(
     let from = if full { 0 } else { listed + 1 };
     let staying = |live: &&Live| live.indexed && live.fate == Fate::Stays && live.generation >= from;
     let chosen = || extents.live.iter().filter(staying);
-    let rows_of = |group: &Group| {
-        let first = group.rows.partition_point(|row| row.generation < from);
-        group.rows.range(first..).len()
-    };
-    let table = || groups.iter().filter(|(_, group)| !group.dropped && (full || rows_of(group) > 0));
+    let chosen_group = |group: &Group| full || group.moved || group.listed_rows(from).next().is_some();
+    let table = || groups.iter().filter(|(_, group)| !group.dropped && chosen_group(group));
     out.extend((table().count() as u32).to_le_bytes());
     out.extend((chosen().count() as u32).to_le_bytes());
     out.extend(covers.to_le_bytes());
     chosen().for_each(|live| encode_extent(live, out));
     for (_, group) in table() {
-        let rows = rows_of(group);
+        let rows = group.listed_rows(from).count();
         out.extend(group.id.0.to_le_bytes());
-        out.extend(group.log_start.to_le_bytes());
+        out.extend(group.coming_start().to_le_bytes());
         out.extend(group.log_end.to_le_bytes());
         out.extend(group.last_index.to_le_bytes());
         out.extend((rows as u32).to_le_bytes());
-        out.extend([0; 4]);
-        for row in group.rows.range(group.rows.len() - rows..) {
+        out.extend((if wide { ROW_COUNTED_BYTES as u32 } else { 0 }).to_le_bytes());
+        for row in group.listed_rows(from) {
             out.extend(row.generation.to_le_bytes());
             out.extend(row.first_offset.to_le_bytes());
             out.extend(row.last_offset.to_le_bytes());
             out.extend(row.max_timestamp_us.to_le_bytes());
+            if wide {
+                out.extend(row.bytes.to_le_bytes());
+            }
         }
     }
 }
@@ -409,7 +424,8 @@ fn encode_extent(live: &Live, out: &mut Vec<u8>) {
         | flag(live.scattered, LISTED_SCATTERED);
     out.extend(flags.to_le_bytes());
     out.extend((live.footers.len() as u32).to_le_bytes());
-    out.extend([0; 12]);
+    out.extend([0; 4]);
+    out.extend(live.newest_us.to_le_bytes());
     for footer in &live.footers {
         out.extend(footer.generation.to_le_bytes());
         out.extend(footer.sequence.to_le_bytes());
@@ -466,6 +482,7 @@ pub(crate) fn decode_state(mut bytes: &[u8], extents: &mut Extents, groups: &mut
         live.worthy = flags & LISTED_WORTHY != 0;
         live.pack = flags & LISTED_PACK != 0;
         live.scattered = flags & LISTED_SCATTERED != 0;
+        live.newest_us = field!(piece, 48, u64);
         live.indexed = true;
         live.footers.extend(footers.map(|footer| FooterAt {
             generation: field!(footer, 0, u64),
@@ -483,6 +500,7 @@ pub(crate) fn decode_state(mut bytes: &[u8], extents: &mut Extents, groups: &mut
     for _ in 0..head.groups {
         let piece = pieces(&mut bytes, 1, GROUP_BYTES)?.next()?;
         let slot = groups.slot(GroupId(field!(piece, 0, u64)));
+        groups.move_start(slot, field!(piece, 8, u64), |generation| extents.forget_rows([generation]));
         let group = groups.at_mut(slot);
         group.log_start = field!(piece, 8, u64);
         group.log_end = field!(piece, 16, u64);
@@ -491,7 +509,12 @@ pub(crate) fn decode_state(mut bytes: &[u8], extents: &mut Extents, groups: &mut
         if group.log_start > group.log_end || !held {
             return None;
         }
-        for row in pieces(&mut bytes, field!(piece, 32, u32), ROW_BYTES)? {
+        let row_bytes = match field!(piece, 36, u32) {
+            0 => ROW_BYTES,
+            40 => ROW_COUNTED_BYTES,
+            _ => return None,
+        };
+        for row in pieces(&mut bytes, field!(piece, 32, u32), row_bytes)? {
             decode_row(row, extents, group)?;
         }
     }
@@ -504,6 +527,7 @@ fn decode_row(piece: &[u8], extents: &mut Extents, group: &mut Group) -> Option<
         first_offset: field!(piece, 8, u64),
         last_offset: field!(piece, 16, u64),
         max_timestamp_us: field!(piece, 24, u64),
+        bytes: if piece.len() == ROW_COUNTED_BYTES { field!(piece, 32, u64) } else { 0 },
     };
     let follows = group
         .rows
@@ -512,8 +536,11 @@ fn decode_row(piece: &[u8], extents: &mut Extents, group: &mut Group) -> Option<
     if !follows || row.first_offset > row.last_offset || row.last_offset >= group.log_end {
         return None;
     }
-    extents.by_generation_mut(row.generation)?.groups += 1;
-    group.rows.push_back(row);
+    let live = extents.by_generation_mut(row.generation)?;
+    if row.last_offset >= group.log_start {
+        live.groups += 1;
+        group.rows.push_back(row);
+    }
     Some(())
 }
 
@@ -545,6 +572,7 @@ mod tests {
                     first_offset,
                     last_offset,
                     max_timestamp_us: at,
+                    bytes: 7 * at,
                 });
             }
         }
@@ -554,7 +582,7 @@ mod tests {
     fn encoded(kind: CheckpointKind, listed: u64, (extents, groups): &(Extents, Groups)) -> Vec<u8> {
         let mut bytes = Vec::new();
         let covers = extents.indexed().expect("closed ones");
-        encode_state(kind, listed, covers, extents, groups, &mut bytes);
+        encode_state(kind, listed, covers, true, extents, groups, &mut bytes);
         bytes
     }
 

@@ -160,7 +160,7 @@ impl Log {
         };
         let bytes = &mut self.arena.bytes_mut(frame.block)[frame.offset as usize..];
         let crc = header.encode(self.seed, bytes);
-        self.note_submitted(place, crc, frame.length);
+        self.note_submitted(place, crc, frame.length, now);
         out.push(DiskOp::WriteFrame {
             id: Purpose::Frame { sequence: frame.sequence }.id(),
             file: FileName::Extent(place.extent),
@@ -171,7 +171,7 @@ impl Log {
         true
     }
 
-    fn note_submitted(&mut self, place: Place, crc: u32, length: u32) {
+    fn note_submitted(&mut self, place: Place, crc: u32, length: u32, now: Now) {
         let frame = &mut self.queue.frames[self.commit.submitted_frames];
         (frame.place, frame.crc, frame.limit) = (Some(place), crc, self.commit.limit);
         let frame = *frame;
@@ -179,6 +179,9 @@ impl Log {
         head.end += u64::from(length);
         head.last_sequence = frame.sequence;
         head.worthy |= frame.worthy;
+        if frame.window.0 < frame.window.1 {
+            head.newest_us = head.newest_us.max(now.wall_us);
+        }
         self.commit.previous_crc = crc;
         self.commit.submitted = frame.sequence;
         self.commit.submitted_frames += 1;
@@ -351,6 +354,7 @@ impl Log {
             self.note_written_extents();
             self.superblock.touch();
         }
+        self.trims_durable(upto);
         self.footers.durable(upto, &mut self.extents);
         self.checkpoint_durable(upto);
     }
@@ -369,7 +373,8 @@ impl Log {
             self.counters.moved_frames += self.commit.submitted_frames as u64;
             self.commit.moved_to = Some(self.commit.submitted);
         }
-        for frame in self.queue.frames.iter_mut().take(self.commit.submitted_frames) {
+        let voided = self.commit.submitted_frames;
+        for frame in self.queue.frames.iter_mut().take(voided) {
             (frame.place, frame.written) = (None, false);
         }
         self.commit.submitted_frames = 0;
@@ -385,8 +390,20 @@ impl Log {
         } else {
             head.end = self.commit.durable_end;
             head.last_sequence = durable;
+            self.uncount(voided);
             self.runs.void_after(durable, &mut self.groups);
         }
         self.extents.open = false;
+    }
+
+    /// Batches of the first so many frames in the queue are not in the open extent any more.
+    fn uncount(&mut self, frames: usize) {
+        for frame in self.queue.frames.iter().take(frames) {
+            for id in frame.window.0..frame.window.1 {
+                let entry = *self.window.get(id).expect("entries stay until their frame is durable");
+                let bytes = crate::frame::ENTRY_HEADER_BYTES as u64 + u64::from(entry.length);
+                self.groups.at_mut(entry.slot).open_bytes -= bytes;
+            }
+        }
     }
 }

@@ -65,7 +65,7 @@ pub struct LogConfig {
     pub settle_extents: u32,
     /// Log bytes between checkpoints: what a restart has to replay.
     pub checkpoint_bytes: u64,
-    /// Memory of level 1 of the index, beyond the first eight extents of each group, in bytes: 64 for each group and extent
+    /// Memory of level 1 of the index, beyond the first eight extents of each group, in bytes: 80 for each group and extent
     /// that holds some of it. At this bound no batch is taken; `None`: there is none.
     pub index_bytes: Option<u64>,
     /// Batches the live window can name at once.

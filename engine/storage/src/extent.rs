@@ -81,6 +81,8 @@ pub(crate) struct Live {
     pub(crate) first_sequence: u64,
     /// Of the newest frame in it.
     pub(crate) last_sequence: u64,
+    /// When the newest frame with batches in it was cut, microseconds since 1970; 0 where nobody has noted it.
+    pub(crate) newest_us: u64,
     /// Where the next frame goes; its end once closed.
     pub(crate) end: u64,
     /// Bytes from its start that are written blocks.
@@ -107,6 +109,7 @@ impl Live {
             generation,
             first_sequence,
             last_sequence: first_sequence,
+            newest_us: 0,
             end: 0,
             prepared,
             worthy: false,
@@ -409,8 +412,15 @@ impl Extents {
         before - self.live.len() - self.superseded.len()
     }
 
+    /// A time at which the newest batch of the extent was there already: its own, or where an older version has not noted
+    /// that, the one of the next extent that has one. `None`: nothing tells.
+    pub(crate) fn written_by_us(&self, generation: u64) -> Option<u64> {
+        let from = self.live.partition_point(|live| live.generation < generation);
+        self.live.range(from..).map(|live| live.newest_us).find(|newest_us| *newest_us > 0)
+    }
+
     /// The group has no records any more in the extents of these generations.
-    pub(crate) fn forget_rows(&mut self, generations: impl Iterator<Item = u64>) {
+    pub(crate) fn forget_rows(&mut self, generations: impl IntoIterator<Item = u64>) {
         for generation in generations {
             if let Some(live) = self.by_generation_mut(generation) {
                 live.groups -= 1;

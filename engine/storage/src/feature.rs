@@ -8,14 +8,20 @@
 pub const POSITIONS: u64 = 1 << 0;
 /// Topics whose groups are no single range, and those that are being altered.
 pub const ALTERED_TOPICS: u64 = 1 << 1;
+/// Log starts that are moved one by one, topics that say how long they keep records, rows that count bytes.
+pub const RETENTION: u64 = 1 << 2;
 /// Packs: files that hold the records of several extents, sorted by partition.
 pub const PACKS: u64 = 1 << 3;
 /// All that this version knows.
-pub const ALL: u64 = POSITIONS | ALTERED_TOPICS | PACKS;
+pub const ALL: u64 = POSITIONS | ALTERED_TOPICS | RETENTION | PACKS;
 
 /// Each with its name, as the store's file has it.
-pub const NAMES: [(u64, &str); 3] =
-    [(POSITIONS, "positions"), (ALTERED_TOPICS, "altered-topics"), (PACKS, "packs")];
+pub const NAMES: [(u64, &str); 4] = [
+    (POSITIONS, "positions"),
+    (ALTERED_TOPICS, "altered-topics"),
+    (RETENTION, "retention"),
+    (PACKS, "packs"),
+];
 
 #[cfg(test)]
 mod tests {

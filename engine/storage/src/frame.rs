@@ -60,6 +60,8 @@ pub enum EntryKind {
     Beacon = 10,
     /// A piece of an earlier extent's index; the log's own.
     Footer = 11,
+    /// The group's records below an offset are gone.
+    Trim = 12,
 }
 
 impl EntryKind {
@@ -77,6 +79,7 @@ impl EntryKind {
             9 => Self::Position,
             10 => Self::Beacon,
             11 => Self::Footer,
+            12 => Self::Trim,
             _ => return None,
         })
     }

@@ -143,7 +143,7 @@ fn state(bytes: &[u8]) -> bool {
         assert!(live.first_sequence <= live.last_sequence && live.last_sequence < RISING_LIMIT);
     }
     let mut again = Vec::new();
-    encode_state(CheckpointKind::Full, 0, covers, &extents, &groups, &mut again);
+    encode_state(CheckpointKind::Full, 0, covers, true, &extents, &groups, &mut again);
     let (covers_again, extents_again, groups_again) = restored([&*again]).expect("what was written is read");
     assert_eq!((covers_again, &extents_again.live), (covers, &extents.live));
     for (slot, group) in groups.iter() {
@@ -152,7 +152,7 @@ fn state(bytes: &[u8]) -> bool {
         assert_eq!((other.id, other.log_start, other.log_end, other.last_index, &other.rows), fields);
     }
     let mut third = Vec::new();
-    encode_state(CheckpointKind::Full, 0, covers_again, &extents_again, &groups_again, &mut third);
+    encode_state(CheckpointKind::Full, 0, covers_again, true, &extents_again, &groups_again, &mut third);
     assert_eq!(third, again, "the same state is the same bytes");
     true
 }
@@ -284,7 +284,8 @@ mod tests {
                 let group = groups.at_mut(slot);
                 let (first_offset, last_offset) = (group.log_end, group.log_end + 99);
                 group.log_end += 100;
-                let row = Row { generation: at + 1, first_offset, last_offset, max_timestamp_us: at };
+                let row =
+                    Row { generation: at + 1, first_offset, last_offset, max_timestamp_us: at, bytes: 0 };
                 group.rows.push_back(row);
             }
         }
@@ -292,21 +293,24 @@ mod tests {
     }
 
     fn states() -> Vec<(&'static str, Vec<u8>)> {
-        let encoded = |kind, listed, extents: u64| {
+        let encoded = |kind, listed, extents: u64, wide| {
             let (all, groups) = closed(extents);
             let mut bytes = Vec::new();
-            encode_state(kind, listed, extents, &all, &groups, &mut bytes);
+            encode_state(kind, listed, extents, wide, &all, &groups, &mut bytes);
             bytes
         };
         let with = |full: Vec<u8>, more: &[u8]| {
             let length = u16::try_from(full.len()).expect("a seed is short").to_le_bytes();
             [&[2], &length[..], &full, more].concat()
         };
-        let full = |extents| encoded(CheckpointKind::Full, 0, extents);
+        let full = |extents| encoded(CheckpointKind::Full, 0, extents, false);
+        let more = |wide| encoded(CheckpointKind::Incremental, 1, 3, wide);
         vec![
             ("state-empty", with(full(0), &[])),
             ("state-full", with(full(3), &[])),
-            ("state-chain", with(full(1), &encoded(CheckpointKind::Incremental, 1, 3))),
+            ("state-chain", with(full(1), &more(false))),
+            ("state-counted", with(encoded(CheckpointKind::Full, 0, 2, true), &[])),
+            ("state-chain-of-both", with(full(1), &more(true))),
         ]
     }
 

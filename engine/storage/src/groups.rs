@@ -23,6 +23,8 @@ pub(crate) struct Row {
     pub(crate) first_offset: u64,
     pub(crate) last_offset: u64,
     pub(crate) max_timestamp_us: u64,
+    /// Of its batches, with their entry headers; 0 where nobody has counted: an older version wrote it.
+    pub(crate) bytes: u64,
 }
 
 pub(crate) struct Group {
@@ -32,6 +34,10 @@ pub(crate) struct Group {
     pub(crate) dropped: bool,
     /// First offset that can be read.
     pub(crate) log_start: u64,
+    /// Where the log start goes when the trims under way are durable; of no meaning below it.
+    pub(crate) trim_to: u64,
+    /// The log start moved since the last checkpoint was made.
+    pub(crate) moved: bool,
     /// Offset the next batch gets at the earliest.
     pub(crate) log_end: u64,
     /// Index of the newest entry.
@@ -40,8 +46,28 @@ pub(crate) struct Group {
     pub(crate) newest: u64,
     /// Newest run of the open extent.
     pub(crate) newest_run: u32,
+    /// Bytes of its batches in the open extent, as a row counts them.
+    pub(crate) open_bytes: u64,
     /// Closed extents that hold the group, oldest first.
     pub(crate) rows: VecDeque<Row>,
+}
+
+impl Group {
+    /// The log start that all which is appended so far leads to.
+    pub(crate) fn coming_start(&self) -> u64 {
+        self.log_start.max(self.trim_to)
+    }
+
+    /// Whether anybody may still ask for offsets up to this one.
+    pub(crate) const fn keeps(&self, last_offset: u64) -> bool {
+        !self.dropped && last_offset >= self.log_start
+    }
+
+    /// Rows of extents from this generation on, less what is going: what a checkpoint lists.
+    pub(crate) fn listed_rows(&self, from: u64) -> impl Iterator<Item = &Row> {
+        let start = self.coming_start();
+        self.rows.iter().filter(move |row| row.generation >= from && row.last_offset >= start)
+    }
 }
 
 /// Rows a group has room for before it allocates again.
@@ -78,10 +104,13 @@ impl Groups {
             topic: None,
             dropped: false,
             log_start: 0,
+            trim_to: 0,
+            moved: false,
             log_end: 0,
             last_index: 0,
             newest: NONE,
             newest_run: NO_RUN,
+            open_bytes: 0,
             rows: VecDeque::with_capacity(ROWS_RESERVED),
         });
         self.by_id.insert(id, slot);
@@ -125,10 +154,7 @@ impl Groups {
             group.log_start = group.log_start.max(row.last_offset + 1);
         }
         let left = group.rows.len();
-        if group.rows.capacity() > (2 * left).max(ROWS_RESERVED) {
-            group.rows.shrink_to(left.max(ROWS_RESERVED));
-        }
-        self.grown_bytes -= grown_bytes(before) - grown_bytes(left);
+        self.shed_rows(slot, before);
         left < before
     }
 
@@ -152,8 +178,34 @@ impl Groups {
         if let Some(row) = row {
             rows.insert(from, row);
         }
-        self.grown_bytes -= grown_bytes(before) - grown_bytes(rows.len());
+        self.shed_rows(slot, before);
         row.is_some()
+    }
+
+    /// The group's log start is at `offset`, or further already; calls `gone` with the generation of every row that lies
+    /// wholly below. Whether it moved.
+    pub(crate) fn move_start(&mut self, slot: GroupSlot, offset: u64, mut gone: impl FnMut(u64)) -> bool {
+        let group = &mut self.table[slot.0 as usize];
+        if group.dropped || offset <= group.log_start {
+            return false;
+        }
+        group.log_start = offset;
+        let before = group.rows.len();
+        while let Some(row) = group.rows.pop_front_if(|row| row.last_offset < offset) {
+            gone(row.generation);
+        }
+        self.shed_rows(slot, before);
+        true
+    }
+
+    /// Memory of rows that were taken from the front goes back where it is much.
+    fn shed_rows(&mut self, slot: GroupSlot, before: usize) {
+        let rows = &mut self.table[slot.0 as usize].rows;
+        let left = rows.len();
+        if rows.capacity() > (2 * left).max(ROWS_RESERVED) {
+            rows.shrink_to(left.max(ROWS_RESERVED));
+        }
+        self.grown_bytes = self.grown_bytes + grown_bytes(left) - grown_bytes(before);
     }
 
     /// The group is dropped: its rows, which nobody needs any more.
@@ -161,6 +213,11 @@ impl Groups {
         let rows = std::mem::take(&mut self.table[slot.0 as usize].rows);
         self.grown_bytes -= grown_bytes(rows.len());
         rows
+    }
+
+    /// A checkpoint states all log starts as they are going to be.
+    pub(crate) fn checkpointed(&mut self) {
+        self.table.iter_mut().for_each(|group| group.moved = false);
     }
 
     /// Rows were added without being counted, as a start does.

@@ -88,7 +88,8 @@ impl OpenRuns {
 
     fn clear(&mut self, groups: &mut Groups) {
         for run in &self.runs {
-            groups.at_mut(run.slot).newest_run = NO_RUN;
+            let group = groups.at_mut(run.slot);
+            (group.newest_run, group.open_bytes) = (NO_RUN, 0);
         }
         self.runs.clear();
         self.links.clear();
@@ -112,7 +113,9 @@ impl OpenRuns {
     /// Adds one batch of a frame; batches arrive in log order.
     pub(crate) fn add(&mut self, groups: &mut Groups, mut batch: Run, sequence: u64) {
         batch.frame = u32::try_from(sequence - self.first_sequence).expect("an extent has fewer frames");
-        let newest = groups.at(batch.slot).newest_run;
+        let group = groups.at_mut(batch.slot);
+        group.open_bytes += u64::from(batch.end - batch.start);
+        let newest = group.newest_run;
         if let Some(run) = self.runs.get_mut(newest as usize).filter(|run| run.frame == batch.frame) {
             run.last_offset = batch.last_offset;
             run.max_timestamp_us = run.max_timestamp_us.max(batch.max_timestamp_us);
@@ -175,6 +178,11 @@ impl OpenRuns {
         out.extend(self.runs[from..].iter().filter(|run| run.slot == slot).take(limit));
     }
 
+    /// The last offset of a group in the open extent, by its newest run.
+    pub(crate) fn last_offset(&self, newest: u32) -> Option<u64> {
+        self.runs.get(newest as usize).map(|run| run.last_offset)
+    }
+
     /// How many of these runs of the open extent, in log order, lie in frames up to `sequence`.
     pub(crate) fn durable(&self, runs: &[Run], sequence: u64) -> usize {
         runs.partition_point(|run| self.first_sequence + u64::from(run.frame) <= sequence)
@@ -194,8 +202,10 @@ impl OpenRuns {
         buffer.clear();
         let mut sorted = std::mem::replace(&mut self.runs, buffer);
         sorted.sort_unstable_by_key(|run| (run.slot, run.first_offset));
-        for (slot, row) in rows_of(&sorted, generation) {
-            if !groups.at(slot).dropped {
+        for (slot, mut row) in rows_of(&sorted, generation) {
+            let group = groups.at_mut(slot);
+            row.bytes = std::mem::take(&mut group.open_bytes);
+            if group.keeps(row.last_offset) {
                 groups.add_row(slot, row);
             }
         }
@@ -212,6 +222,7 @@ pub(crate) fn rows_of(sorted: &[Run], generation: u64) -> impl Iterator<Item = (
             first_offset: runs[0].first_offset,
             last_offset: runs[runs.len() - 1].last_offset,
             max_timestamp_us: runs.iter().map(|run| run.max_timestamp_us).max().unwrap_or(0),
+            bytes: runs.iter().map(|run| u64::from(run.bytes)).sum(),
         };
         (runs[0].slot, row)
     })
@@ -244,10 +255,10 @@ impl Runs {
         first.slot != last.slot && bytes / (self.sorted.len() as u64) < SHORT_RUN_BYTES
     }
 
-    /// Groups that have records here and were not dropped.
+    /// Groups that have records here which somebody may ask for.
     pub(crate) fn groups(&self, groups: &Groups) -> u32 {
         let each = self.sorted.chunk_by(|a, b| a.slot == b.slot);
-        each.filter(|runs| !groups.at(runs[0].slot).dropped).count() as u32
+        each.filter(|runs| groups.at(runs[0].slot).keeps(runs[runs.len() - 1].last_offset)).count() as u32
     }
 
     /// How many footer parts of at most `part_bytes` the runs take: at least one.

@@ -5,7 +5,8 @@
 //!
 //! Where a change goes: bytes of a frame `frame.rs`; memory `arena.rs` (blocks) and `window.rs` (batches in
 //! them); the way of a batch to the disk `append.rs` -> `commit.rs`; files `extent.rs`; where a batch lies
-//! `index.rs` (level 2, loaded by `load.rs`) and `groups.rs` (level 1); reading `read.rs`; starting `recovery/`.
+//! `index.rs` (level 2, loaded by `load.rs`) and `groups.rs` (level 1); reading `read.rs`; taking records away
+//! `trim.rs`; starting `recovery/`.
 //!
 //! **Invariant:** no I/O, no clock, no randomness, no `unsafe`, no knowledge of topics beyond the seed of a batch
 //! header. Nothing allocates on append, cut, completion and reads from the window once warm.
@@ -36,6 +37,7 @@ mod recovery;
 mod settle;
 mod stats;
 mod superblock;
+mod trim;
 mod upkeep;
 mod window;
 
@@ -43,7 +45,7 @@ mod window;
 pub mod format {
     pub use crate::checkpoint::{
         EXTENT_BYTES, FOOTER_AT_BYTES, GROUP_BYTES, LISTED_PACK, LISTED_SCATTERED, LISTED_WORTHY,
-        PART_HEADER_BYTES, ROW_BYTES,
+        PART_HEADER_BYTES, ROW_BYTES, ROW_COUNTED_BYTES,
     };
     pub use crate::extent::GENERATIONS_SKIPPED;
     pub use crate::frame::{

@@ -23,6 +23,7 @@ use crate::index::OpenRuns;
 use crate::settle::Settle;
 use crate::stats::{Counters, LogStats};
 use crate::superblock::SuperblockWriter;
+use crate::trim::Trims;
 use crate::window::Window;
 
 /// One open log. Made by [`crate::Opening`] alone.
@@ -49,6 +50,7 @@ pub struct Log {
     /// offset is accounted for.
     pub(crate) possibly_lost: Vec<(GroupSlot, u64)>,
     pub(crate) moved_starts: VecDeque<(GroupSlot, u64)>,
+    pub(crate) trims: Trims,
     pub(crate) counters: Counters,
 }
 
@@ -181,7 +183,7 @@ impl Log {
         self.footers.loading.is_some() && !self.cold.is_loading()
     }
 
-    /// Log starts moved by recycling since the last call.
+    /// Log starts moved by recycling, and by trims that became durable, since the last call.
     pub fn moved_starts(&mut self, out: &mut Vec<(GroupSlot, u64)>) {
         out.extend(self.moved_starts.drain(..));
     }

@@ -312,7 +312,7 @@ impl Log {
         !self.cold.finished.is_empty()
     }
 
-    /// Where the first batch of a group whose newest record is at or behind a time begins, or the batches of one frame that
+    /// Where the first batch of a group, of those at or above its log start, whose newest record is at or behind a time begins, or the batches of one frame that
     /// it lies among: only the window tells the batches of a frame apart.
     pub fn offset_for_time(
         &mut self,
@@ -322,8 +322,10 @@ impl Log {
         out: &mut Vec<DiskOp>,
     ) -> TimeFound {
         let Some(group) = self.groups.get(slot) else { return TimeFound::End };
-        let newest = group.newest;
-        if let Some(row) = group.rows.iter().find(|row| row.max_timestamp_us >= time_us) {
+        let (newest, log_start) = (group.newest, group.log_start);
+        // What made the oldest row's newest time may lie below the log start; what the others have is all there.
+        let mut rows = group.rows.iter().filter(|row| row.max_timestamp_us >= time_us).copied();
+        for row in [rows.next(), rows.next()].into_iter().flatten() {
             let (generation, timestamp_us) = (row.generation, row.max_timestamp_us);
             let Some(runs) = self.footers.get(generation) else {
                 return match self.load_index(slot, generation, token, out) {
@@ -335,23 +337,29 @@ impl Log {
             };
             let from = runs.sorted.partition_point(|run| run.slot < slot);
             let mut runs = runs.sorted[from..].iter().take_while(|run| run.slot == slot);
-            if let Some(run) = runs.find(|run| run.max_timestamp_us >= time_us) {
-                return TimeFound::At { offset: run.first_offset, timestamp_us: run.max_timestamp_us };
+            if let Some(run) =
+                runs.find(|run| run.last_offset >= log_start && run.max_timestamp_us >= time_us)
+            {
+                let offset = run.first_offset.max(log_start);
+                return TimeFound::At { offset, timestamp_us: run.max_timestamp_us };
             }
         }
         let oldest = self.window.oldest(newest);
         let in_window =
             oldest.and_then(|id| self.window.get(id)).map_or(u64::MAX, |entry| entry.first_offset);
-        if let Some(run) = self.runs.of_group(slot).find(|run| run.max_timestamp_us >= time_us) {
+        let is_found = |run: &&Run| run.last_offset >= log_start && run.max_timestamp_us >= time_us;
+        if let Some(run) = self.runs.of_group(slot).find(is_found) {
             // The window tells batches apart where the run only knows the frame.
             if run.first_offset < in_window {
-                return TimeFound::At { offset: run.first_offset, timestamp_us: run.max_timestamp_us };
+                let offset = run.first_offset.max(log_start);
+                return TimeFound::At { offset, timestamp_us: run.max_timestamp_us };
             }
         }
         let mut id = oldest;
         while let Some(entry) = id.and_then(|id| self.window.get(id)) {
-            if entry.max_timestamp_us >= time_us {
-                return TimeFound::At { offset: entry.first_offset, timestamp_us: entry.max_timestamp_us };
+            if entry.last_offset >= log_start && entry.max_timestamp_us >= time_us {
+                let offset = entry.first_offset.max(log_start);
+                return TimeFound::At { offset, timestamp_us: entry.max_timestamp_us };
             }
             id = id.and_then(|id| self.window.next(id));
         }

@@ -20,6 +20,7 @@ use crate::frame::{EntryHeader, EntryKind, FrameHeader, FrameSeed};
 use crate::groups::{GroupSlot, Groups};
 use crate::index::{FooterHeader, OpenRuns, Run, Runs};
 use crate::superblock::CheckpointAt;
+use crate::trim::trimmed_to;
 
 pub(crate) struct Applied {
     seed: FrameSeed,
@@ -173,6 +174,9 @@ impl Applied {
                 let slot = self.groups.slot(entry.group);
                 let group = self.groups.at_mut(slot);
                 group.last_index = group.last_index.max(entry.index);
+                if entry.kind == EntryKind::Trim {
+                    self.trim(slot, payload);
+                }
             }
         }
         if let Some(current) = self.current.as_mut() {
@@ -192,6 +196,9 @@ impl Applied {
         replay: &mut Replay<'_>,
     ) {
         let Ok(batch) = BatchHeader::parse(payload) else { return };
+        if let Some(current) = self.current.as_mut() {
+            current.newest_us = current.newest_us.max(frame.wall_us);
+        }
         let slot = self.groups.slot(entry.group);
         self.reach(slot, batch.base_offset, batch.last_offset(), frame.sequence, replay);
         let group = self.groups.at_mut(slot);
@@ -207,6 +214,17 @@ impl Applied {
             bytes: entry.total_bytes() as u32,
         };
         self.runs.add(&mut self.groups, run, frame.sequence);
+    }
+
+    /// Records below an offset were taken away: nobody misses what of them is lost.
+    fn trim(&mut self, slot: GroupSlot, payload: &[u8]) {
+        let Some(offset) = trimmed_to(payload) else { return };
+        let group = self.groups.at_mut(slot);
+        group.log_end = group.log_end.max(offset);
+        group.moved = true;
+        let extents = &mut self.extents;
+        self.groups.move_start(slot, offset, |generation| extents.forget_rows([generation]));
+        self.lost.trimmed(slot, offset);
     }
 
     /// The group has records up to `last`; whether all before `first` were found, too.

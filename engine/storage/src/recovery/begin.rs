@@ -105,6 +105,7 @@ impl Opening {
             damage: applied.damage,
             possibly_lost: applied.possibly_lost,
             moved_starts: std::collections::VecDeque::new(),
+            trims: crate::trim::Trims::default(),
             counters: crate::stats::Counters::default(),
             config,
         });

@@ -74,6 +74,12 @@ impl Lost {
         missing
     }
 
+    /// Records of the group below `offset` were taken away.
+    pub(crate) fn trimmed(&mut self, slot: GroupSlot, offset: u64) {
+        let group = self.group(slot);
+        (group.offset, group.known) = (group.offset.max(offset), true);
+    }
+
     /// How far the group is accounted for; `None` when nothing of it was ever met.
     pub(crate) fn reached(&self, slot: GroupSlot) -> Option<u64> {
         self.groups.get(slot.0 as usize).filter(|group| group.known).map(|group| group.offset)

@@ -53,6 +53,9 @@ impl Log {
         live.last_sequence = live.first_sequence + u64::from(settle.frame) - 1;
         live.end = settle.end;
         live.worthy = true;
+        let (first, last) = settle.generations();
+        let sources = self.extents.live.iter().filter(|live| (first..=last).contains(&live.generation));
+        live.newest_us = sources.map(|live| live.newest_us).max().unwrap_or(0);
         live.indexed = true;
         live.footers.clone_from(&settle.footers);
         live
@@ -64,6 +67,8 @@ impl Log {
         let mut count = 0;
         for slot in self.groups.slots() {
             let row = rows.next_if(|(of, _)| *of == slot).map(|(_, row)| row);
+            // What was trimmed meanwhile has no row any more.
+            let row = row.filter(|row| self.groups.at(slot).keeps(row.last_offset));
             count += u32::from(self.groups.replace_rows(slot, first..=last, row));
         }
         count

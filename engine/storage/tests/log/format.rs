@@ -84,6 +84,7 @@ fn the_tables_have_the_sizes_of_the_code() {
         ("| each closed extent | 56:", EXTENT_BYTES),
         ("| its footer parts | 24:", FOOTER_AT_BYTES),
         ("| its rows (level 1) | 32:", ROW_BYTES),
+        ("bytes of a row 4 (0: 32; 40 with", ROW_COUNTED_BYTES),
         ("payload's first 128 bytes", ENTRY_COVERS_BYTES),
         ("A start skips 64", GENERATIONS_SKIPPED as usize),
         ("| 96 | 32 each | checkpoints", CHECKPOINT_BYTES),

@@ -9,4 +9,5 @@ mod index;
 mod lost;
 mod many;
 mod settle;
+mod trim;
 mod under_way;

@@ -195,7 +195,7 @@ fn an_index_that_has_its_memory_refuses_batches_until_a_group_goes() {
     const ROWS: u64 = 1_500;
     let groups = 16..16 + GROUPS;
     // 32 bytes a row, for which 64 are reckoned, since lists grow by doubling.
-    let bounded = |rows| LogConfig { index_bytes: Some(64 * rows), ..settings() };
+    let bounded = |rows| LogConfig { index_bytes: Some(80 * rows), ..settings() };
     let (mut disk, mut random) = (Disk::default(), Random::new(11));
     let (mut log, _) = open_with(&mut disk, bounded(ROWS), &mut random).expect("it opens");
     assert_eq!(fill(&mut log, &mut disk, groups.clone()), Full::Index);
@@ -235,7 +235,7 @@ fn an_index_that_has_its_memory_refuses_batches_until_a_group_goes() {
 fn an_index_below_its_bound_by_retention_never_refuses() {
     const GROUPS: u64 = 50;
     let bounded =
-        LogConfig { retention_bytes: Some(20 << 20), index_bytes: Some(64 * GROUPS * 24), ..settings() };
+        LogConfig { retention_bytes: Some(20 << 20), index_bytes: Some(80 * GROUPS * 24), ..settings() };
     let (mut disk, mut random) = (Disk::default(), Random::new(12));
     let (mut log, _) = open_with(&mut disk, bounded, &mut random).expect("it opens");
     for _ in 0..60 {
