@@ -3,17 +3,15 @@
 //! **Invariant:** a block that is away has no pins; a filled block's batches are consecutive, verified, and
 //! described by `first..next` offsets.
 
-use std::collections::VecDeque;
-
 use corelog_model::{Block, BlockId, Now, Slice};
 
 use crate::groups::GroupSlot;
 use crate::index::Run;
+use crate::op::FileName;
+use crate::salvage::{Salvage, Wanted};
 
 /// Readers may send from a block for so long before it is wanted back for others, microseconds.
 const KEEP_US: u64 = 1_000_000;
-/// Places kept of failed reads.
-const SINGLE: usize = 64;
 /// Runs that one read covers at most.
 pub(crate) const RUNS_PER_READ: usize = 64;
 
@@ -22,7 +20,7 @@ pub(crate) const RUNS_PER_READ: usize = 64;
 pub(crate) enum Job {
     /// Batches of a group, the one that holds `offset` first; `next` is behind the last run planned.
     Batches { slot: GroupSlot, offset: u64, next: u64, generation: u64 },
-    /// A piece of an extent's index.
+    /// A piece of an extent's index: of its footer, or frames that it is derived from.
     Index { generation: u64 },
     /// Nothing any more: what it reads from has been superseded.
     Void,
@@ -49,9 +47,14 @@ pub(crate) struct ColdBlock {
     /// `None` while a read has it.
     pub(crate) block: Option<Block>,
     pub(crate) job: Option<Job>,
-    /// Of the extent, where the block's first byte is from.
+    /// Where the block's first byte is from.
+    pub(crate) file: FileName,
     pub(crate) position: u64,
     pub(crate) length: u32,
+    /// The read has failed, and is made once more in pieces.
+    pub(crate) salvage: Option<Salvage>,
+    /// Bytes of the read under way: a piece may be all of them.
+    lent: u32,
     pub(crate) runs: Vec<Run>,
     pub(crate) batches: Vec<ColdBatch>,
     pub(crate) filled: Option<Filled>,
@@ -62,6 +65,13 @@ pub(crate) struct ColdBlock {
     /// Its readers were asked to make room.
     asked: bool,
     pub(crate) tokens: Vec<u64>,
+}
+
+impl ColdBlock {
+    /// No read has it, and none is to have it again.
+    fn is_here(&self) -> bool {
+        self.block.is_some() && self.job.is_none()
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -80,9 +90,6 @@ pub(crate) struct Cold {
     clock: u64,
     /// Monotonic microseconds, as of the last turn.
     now_us: u64,
-    /// Where failed reads of several runs began, the oldest first: from there the next one covers a single run, so that
-    /// bytes which the disk cannot give keep back only the run they are in.
-    single: VecDeque<(GroupSlot, u64)>,
     pub(crate) finished: Vec<Finished>,
 }
 
@@ -93,8 +100,11 @@ impl Cold {
             id: block.id(),
             block: Some(block),
             job: None,
+            file: FileName::Superblock,
             position: 0,
             length: 0,
+            salvage: None,
+            lent: 0,
             runs: Vec::with_capacity(RUNS_PER_READ),
             batches: Vec::with_capacity(RUNS_PER_READ),
             filled: None,
@@ -111,7 +121,6 @@ impl Cold {
             in_flight: 0,
             clock: 0,
             now_us: 0,
-            single: VecDeque::with_capacity(SINGLE),
             finished: Vec::with_capacity(64),
         }
     }
@@ -157,8 +166,7 @@ impl Cold {
         if self.in_flight > 0 && self.in_flight + u64::from(length) > self.budget {
             return None;
         }
-        let free =
-            self.blocks.iter().enumerate().filter(|(_, block)| block.block.is_some() && block.pins == 0);
+        let free = self.blocks.iter().enumerate().filter(|(_, block)| block.is_here() && block.pins == 0);
         free.min_by_key(|(_, block)| block.used).map(|(at, _)| at)
     }
 
@@ -167,13 +175,14 @@ impl Cold {
     }
 
     /// Sends a block on its way.
-    pub(crate) fn lend(&mut self, at: usize, job: Job, position: u64, length: u32) -> Block {
+    pub(crate) fn lend(&mut self, at: usize, job: Job, from: Wanted) -> Block {
         let cold = &mut self.blocks[at];
         assert!(cold.pins == 0, "nobody sends from a block that is read into");
-        (cold.job, cold.position, cold.length, cold.filled) = (Some(job), position, length, None);
+        (cold.file, cold.position, cold.length) = (from.file, from.position, from.length);
+        (cold.job, cold.filled, cold.lent) = (Some(job), None, from.length);
         cold.batches.clear();
         cold.asked = false;
-        self.in_flight += u64::from(length);
+        self.in_flight += u64::from(from.length);
         cold.block.take().expect("a free block is here")
     }
 
@@ -188,11 +197,30 @@ impl Cold {
         }
     }
 
+    /// Sends the next block on its way of which a failed read is made in pieces.
+    pub(crate) fn lend_piece(&mut self) -> Option<(usize, Wanted, Block)> {
+        let now_us = self.now_us;
+        let due = |salvage: &Salvage| salvage.due_us() <= now_us;
+        let waits = |cold: &ColdBlock| cold.block.is_some() && cold.salvage.as_ref().is_some_and(due);
+        let at = self.blocks.iter().position(waits)?;
+        let cold = &mut self.blocks[at];
+        let wanted = cold.salvage.as_ref().expect("it was just looked at").wanted();
+        cold.lent = wanted.length;
+        self.in_flight += u64::from(wanted.length);
+        Some((at, wanted, cold.block.take().expect("it was just looked at")))
+    }
+
+    /// When the next piece of a failed read is to be read, monotonic microseconds.
+    pub(crate) fn next_piece_us(&self) -> Option<u64> {
+        let waiting = self.blocks.iter().filter(|cold| cold.block.is_some());
+        waiting.filter_map(|cold| Some(cold.salvage.as_ref()?.due_us())).min()
+    }
+
     /// Takes a block back; `None` when it was not away.
     pub(crate) fn give_back(&mut self, at: usize, block: Option<Block>) -> Option<Job> {
-        let cold = self.blocks.get_mut(at)?;
+        let cold = self.blocks.get_mut(at).filter(|cold| cold.block.is_none())?;
         let job = cold.job.take()?;
-        self.in_flight -= u64::from(cold.length);
+        self.in_flight -= u64::from(cold.lent);
         cold.block = block.filter(|block| block.id() == cold.id);
         Some(job)
     }
@@ -200,24 +228,6 @@ impl Cold {
     /// Whoever waited for the block may ask again, or hears that the disk did not answer.
     pub(crate) fn finish(&mut self, at: usize, failed: bool) {
         tell(&mut self.finished, self.blocks[at].tokens.drain(..), failed);
-    }
-
-    /// The disk did not answer a read of batches.
-    pub(crate) fn failed(&mut self, at: usize, slot: GroupSlot, offset: u64) {
-        let several = self.blocks[at].runs.len() > 1;
-        self.single.retain(|place| *place != (slot, offset));
-        if several {
-            if self.single.len() == SINGLE {
-                self.single.pop_front();
-            }
-            self.single.push_back((slot, offset));
-        }
-        self.finish(at, !several);
-    }
-
-    /// Runs that a read from here covers at most.
-    pub(crate) fn most_runs(&self, slot: GroupSlot, offset: u64) -> usize {
-        if self.single.contains(&(slot, offset)) { 1 } else { RUNS_PER_READ }
     }
 
     pub(crate) const fn now_us(&self) -> u64 {
@@ -242,7 +252,7 @@ impl Cold {
 
     /// The block that was used least lately, where readers keep new reads from having any.
     fn kept(&self) -> Option<usize> {
-        let here = || self.blocks.iter().enumerate().filter(|(_, block)| block.block.is_some());
+        let here = || self.blocks.iter().enumerate().filter(|(_, block)| block.is_here());
         let unpinned = here().any(|(_, block)| block.pins == 0);
         here().min_by_key(|(_, block)| block.used).filter(|_| !unpinned).map(|(at, _)| at)
     }

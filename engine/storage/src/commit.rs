@@ -95,6 +95,7 @@ impl Log {
         self.sync(out);
         self.zero_ahead(out);
         self.go_on_loading(out);
+        self.go_on_salvaging(out);
     }
 
     fn submit_frames(&mut self, now: Now, out: &mut Vec<DiskOp>) {
@@ -267,7 +268,7 @@ impl Log {
         let beacon = awaited.then_some(beacon);
         let removal = self.extents.remove_retry_us.filter(|_| self.extents.removing.is_none());
         let retries = [self.extents.retry_us, removal, self.superblock.retry_us(), self.settle.retry_us()];
-        retries.into_iter().chain([beacon]).flatten().min()
+        retries.into_iter().chain([beacon, self.cold.next_piece_us()]).flatten().min()
     }
 
     /// Takes the answer to an operation. Call [`Log::cut`] afterwards in the same turn.

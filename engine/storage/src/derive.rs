@@ -6,11 +6,11 @@ use corelog_model::batch::BatchHeader;
 use corelog_model::limits::FRAME_ALIGN;
 
 use crate::extent::Live;
-use crate::frame::{EntryHeader, EntryKind, FRAME_HEADER_BYTES, FrameHeader, FrameSeed};
+use crate::frame::{EntryHeader, FRAME_HEADER_BYTES, FrameHeader, FrameSeed};
 use crate::groups::Groups;
 use crate::index::{Run, Runs};
-use crate::recovery::{Entry, entries_of};
 use crate::settle::pack_generation;
+use crate::sound::{Sound, sound_entries};
 
 /// How far an extent has been read, and what was found.
 #[derive(Debug)]
@@ -92,16 +92,18 @@ impl Derivation {
                 bytes: entry.total_bytes() as u32,
             });
         };
-        entries_of(header, seed, bytes, |entry| match entry {
-            Entry::Sound { header: entry, payload, position, .. } if entry.kind == EntryKind::Batch => {
-                if let Ok(batch) = BatchHeader::parse(payload) {
+        // Of a batch whose body is bad whoever reads it finds the damage, and names exactly that one.
+        sound_entries(
+            bytes,
+            FRAME_HEADER_BYTES,
+            header.used as usize,
+            seed.entries(header.sequence),
+            |sound| {
+                if let Sound::Batch { entry, batch, position, .. } = sound {
                     add(entry, &batch, position);
                 }
-            }
-            // Whoever reads it finds the damage, and names exactly this batch.
-            Entry::BadBatch { header: entry, batch, position } => add(entry, &batch, position),
-            Entry::Sound { .. } => {}
-        });
+            },
+        );
     }
 
     /// The index: what a frame holds of a group is one run.

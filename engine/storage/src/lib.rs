@@ -5,8 +5,8 @@
 //!
 //! Where a change goes: bytes of a frame `frame.rs`; memory `arena.rs` (blocks) and `window.rs` (batches in
 //! them); the way of a batch to the disk `append.rs` -> `commit.rs`; files `extent.rs`; where a batch lies
-//! `index.rs` (level 2, loaded by `load.rs`) and `groups.rs` (level 1); reading `read.rs`; taking records away
-//! `trim.rs`; starting `recovery/`.
+//! `index.rs` (level 2, loaded by `load.rs`) and `groups.rs` (level 1); reading `read.rs` -> `fill.rs`, in spite of the
+//! disk `salvage.rs`; taking records away `trim.rs`; sorting them by group `settle/`; starting `recovery/`.
 //!
 //! **Invariant:** no I/O, no clock, no randomness, no `unsafe`, no knowledge of topics beyond the seed of a batch
 //! header. Nothing allocates on append, cut, completion and reads from the window once warm.
@@ -23,6 +23,7 @@ mod derive;
 mod error;
 mod extent;
 pub mod feature;
+mod fill;
 mod footer;
 mod frame;
 #[cfg(any(test, fuzzing))]
@@ -34,7 +35,9 @@ mod log;
 mod op;
 mod read;
 mod recovery;
+mod salvage;
 mod settle;
+mod sound;
 mod stats;
 mod superblock;
 mod trim;

@@ -225,6 +225,7 @@ impl Log {
             moved_frames: self.counters.moved_frames,
             cold_reads: self.counters.cold_reads,
             cold_bytes: self.counters.cold_bytes,
+            lost_sectors: self.counters.lost_sectors,
             zeroed_bytes: self.counters.zeroed_bytes,
             recycled_extents: self.counters.recycled_extents,
             checkpoints: self.counters.checkpoints,

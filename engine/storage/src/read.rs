@@ -1,19 +1,19 @@
 //! Reading: slices of the live window where it reaches, else one planned read from the disk.
 //!
 //! **Invariants:** what is given out is whole padded batches, in order, verified when they come from the disk.
-//! Damaged offsets are named and never served.
+//! Damaged offsets are named and never served. What a read brings is judged in `fill.rs`.
 
 use corelog_model::Slice;
-use corelog_model::batch::BatchHeader;
 use corelog_model::limits::{BATCH_ALIGN, FRAME_ALIGN, round_up};
 
-use crate::cold::{ColdBatch, Filled, Finished, Job, RUNS_PER_READ};
+use crate::cold::{ColdBatch, Finished, Job, RUNS_PER_READ};
 use crate::extent::Live;
-use crate::frame::{ENTRY_HEADER_BYTES, EntryHeader, EntryKind};
+use crate::frame::ENTRY_HEADER_BYTES;
 use crate::groups::GroupSlot;
 use crate::index::Run;
 use crate::log::Log;
-use crate::op::{DiskCompletion, DiskOp, FileName, Purpose};
+use crate::op::{DiskOp, FileName, Purpose};
+use crate::salvage::Wanted;
 
 /// A cold read covers at least this much where the group's runs are that dense, and at most a block.
 pub(crate) const READ_BYTES: u32 = 128 << 10;
@@ -181,7 +181,6 @@ impl Log {
                 return self.damaged(request, behind.or(in_window).unwrap_or(group.log_end));
             }
         };
-        runs.truncate(self.cold.most_runs(request.slot, request.offset));
         let (position, length) = plan(&mut runs, request.max_bytes, self.cold.block_bytes(at));
         let next = runs.last().map_or(request.offset, |run| run.last_offset) + 1;
         self.cold.blocks[at].runs = runs;
@@ -205,7 +204,7 @@ impl Log {
     ) {
         self.counters.cold_reads += 1;
         self.counters.cold_bytes += u64::from(length);
-        let into = self.cold.lend(at, job, position, length);
+        let into = self.cold.lend(at, job, Wanted { file, position, length });
         let id = Purpose::ColdRead { slot: at as u32 }.id();
         out.push(DiskOp::Read { id, file, position, length, into });
     }
@@ -231,74 +230,6 @@ impl Log {
                 Found::Runs { generation }
             }
             None => Found::NeedsIndex { generation },
-        }
-    }
-
-    pub(crate) fn on_cold_read(&mut self, at: u32, completion: DiskCompletion) {
-        let at = at as usize;
-        let Some(job) = self.cold.give_back(at, completion.block) else { return };
-        // Reads stay within extents, whose length the start has checked: one that is short has failed behind what came.
-        let length = self.cold.blocks[at].length;
-        let found = completion.result.ok().filter(|found| *found >= length).map(|_| length);
-        match (job, found) {
-            (Job::Batches { slot, offset, generation, .. }, Some(found)) => {
-                self.on_batches(at, slot, offset, generation, found);
-                self.cold.finish(at, false);
-            }
-            (Job::Batches { slot, offset, .. }, None) => self.cold.failed(at, slot, offset),
-            (Job::Index { generation }, found) => self.on_index(at, generation, found),
-            // What it was read from is a pack now: whoever waited asks again.
-            (Job::Void, _) => self.cold.finish(at, false),
-        }
-    }
-
-    /// Verifies what came from the disk and keeps it for whoever asks next.
-    fn on_batches(&mut self, at: usize, slot: GroupSlot, offset: u64, generation: u64, found: u32) {
-        let Some(live) = self.extents.by_generation(generation) else { return };
-        let first_sequence = live.first_sequence;
-        let group = self.groups.at(slot).id;
-        let cold = &mut self.cold.blocks[at];
-        let Some(block) = cold.block.as_ref() else { return };
-        let bytes = &block.bytes()[..found as usize];
-        let (mut first, mut next, mut bad) = (None, offset, None);
-        'runs: for run in &cold.runs {
-            let mut position = (u64::from(run.start) - cold.position) as usize;
-            let end = (u64::from(run.end) - cold.position) as usize;
-            let seed = self.seed.entries(first_sequence + u64::from(run.frame));
-            while position < end {
-                let entry = bytes.get(position..).unwrap_or(&[]);
-                let Some((header, _)) = EntryHeader::decode(entry, seed) else {
-                    bad = Some((next.max(run.first_offset), run.last_offset));
-                    break 'runs;
-                };
-                let payload = &entry[ENTRY_HEADER_BYTES..][..header.length as usize];
-                let start = position + ENTRY_HEADER_BYTES;
-                position += header.total_bytes();
-                if header.kind != EntryKind::Batch || header.group != group {
-                    continue;
-                }
-                let batch = BatchHeader::parse(payload).ok();
-                let Some(batch) = batch.filter(|batch| batch.padded_bytes() == payload.len()) else {
-                    bad = Some((next.max(run.first_offset), run.last_offset));
-                    break 'runs;
-                };
-                if !batch.verify_body(payload) {
-                    bad = Some((batch.base_offset, batch.last_offset()));
-                    break 'runs;
-                }
-                if batch.base_offset > next {
-                    bad = Some((next, batch.base_offset - 1));
-                    break 'runs;
-                }
-                let slice = Slice { block: block.id(), offset: start as u32, length: header.length };
-                cold.batches.push(ColdBatch { slice, last_offset: batch.last_offset() });
-                first.get_or_insert(batch.base_offset);
-                next = batch.next_offset();
-            }
-        }
-        cold.filled = first.map(|first| Filled { slot, first, next });
-        if let Some((first, last)) = bad {
-            self.damage.name(slot, first, last);
         }
     }
 

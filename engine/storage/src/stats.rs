@@ -19,6 +19,8 @@ pub struct LogStats {
     pub cold_reads: u64,
     /// Bytes of them.
     pub cold_bytes: u64,
+    /// Sectors that did not answer although they were asked again, and other files did.
+    pub lost_sectors: u64,
     /// Zeros written ahead, bytes.
     pub zeroed_bytes: u64,
     /// Extents given back by recycling.
@@ -82,6 +84,7 @@ impl AddAssign for LogStats {
             moved_frames,
             cold_reads,
             cold_bytes,
+            lost_sectors,
             zeroed_bytes,
             recycled_extents,
             checkpoints,
@@ -115,6 +118,7 @@ impl AddAssign for LogStats {
         self.moved_frames += moved_frames;
         self.cold_reads += cold_reads;
         self.cold_bytes += cold_bytes;
+        self.lost_sectors += lost_sectors;
         self.zeroed_bytes += zeroed_bytes;
         self.recycled_extents += recycled_extents;
         self.checkpoints += checkpoints;
@@ -152,6 +156,7 @@ pub(crate) struct Counters {
     pub(crate) moved_frames: u64,
     pub(crate) cold_reads: u64,
     pub(crate) cold_bytes: u64,
+    pub(crate) lost_sectors: u64,
     pub(crate) zeroed_bytes: u64,
     pub(crate) recycled_extents: u64,
     pub(crate) checkpoints: u64,

@@ -113,7 +113,7 @@ impl Applied {
             Entry::Sound { header: entry, payload, position, .. } => {
                 self.entry(header, entry, payload, position, replay);
             }
-            Entry::BadBatch { header: entry, batch, .. } => {
+            Entry::BadBatch { header: entry, batch } => {
                 let slot = self.groups.slot(entry.group);
                 let (first, last) = (batch.base_offset, batch.last_offset());
                 self.reach(slot, first, last, header.sequence, replay);

@@ -33,7 +33,6 @@ use apply::Applied;
 use plan::{Candidate, Planned};
 use reader::Reader;
 use scan::Scan;
-pub(crate) use scan::{Entry, entries_of};
 
 /// What the log's owner is told while the log opens, in this order: checkpoint parts, then what came after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

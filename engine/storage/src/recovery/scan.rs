@@ -284,7 +284,7 @@ pub(crate) enum Entry<'a> {
     /// Verified; `position` is that of its header in the frame.
     Sound { header: EntryHeader, crc: u32, payload: &'a [u8], position: usize },
     /// The header verifies and names the offsets; the body does not.
-    BadBatch { header: EntryHeader, batch: BatchHeader, position: usize },
+    BadBatch { header: EntryHeader, batch: BatchHeader },
 }
 
 /// Walks the entries of a frame as far as they verify; gives back where it stopped.
@@ -305,7 +305,7 @@ pub(crate) fn entries_of<'a>(
             EntryKind::Batch => match BatchHeader::parse(payload) {
                 Ok(batch) if batch.padded_bytes() == payload.len() => match batch.verify_body(payload) {
                     true => Entry::Sound { header: entry, crc, payload, position },
-                    false => Entry::BadBatch { header: entry, batch, position },
+                    false => Entry::BadBatch { header: entry, batch },
                 },
                 _ => break,
             },

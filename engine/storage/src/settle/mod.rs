@@ -45,6 +45,8 @@ pub(crate) const fn pack_sequence(pack: u32) -> u64 {
 
 /// Runs of all sources of a pack, unless a single source has more.
 const PIECES_MAX: usize = 128 << 10;
+/// Each failure in a row doubles the time until the next attempt, so often at most: to a quarter of an hour.
+const BACKOFF_MAX: u32 = 10;
 /// Reads of sources under way at most.
 const READERS_MAX: usize = 8;
 
@@ -122,8 +124,9 @@ pub(crate) struct Settle {
     runs: Runs,
     footers: Vec<FooterAt>,
     scratch: Vec<u8>,
-    /// After a failure, when to try again, monotonic microseconds.
+    /// After a failure, when to try again, monotonic microseconds; and how many there were in a row.
     retry_us: Option<u64>,
+    failures: u32,
     /// Generations of sources that did not verify: not tried again before the next start.
     unfit: Vec<u64>,
 }
@@ -156,6 +159,7 @@ impl Settle {
             footers: Vec::new(),
             scratch: Vec::new(),
             retry_us: None,
+            failures: 0,
             unfit: Vec::new(),
         }
     }
@@ -270,7 +274,8 @@ impl Log {
     fn give_up(&mut self, now: Now) {
         self.counters.packs_abandoned += 1;
         let settle = &mut self.settle;
-        settle.retry_us = Some(now.mono_us + RETRY_US);
+        settle.retry_us = Some(now.mono_us + (RETRY_US << settle.failures.min(BACKOFF_MAX)));
+        settle.failures += 1;
         settle.pieces.clear();
         settle.stage = Stage::Draining;
         self.end_draining();

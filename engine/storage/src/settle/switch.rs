@@ -30,7 +30,7 @@ impl Log {
         self.footers.keep(last, runs);
         let live = self.extents.by_generation_mut(last).expect("it has just been put there");
         live.groups = groups;
-        settle.made = false;
+        (settle.made, settle.failures) = (false, 0);
         settle.pieces.clear();
         settle.sources.clear();
         settle.stage = Stage::Idle;

@@ -75,6 +75,8 @@ pub(crate) struct Disk {
     /// A place that no read gets over, and whether such a read gives what lies before it rather than an error.
     pub(crate) unreadable: Option<(FileName, usize)>,
     pub(crate) short: bool,
+    /// No read is answered.
+    pub(crate) dead: bool,
     /// No further file can be made.
     pub(crate) full: bool,
     /// No more extents than these can be made.
@@ -125,6 +127,9 @@ impl Disk {
         let available = content.get(from..).unwrap_or(&[]);
         let found = available.len().min(into.len());
         into[..found].copy_from_slice(&available[..found]);
+        if self.dead {
+            return if self.short { Ok(0) } else { Err(DiskError::Io { errno: 5 }) };
+        }
         match self.unreadable {
             Some((bad, at)) if bad == name && (from..from + found).contains(&at) => match self.short {
                 true => Ok((at - from) as u32 & !(SECTOR as u32 - 1)),
@@ -354,8 +359,9 @@ pub(crate) fn read_all(
             Read::Ready { next_offset } => (offset, waits) = (next_offset, 0),
             Read::Pending => {
                 over.clear();
-                // An index takes several reads, each issued by a cut.
+                // An index takes several reads, each issued by a cut. A sector that fails is asked for again after a while.
                 for turn in 0.. {
+                    let at = u64::try_from(turn - 20).map_or(0, |late| late * 100_000);
                     log.finished(&mut over);
                     match over.first() {
                         Some(Finished { failed: false, .. }) => break,
@@ -363,10 +369,10 @@ pub(crate) fn read_all(
                         None => {}
                     }
                     assert!(over.is_empty() && turn < 1_000, "a pending read is finished once");
-                    log.cut(now(0), &mut ops);
+                    log.cut(now(at), &mut ops);
                     for op in ops.drain(..) {
                         let completion = disk.run(op, |slice| log.bytes(slice));
-                        log.on(completion, now(0));
+                        log.on(completion, now(at));
                     }
                 }
             }

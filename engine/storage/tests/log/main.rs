@@ -6,6 +6,7 @@ mod features;
 mod format;
 mod full_disk;
 mod index;
+mod latent;
 mod lost;
 mod many;
 mod settle;

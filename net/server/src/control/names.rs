@@ -210,6 +210,11 @@ pub(crate) const LOG: &[Metric<ShardStatus>] = &[
         Count(|of| of.storage.damaged_ranges),
         "Ranges of offsets that do not verify, and are not served.",
     ),
+    rising(
+        "log_lost_sectors",
+        Count(|of| of.storage.lost_sectors),
+        "Sectors of 4 KiB that never answered, asked again and again, while the disk did answer elsewhere.",
+    ),
     level(
         "log_uncertain_groups",
         Count(|of| of.storage.uncertain_groups),
