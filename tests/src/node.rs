@@ -284,6 +284,7 @@ pub fn name_of(request: &Request<'_>) -> &'static str {
         Request::CommitPosition { .. } => "commit",
         Request::DeletePosition { .. } => "forget",
         Request::ReadPositions { .. } => "positions",
+        Request::DeleteRecords { .. } => "trim",
         Request::Metadata { .. } => "metadata",
         Request::CreateTopic { .. } => "create",
         Request::AlterTopic { .. } => "alter",

@@ -51,6 +51,9 @@ pub enum Command {
     /// List, show, reset and delete positions: how far consumers with a name have come.
     #[command(subcommand)]
     Position(Position),
+    /// Delete records.
+    #[command(subcommand)]
+    Records(Records),
     /// Measure a broker: throughput, latency, CPU, and that nothing is lost.
     Bench(Bench),
     /// Look into a stopped store.
@@ -314,6 +317,26 @@ pub struct Consume {
     pub server: Server,
 }
 
+/// `corelog records`
+#[derive(Debug, Subcommand)]
+pub enum Records {
+    /// Delete the oldest records of a partition: those before an offset. There is no way back.
+    ///
+    /// Whoever stands there is told that the offset is out of range, and where the partition starts.
+    Delete {
+        /// The topic and the number of its partition.
+        #[arg(value_name = "TOPIC/PARTITION", value_parser = partition)]
+        partition: (String, u32),
+        /// The first record that stays: an offset, `end` (none stays), or `@` and seconds since 1970: the first record not
+        /// before that time, or one that the broker keeps in a frame with it.
+        #[arg(long, value_name = "OFFSET|end|@TIMESTAMP", value_parser = position)]
+        before: Begin,
+        #[command(flatten)]
+        /// Where.
+        server: Server,
+    },
+}
+
 /// `corelog position`
 #[derive(Debug, Subcommand)]
 pub enum Position {
@@ -489,6 +512,12 @@ pub enum Log {
 fn name(text: &str) -> Result<String, String> {
     let fault = || "it takes 1 to 255 bytes of text without control characters".to_owned();
     is_position_name(text).then(|| text.to_owned()).ok_or_else(fault)
+}
+
+fn partition(text: &str) -> Result<(String, u32), String> {
+    let fault = || "it takes TOPIC/PARTITION, such as orders/0".to_owned();
+    let (topic, number) = text.rsplit_once('/').filter(|(topic, _)| !topic.is_empty()).ok_or_else(fault)?;
+    Ok((topic.to_owned(), number.parse().map_err(|_| fault())?))
 }
 
 fn header(text: &str) -> Result<(String, String), String> {

@@ -22,7 +22,7 @@ pub enum Operation {
     Produce,
     /// Read records and offsets, keep positions.
     Consume,
-    /// Create, alter or delete it.
+    /// Create, alter or delete it, or delete records of it.
     Alter,
 }
 
@@ -41,7 +41,7 @@ pub enum Access {
     /// All that a local peer may.
     #[default]
     Everything,
-    /// All but create, alter and delete topics.
+    /// All but create, alter and delete topics, and delete records.
     Records,
     /// Nothing.
     Nothing,

@@ -16,6 +16,7 @@ impl Shard {
         self.log.check();
         self.sessions.check();
         self.pending.check();
+        self.trims.check();
         self.producers.check();
         self.positions.check(|group| self.groups.contains_key(&group));
         self.metadata.check();

@@ -14,6 +14,7 @@
 //! | `room` | how long room is waited for |
 //! | `pending`, `wait` | answers that wait: for a frame, for data, for the disk |
 //! | `producer_state` | deduplication |
+//! | `trim` | records that are taken away from the front of a partition |
 //! | `position` | how far readers with a name have come |
 //! | `metadata`, `spec` | topics and producer ids as a log of their own |
 //! | `change`, `alter` | the steps by which they change |
@@ -62,6 +63,7 @@ mod spec;
 mod starting;
 mod status;
 mod subscription;
+mod trim;
 mod wait;
 
 pub use authorise::{Access, Operation, Principal, Resource};

@@ -106,6 +106,13 @@ pub enum Request<'a> {
         /// About how long the answer may be in bytes; one position is answered even if it is larger.
         max_bytes: u32,
     },
+    /// Takes the records of the handle's partition below an offset away; answered when that is durable.
+    DeleteRecords {
+        /// The partition.
+        handle: u32,
+        /// The first offset that stays: at most the high watermark. Where it is at or below the log start nothing changes.
+        before_offset: u64,
+    },
     /// Topics and where their partitions live.
     Metadata {
         /// One topic by name, or all.

@@ -76,6 +76,11 @@ pub enum Response {
     PositionDeleted,
     /// To `ReadPositions`.
     Positions(Box<PositionsView>),
+    /// To `DeleteRecords`: durably.
+    RecordsDeleted {
+        /// The oldest offset kept: what was asked for, or further.
+        log_start: u64,
+    },
     /// To `Metadata`.
     Metadata(Box<MetadataView>),
     /// To `CreateTopic`.

@@ -24,6 +24,7 @@ use crate::room::Patience;
 use crate::session::Sessions;
 use crate::status::Counters;
 use crate::subscription::Subscribe;
+use crate::trim::Trims;
 use crate::wait::{Fetch, Waits, Wanted};
 
 /// What a shard is given at its start.
@@ -113,6 +114,7 @@ pub struct Shard {
     pub(crate) pending: PendingQueue,
     pub(crate) producers: Producers,
     pub(crate) positions: Positions,
+    pub(crate) trims: Trims,
     /// What this log's metadata group says, and what clients may see of all logs.
     pub(crate) metadata: Metadata,
     pub(crate) directory: Directory,
@@ -225,6 +227,9 @@ impl Shard {
                 | Request::ReadPositions { .. },
                 Target::Partition(id),
             ) => self.on_position(now, asker, id, request, out),
+            (Request::DeleteRecords { before_offset, .. }, Target::Partition(id)) => {
+                self.delete_records(now, asker, id, before_offset, out)
+            }
             (Request::Metadata { topic }, _) => self.describe(asker, topic, out),
             (Request::CreateTopic { name, partitions, durability }, _) => {
                 self.create_topic(now, asker, name, partitions, durability, out)
@@ -277,6 +282,7 @@ impl Shard {
             | Request::CommitPosition { handle, .. }
             | Request::DeletePosition { handle, .. }
             | Request::ReadPositions { handle, .. } => (Operation::Consume, handle),
+            Request::DeleteRecords { handle, .. } => (Operation::Alter, handle),
             Request::CreateTopic { .. }
             | Request::AlterTopic { .. }
             | Request::DeleteTopic { .. }
@@ -366,6 +372,7 @@ impl Shard {
             }
         }
         self.moved = moved;
+        self.follow_trims(out);
         recycled
     }
 

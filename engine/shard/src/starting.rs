@@ -29,6 +29,7 @@ use crate::room::Patience;
 use crate::session::Sessions;
 use crate::shard::{Shard, ShardConfig};
 use crate::status::Counters;
+use crate::trim::Trims;
 use crate::wait::Waits;
 
 /// Why a shard does not start.
@@ -182,6 +183,7 @@ impl Starting {
             by_log_slot,
             producers,
             positions,
+            trims: Trims::default(),
             metadata,
             metadata_checkpointed: 0,
             counters: Counters::default(),
@@ -219,6 +221,10 @@ impl Replay {
                 EntryKind::Metadata => self.metadata(header.index, payload),
                 EntryKind::Batch => self.batch(&header, payload),
                 EntryKind::Position => self.position(header.index, payload),
+                EntryKind::Trim => {
+                    self.trim(&header);
+                    Ok(())
+                }
                 _ => Ok(()),
             },
             Replayed::Damaged { .. } | Replayed::PossiblyLost { .. } | Replayed::TailCut { .. } => Ok(()),
@@ -266,6 +272,13 @@ impl Replay {
             state.positions.apply(change, 0);
         }
         Ok(())
+    }
+
+    /// Where the log start is the log knows; here it only takes an index.
+    fn trim(&mut self, entry: &EntryHeader) {
+        if let Some(partition) = self.state.groups.get_mut(&entry.group) {
+            partition.next_index = partition.next_index.max(entry.index + 1);
+        }
     }
 
     /// What of a topic is open in this log, in order.

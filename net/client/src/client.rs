@@ -215,6 +215,21 @@ impl Client {
         of_each(topic.partition_count(), each).await
     }
 
+    /// Takes the records of a partition below an offset away, durably; the oldest offset that is left, which may lie further
+    /// on. The offset may be the high watermark, and not lie beyond it ([`ErrorCode::OffsetOutOfRange`]). What is gone already
+    /// is no error. If the future is dropped or fails with `Timeout`, they may be gone; asking again is harmless.
+    pub async fn delete_records(
+        &self,
+        topic: &Topic,
+        partition: u32,
+        before_offset: u64,
+    ) -> Result<u64, ClientError> {
+        match self.ask_about(topic, partition, About::Delete(before_offset)).await? {
+            Told::Offset(log_start) => Ok(log_start),
+            _ => Err(self.unexpected()),
+        }
+    }
+
     /// Asks about a partition: whoever answers first, and if that one does not serve it, the core that the metadata name,
     /// again and again until the deadline, since metadata may be behind.
     pub(crate) async fn ask_about(

@@ -75,6 +75,7 @@ pub(crate) fn request<'a>(request: &corelog_wire::Request<'a>) -> Option<Request
             Request::ReadPositions { handle, which, max_bytes: POSITIONS_BYTES }
         }
         Wire::DeletePosition { handle, name } => Request::DeletePosition { handle, name },
+        Wire::DeleteRecords { handle, before_offset } => Request::DeleteRecords { handle, before_offset },
         Wire::ProducerId => Request::ProducerId,
         Wire::Status => Request::Status,
         Wire::Subscribe { handle, offset, leader_epoch, max_bytes, credit } => {
@@ -131,6 +132,7 @@ pub(crate) fn response(
         Response::ProducerId { id, epoch } => Wire::ProducerId { id, epoch },
         Response::PositionCommitted => Wire::PositionCommitted,
         Response::PositionDeleted => Wire::PositionDeleted,
+        Response::RecordsDeleted { log_start } => Wire::RecordsDeleted { log_start },
         Response::Positions(ref view) => Wire::Positions(positions(view)),
         Response::Metadata(ref view) => return metadata(view, to, around, out),
         Response::Status(_) => unreachable!("the core answers for all"),

@@ -101,6 +101,8 @@ apis! {
     17 AlterTopic 1..=1,
     /// Forgets a position.
     18 DeletePosition 1..=1,
+    /// Takes the records of a partition below an offset away; answered when that is durable.
+    19 DeleteRecords 1..=1,
 }
 
 /// Numbers kept for apis to come; a broker that does not serve them answers UNSUPPORTED_VERSION.

@@ -158,6 +158,13 @@ pub enum Request<'a> {
         /// The name.
         name: &'a str,
     },
+    /// Takes the records of the handle's partition below an offset away.
+    DeleteRecords {
+        /// The partition.
+        handle: u32,
+        /// The first offset that stays.
+        before_offset: u64,
+    },
 }
 
 /// Some of the positions of a partition.
@@ -222,6 +229,7 @@ impl<'a> Request<'a> {
             Self::CommitPosition { .. } => Api::CommitPosition,
             Self::ReadPositions { .. } => Api::ReadPositions,
             Self::DeletePosition { .. } => Api::DeletePosition,
+            Self::DeleteRecords { .. } => Api::DeleteRecords,
         }
     }
 
@@ -236,7 +244,8 @@ impl<'a> Request<'a> {
             | Self::Credit { handle, .. }
             | Self::CommitPosition { handle, .. }
             | Self::ReadPositions { handle, .. }
-            | Self::DeletePosition { handle, .. } => handle,
+            | Self::DeletePosition { handle, .. }
+            | Self::DeleteRecords { handle, .. } => handle,
             _ => 0,
         }
     }
@@ -312,6 +321,7 @@ impl<'a> Request<'a> {
                 head.text(name);
             }
             Self::DeletePosition { name, .. } => head.text(name),
+            Self::DeleteRecords { before_offset, .. } => head.u64(before_offset),
         }
     }
 }
@@ -379,6 +389,7 @@ pub fn decode_request<'a>(header: &FrameHeader, body: &'a [u8]) -> Result<Reques
             Request::ReadPositions { handle, which }
         }
         Api::DeletePosition => Request::DeletePosition { handle, name: head.text("name")? },
+        Api::DeleteRecords => Request::DeleteRecords { handle, before_offset: head.u64("before_offset")? },
     };
     head.end()?;
     Ok(request)

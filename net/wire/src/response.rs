@@ -118,6 +118,11 @@ pub enum Response<'a> {
     Positions(PositionsReply<'a>),
     /// To `DeletePosition`: there is none, durably.
     PositionDeleted,
+    /// To `DeleteRecords`: durably.
+    RecordsDeleted {
+        /// The oldest offset kept: what was asked for, or further.
+        log_start: u64,
+    },
     /// To anything: it was not done, and why.
     Error(ErrorBody<'a>),
 }
@@ -163,6 +168,7 @@ impl<'a> Response<'a> {
             Self::PositionCommitted => Api::CommitPosition,
             Self::Positions(_) => Api::ReadPositions,
             Self::PositionDeleted => Api::DeletePosition,
+            Self::RecordsDeleted { .. } => Api::DeleteRecords,
             Self::Error(_) => return None,
         })
     }
@@ -188,6 +194,7 @@ impl<'a> Response<'a> {
             | Self::PositionCommitted
             | Self::PositionDeleted => {}
             Self::TopicCreated { topic } => head.u128(topic.0),
+            Self::RecordsDeleted { log_start } => head.u64(log_start),
             Self::TopicAltered { topic, partitions, durability } => {
                 head.u128(topic.0);
                 head.u32(partitions);
@@ -257,6 +264,7 @@ pub fn decode_response<'a>(header: &FrameHeader, body: &'a [u8]) -> Result<Respo
         Api::ReadPositions => return PositionsReply::decode(head).map(Response::Positions),
         Api::CommitPosition => Response::PositionCommitted,
         Api::DeletePosition => Response::PositionDeleted,
+        Api::DeleteRecords => Response::RecordsDeleted { log_start: head.u64("log_start")? },
         Api::Ping => Response::Pong,
         Api::CreateTopic => Response::TopicCreated { topic: TopicId(head.u128("topic id")?) },
         Api::AlterTopic => {

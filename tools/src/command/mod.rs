@@ -6,6 +6,7 @@ mod consume;
 mod log;
 mod position;
 mod produce;
+mod records;
 mod serve;
 mod topic;
 
@@ -26,6 +27,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Produce(arguments) => on_runtime(produce::run(&arguments, format)),
         Command::Consume(arguments) => on_runtime(consume::run(&arguments, format)),
         Command::Position(arguments) => on_runtime(position::run(&arguments, format)),
+        Command::Records(arguments) => on_runtime(records::run(&arguments, format)),
         Command::Bench(arguments) => bench::run(&arguments, format),
         Command::Log(arguments) => log::run(&arguments, format),
     }

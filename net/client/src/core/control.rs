@@ -50,6 +50,8 @@ pub(crate) enum About {
         metadata: String,
     },
     Forget(String),
+    /// Records below this offset are to go.
+    Delete(u64),
 }
 
 /// What is answered.
@@ -224,6 +226,7 @@ impl Then {
                 Request::CommitPosition { handle, name, offset: *offset, leader_epoch: None, metadata }
             }
             About::Forget(name) => Request::DeletePosition { handle, name },
+            About::Delete(before_offset) => Request::DeleteRecords { handle, before_offset: *before_offset },
         };
         connection.ask(&request, Token::Whole(self.ticket));
     }
@@ -238,7 +241,9 @@ fn told(question: &Question, response: &Response<'_>) -> Result<Told, ClientErro
             Ok(Told::Positions { positions: committed(partition, reply), more: reply.more })
         }
         Response::Metadata(reply) => Ok(Told::Topics(topics_of(reply))),
-        Response::OffsetFound { offset, .. } => Ok(Told::Offset(*offset)),
+        Response::OffsetFound { offset, .. } | Response::RecordsDeleted { log_start: offset } => {
+            Ok(Told::Offset(*offset))
+        }
         Response::Status(status) => Ok(Told::Status(status.clone())),
         // The connection has seen to it that the answer is of the api that was asked.
         _ => Ok(Told::Done),

@@ -66,6 +66,7 @@ impl Core {
             | Request::OffsetForTime { handle, .. }
             | Request::CommitPosition { handle, .. }
             | Request::DeletePosition { handle, .. }
+            | Request::DeleteRecords { handle, .. }
             | Request::ReadPositions { handle, .. } => connection.routes.get(handle).unwrap_or(here),
             Request::CreateTopic { .. }
             | Request::AlterTopic { .. }

@@ -134,6 +134,7 @@ proptest! {
         let (name, metadata, leader_epoch) = (name.as_str(), metadata.as_str(), epoch.map(Term));
         arrives(Request::CommitPosition { handle, name, offset, leader_epoch, metadata })?;
         arrives(Request::DeletePosition { handle, name })?;
+        arrives(Request::DeleteRecords { handle, before_offset: offset })?;
         arrives(Request::ReadPositions { handle, which: Which::One(name) })?;
         arrives(Request::ReadPositions { handle, which: Which::After(name) })?;
     }

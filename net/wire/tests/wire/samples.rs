@@ -68,6 +68,7 @@ pub(crate) fn requests() -> Vec<(&'static str, Request<'static>)> {
         ("read-position", Request::ReadPositions { handle: 258, which: Which::One("billing") }),
         ("read-positions", Request::ReadPositions { handle: 258, which: Which::After("billing") }),
         ("delete-position", Request::DeletePosition { handle: 258, name: "billing" }),
+        ("delete-records", Request::DeleteRecords { handle: 258, before_offset: 0x0102_0304_0506 }),
         ("alter-topic", alter(Some(12), Some(Durability::Memory))),
         ("alter-topic-partitions", alter(Some(12), None)),
         ("alter-topic-durability", alter(None, Some(Durability::Written))),
@@ -127,6 +128,7 @@ pub(crate) fn responses() -> Vec<(&'static str, Response<'static>)> {
         ("read-positions", Response::Positions(positions())),
         ("read-positions-none", Response::Positions(no_positions())),
         ("delete-position", Response::PositionDeleted),
+        ("delete-records", Response::RecordsDeleted { log_start: 0x0102_0304_0507 }),
         ("error", Response::Error(refusal())),
         ("error-unsupported", Response::Error(unsupported())),
     ]

@@ -252,6 +252,7 @@ pub(super) fn content(entry: &EntryHeader, payload: &[u8], names: &Names) -> Con
             Some((part, content)) => own_part(&part, content),
             None => undecoded(),
         },
+        EntryKind::Trim => trim(payload),
         EntryKind::Footer => {
             FooterHeader::decode(payload).map_or_else(undecoded, |footer| footer_part(&footer))
         }
@@ -272,6 +273,13 @@ fn one_fact(field: &'static str, entry: &EntryHeader, payload: &[u8], names: &Na
 
 fn undecoded() -> Content {
     Content { line: ", NOT DECODED".to_owned(), below: Vec::new(), fields: vec![("decoded", json!(false))] }
+}
+
+/// Records that were taken away.
+fn trim(payload: &[u8]) -> Content {
+    let Ok(offset) = payload.try_into().map(u64::from_le_bytes) else { return undecoded() };
+    let line = format!(", records before offset {offset} are gone");
+    Content { line, below: Vec::new(), fields: vec![("trim", json!({ "log_start": offset }))] }
 }
 
 /// A part that the shard wrote: its state.

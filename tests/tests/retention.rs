@@ -1,0 +1,213 @@
+//! Records that are taken away on request: when that is acknowledged, who may, and what a crash leaves of it.
+
+use corelog_model::{Durability, LogId, TopicId};
+use corelog_shard::{Access, At, ConnId, Event, Principal, Refusal, Request, Response, Taken};
+use corelog_storage::{DurableMethod, LogConfig, feature};
+use corelog_tests::machine::Machine;
+use corelog_tests::oracle::read_batch;
+use corelog_tests::script::{
+    CONN, EXTENT_BYTES, From, batch, crash_after_on_handle, create, fetch, machine, open, open_at, produce,
+    produce_blindly, restart, small_log, wait,
+};
+
+const RECORDS: u64 = 20;
+
+fn delete(machine: &mut Machine, before_offset: u64) -> Result<u64, Refusal> {
+    match machine.ask_as(LogId(0), CONN, &Request::DeleteRecords { handle: 1, before_offset }).0 {
+        Response::RecordsDeleted { log_start } => Ok(log_start),
+        Response::Refused(refusal) => Err(refusal),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A topic of one partition with so many batches of twenty records.
+fn filled(log: LogConfig, batches: u64) -> (Machine, TopicId) {
+    let mut machine = machine(log, 3);
+    let topic = create(&mut machine, "orders", 2, Durability::Durable);
+    open(&mut machine, topic, 0).unwrap();
+    for at in 0..batches {
+        let numbers = at * RECORDS..(at + 1) * RECORDS;
+        assert_eq!(produce(&mut machine, &batch(topic, 0, numbers, From::default())), Ok(at * RECORDS));
+    }
+    (machine, topic)
+}
+
+fn answers(machine: &mut Machine) -> Vec<(u64, Response)> {
+    machine.logs[0].actions.replies.drain(..).map(|reply| (reply.correlation, reply.response)).collect()
+}
+
+#[test]
+fn records_are_gone_when_that_is_acknowledged_and_no_earlier() {
+    for durable_method in [DurableMethod::Fdatasync, DurableMethod::Dsync] {
+        let (mut machine, _) = filled(LogConfig { durable_method, ..small_log() }, 3);
+        machine.logs[0].disk.faults.hold_flushes = true;
+        let ask = |machine: &mut Machine, correlation, before_offset| {
+            let request = Request::DeleteRecords { handle: 1, before_offset };
+            assert_eq!(machine.request(LogId(0), CONN, correlation, &request), Some(Taken::Done));
+        };
+        ask(&mut machine, 7, 25);
+        // Asked again meanwhile, for as much and for less: answered with the first.
+        (0..200).for_each(|_| machine.turn().unwrap());
+        ask(&mut machine, 8, 25);
+        ask(&mut machine, 9, 10);
+        (0..200).for_each(|_| machine.turn().unwrap());
+        assert_eq!(answers(&mut machine), [], "{durable_method:?}: it could be lost yet");
+        assert_eq!(fetch(&mut machine, 0, None).unwrap().len(), 1, "and until then they are there");
+        machine.logs[0].disk.faults.hold_flushes = false;
+        let mut found = Vec::new();
+        wait(&mut machine, |machine| {
+            found.extend(answers(machine));
+            found.len() == 3
+        });
+        found.sort_by_key(|(correlation, _)| *correlation);
+        let gone = |correlation| (correlation, Response::RecordsDeleted { log_start: 25 });
+        assert_eq!(found, [gone(7), gone(8), gone(9)]);
+        let range = Refusal::OffsetOutOfRange { offset: 24, log_start: 25, high_watermark: 60 };
+        assert_eq!(fetch(&mut machine, 24, None), Err(range));
+    }
+}
+
+#[test]
+fn what_is_gone_is_no_error_and_what_is_not_there_yet_is_one() {
+    let (mut machine, topic) = filled(small_log(), 3);
+    assert_eq!(delete(&mut machine, 0), Ok(0));
+    assert_eq!(delete(&mut machine, 45), Ok(45));
+    let entries = machine.shard().unwrap().status().storage.entries;
+    assert_eq!((delete(&mut machine, 45), delete(&mut machine, 3)), (Ok(45), Ok(45)));
+    assert_eq!(machine.shard().unwrap().status().storage.entries, entries, "nothing is written again");
+    let beyond = Refusal::OffsetOutOfRange { offset: 61, log_start: 45, high_watermark: 60 };
+    assert_eq!(delete(&mut machine, 61), Err(beyond));
+    // A batch that is only half gone is given out whole, as a reader gets it who begins within one.
+    let read = fetch(&mut machine, 45, None).unwrap();
+    let mut places = Vec::new();
+    read_batch(&read[0], topic, 0, &mut places);
+    assert_eq!((places[0].offset, places.len()), (40, 20));
+    assert_eq!(delete(&mut machine, 60), Ok(60), "all of it");
+    assert_eq!(fetch(&mut machine, 60, None), Ok(Vec::new()));
+    assert_eq!(produce(&mut machine, &batch(topic, 0, 60..61, From::default())), Ok(60), "offsets go on");
+    restart(&mut machine);
+    let opened = open(&mut machine, topic, 0).unwrap();
+    assert_eq!((opened.log_start, opened.high_watermark), (60, 61));
+}
+
+/// Wherever the power fails: what was answered holds, what was not may, and nothing else changes.
+#[test]
+fn a_deletion_that_was_answered_outlives_every_crash() {
+    let mut outcomes = [0, 0];
+    for turns in 0..60 {
+        let (mut machine, topic) = filled(small_log(), 3);
+        let request = Request::DeleteRecords { handle: 1, before_offset: 33 };
+        let answer = crash_after_on_handle(&mut machine, &request, turns);
+        let opened = open(&mut machine, topic, 0).unwrap();
+        assert_eq!(opened.high_watermark, 60);
+        assert!(opened.log_start == 33 || (opened.log_start == 0 && answer.is_none()), "{turns}: {answer:?}");
+        outcomes[usize::from(opened.log_start > 0)] += 1;
+        restart(&mut machine);
+        assert_eq!(open(&mut machine, topic, 0).unwrap().log_start, opened.log_start, "it never goes back");
+        assert_eq!(produce(&mut machine, &batch(topic, 0, 60..62, From::default())), Ok(60));
+        assert_eq!(fetch(&mut machine, 59, None).unwrap().len(), 1);
+        machine.shard().unwrap().check();
+    }
+    assert!(outcomes.iter().all(|count| *count > 5), "{outcomes:?}");
+}
+
+/// The level of a topic is about its records; that they are to go is durable as every change is, and with it what was
+/// before it in the log.
+#[test]
+fn a_memory_topic_loses_nothing_above_what_was_deleted() {
+    let mut machine = machine(small_log(), 5);
+    let topic = create(&mut machine, "passing", 1, Durability::Memory);
+    open(&mut machine, topic, 0).unwrap();
+    assert_eq!(produce_blindly(&mut machine, 1, &batch(topic, 0, 0..20, From::default())), Taken::Done);
+    assert!(matches!(answers(&mut machine)[..], [(1, Response::Produced { .. })]));
+    assert_eq!(delete(&mut machine, 20), Ok(20));
+    restart(&mut machine);
+    let opened = open(&mut machine, topic, 0).unwrap();
+    assert_eq!((opened.log_start, opened.high_watermark), (20, 20));
+}
+
+/// Forty extents are written, all is deleted: the space is there again, and restarts find the same.
+#[test]
+fn space_comes_back_when_no_records_are_left_in_it() {
+    let (mut machine, topic) = filled(small_log(), 12 * EXTENT_BYTES / 1_500);
+    let before = machine.shard().unwrap().status().storage;
+    let end = open(&mut machine, topic, 0).unwrap().high_watermark;
+    assert!(before.live_extents > 6, "{before:?}");
+    assert_eq!(delete(&mut machine, end), Ok(end));
+    wait(&mut machine, |machine| machine.shard().unwrap().status().storage.live_extents <= 3);
+    for _ in 0..3 {
+        restart(&mut machine);
+        let opened = open(&mut machine, topic, 0).unwrap();
+        assert_eq!((opened.log_start, opened.high_watermark), (end, end));
+    }
+    let time = Request::OffsetForTime { handle: 1, at: At::Time(0) };
+    let found = Response::OffsetFound { offset: end, timestamp_us: None };
+    assert_eq!(machine.ask_as(LogId(0), CONN, &time).0, found, "none is that young");
+}
+
+/// Deleting records is for those who may delete the topic, not for whoever may read and write it.
+#[test]
+fn who_may_only_read_and_write_may_not_delete() {
+    let (mut machine, topic) = filled(small_log(), 1);
+    machine.logs[0].config.anonymous = Access::Records;
+    restart(&mut machine);
+    let stranger = ConnId { slot: 4, generation: 1 };
+    machine.event(LogId(0), Event::Connected { conn: stranger, principal: Principal::Anonymous });
+    let handle = Request::Open { handle: 1, topic, partition: 0 };
+    assert!(matches!(machine.ask_as(LogId(0), stranger, &handle).0, Response::Opened { .. }));
+    let delete = Request::DeleteRecords { handle: 1, before_offset: 5 };
+    let refused = Response::Refused(Refusal::NotAuthorised);
+    assert_eq!(machine.ask_as(LogId(0), stranger, &delete).0, refused);
+    assert_eq!(open(&mut machine, topic, 0).unwrap().log_start, 0);
+    let unknown = Request::DeleteRecords { handle: 9, before_offset: 5 };
+    let refused = Response::Refused(Refusal::UnknownHandle);
+    assert_eq!(machine.ask_as(LogId(0), CONN, &unknown).0, refused);
+}
+
+#[test]
+fn a_store_of_an_older_version_says_what_it_needs() {
+    let older = LogConfig { features: feature::ALL & !feature::RETENTION, ..small_log() };
+    let (mut machine, topic) = filled(older, 2);
+    assert_eq!(delete(&mut machine, 5), Err(Refusal::NotFinal));
+    assert_eq!(delete(&mut machine, 0), Ok(0), "which is so already");
+    machine.logs[0].config.log.features = feature::ALL;
+    restart(&mut machine);
+    open(&mut machine, topic, 0).unwrap();
+    wait(&mut machine, |machine| match delete(machine, 5) {
+        Ok(log_start) => log_start == 5,
+        Err(refusal) => {
+            assert_eq!(refusal, Refusal::NotReady, "it is being written down");
+            false
+        }
+    });
+}
+
+/// The topic goes while a deletion of its records is on its way: whoever asked for that hears of it.
+#[test]
+fn a_topic_that_goes_meanwhile_is_unknown_and_a_disk_that_fails_says_so() {
+    let (mut machine, _) = filled(small_log(), 2);
+    machine.logs[0].disk.faults.hold_flushes = true;
+    let request = Request::DeleteRecords { handle: 1, before_offset: 5 };
+    assert_eq!(machine.request(LogId(0), CONN, 3, &request), Some(Taken::Done));
+    let gone = Request::DeleteTopic { name: "orders" };
+    assert_eq!(machine.request(LogId(0), CONN, 4, &gone), Some(Taken::Done));
+    machine.logs[0].disk.faults.hold_flushes = false;
+    let mut found = Vec::new();
+    wait(&mut machine, |machine| {
+        found.extend(answers(machine));
+        found.len() == 2
+    });
+    found.sort_by_key(|(correlation, _)| *correlation);
+    let of_records = &found[0].1;
+    let told = [Response::RecordsDeleted { log_start: 5 }, Response::Refused(Refusal::UnknownTopicId)];
+    assert!(told.contains(of_records), "{found:?}");
+    assert_eq!(found[1].1, Response::TopicDeleted);
+
+    let (mut machine, topic) = filled(small_log(), 2);
+    machine.logs[0].disk.faults.write_errors = 1_000_000;
+    assert_eq!(delete(&mut machine, 5), Err(Refusal::ReadOnly));
+    machine.logs[0].disk.faults.write_errors = 0;
+    restart(&mut machine);
+    let log_start = open_at(&mut machine, LogId(0), topic, 0).unwrap().log_start;
+    assert!(log_start == 0 || log_start == 5, "whether it was done is open: {log_start}");
+}
