@@ -21,8 +21,9 @@ impl Opening {
                 continue;
             }
             let file = self.candidates.iter().find(|candidate| candidate.extent == live.extent);
-            let other = |first: FrameHeader| first.generation != live.generation;
-            if file.is_none_or(|candidate| candidate.first.is_some_and(other)) {
+            // One of an earlier use is what a lost write leaves: what the extent holds is damaged, and named when it is read.
+            let newer = |first: FrameHeader| first.generation > live.generation;
+            if file.is_none_or(|candidate| candidate.first.is_some_and(newer)) {
                 return Err(OpenError::MissingExtent { extent: live.extent });
             }
         }
