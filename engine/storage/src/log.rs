@@ -49,6 +49,9 @@ pub struct Log {
     /// Groups of which the start could not tell whether lost frames held their newest records: all before the
     /// offset is accounted for.
     pub(crate) possibly_lost: Vec<(GroupSlot, u64)>,
+    /// Until the owner has opened what it knows: of a group that the start never met, all may have been in frames
+    /// that are lost.
+    pub(crate) untold: bool,
     pub(crate) moved_starts: VecDeque<(GroupSlot, u64)>,
     pub(crate) trims: Trims,
     pub(crate) counters: Counters,
@@ -68,7 +71,12 @@ impl Log {
     /// Gives the group its slot and the seed of its batch headers; harmless when repeated.
     pub fn open_group(&mut self, group: GroupId, topic: TopicId, partition: u32) -> GroupSlot {
         let slot = self.groups.slot(group);
-        self.groups.at_mut(slot).topic = Some((topic, partition));
+        let opened = self.groups.at_mut(slot);
+        let unmet = opened.topic.is_none() && opened.log_end == 0;
+        opened.topic = Some((topic, partition));
+        if unmet && self.untold && !self.possibly_lost.contains(&(slot, 0)) {
+            self.possibly_lost.push((slot, 0));
+        }
         // Recycling moves them all at once.
         self.moved_starts.reserve(self.groups.len());
         slot
@@ -90,6 +98,7 @@ impl Log {
 
     /// Drops every group with records that was not opened since the start: its deletion is not in a checkpoint yet.
     pub fn drop_unopened(&mut self) {
+        self.untold = false;
         for slot in self.groups.slots() {
             let group = self.groups.at(slot);
             if group.topic.is_none() && group.log_end > 0 && !group.dropped {

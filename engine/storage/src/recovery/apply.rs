@@ -37,6 +37,8 @@ pub(crate) struct Applied {
     full: bool,
     /// Groups of which records may be lost, and from which offset on.
     pub(crate) possibly_lost: Vec<(GroupSlot, u64)>,
+    /// Groups that were never met may have been in lost frames.
+    pub(crate) untold: bool,
     /// The checkpoint whose first part starts the replay; `None` once it was passed.
     awaited: Option<u64>,
     /// Frames that are lost, and what is known of their records.
@@ -60,6 +62,7 @@ impl Applied {
             replayed_bytes: 0,
             full: false,
             possibly_lost: Vec::new(),
+            untold: false,
             awaited: None,
             lost: Lost::default(),
             current: None,
@@ -280,6 +283,7 @@ impl Applied {
         if self.lost.is_empty() {
             return;
         }
+        self.untold = self.lost.is_untold();
         for slot in self.groups.slots() {
             let group = self.groups.at(slot);
             let (id, log_end) = (group.id, group.log_end);

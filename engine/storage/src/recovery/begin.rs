@@ -104,6 +104,7 @@ impl Opening {
             settle: Settle::new(std::mem::take(&mut self.settle)),
             damage: applied.damage,
             possibly_lost: applied.possibly_lost,
+            untold: applied.untold,
             moved_starts: std::collections::VecDeque::new(),
             trims: crate::trim::Trims::default(),
             counters: crate::stats::Counters::default(),

@@ -115,6 +115,11 @@ impl Lost {
         }
     }
 
+    /// Whether something is lost of which nothing tells what it held.
+    pub(crate) fn is_untold(&self) -> bool {
+        self.frames.iter().any(|frames| !frames.told)
+    }
+
     /// Whether the newest records of the group may have been in a lost frame that nothing tells of.
     pub(crate) fn may_concern(&self, slot: GroupSlot) -> bool {
         let sequence = self.groups.get(slot.0 as usize).map_or(0, |group| group.sequence);

@@ -66,6 +66,14 @@ fn the_next_batch_of_each_group_tells_what_is_missing_and_without_one_it_stays_p
     assert_eq!(of_groups(&told), [(A, 4, 7), (B, 4, 7)]);
     assert_eq!(told.possibly_lost, [], "A and B go on; nothing is left that tells that C was ever there");
     damaged(&mut log, &mut disk, A, 4, 7);
+    // Its owner knows that it is there, as it knows of D, which never had a record: of both that stays possible.
+    let [c, d] = [C, GroupId(19)].map(|group| log.open_group(group, crate::disk::TOPIC, group.0 as u32));
+    log.open_group(C, crate::disk::TOPIC, C.0 as u32);
+    assert_eq!(log.possibly_lost().collect::<Vec<_>>(), [(c, 0), (d, 0)]);
+    assert_eq!(log.stats().uncertain_groups, 2);
+    log.drop_unopened();
+    log.open_group(GroupId(20), crate::disk::TOPIC, 20);
+    assert_eq!(log.possibly_lost().count(), 2, "what comes later has lost nothing");
 }
 
 #[test]
