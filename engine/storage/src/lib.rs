@@ -40,6 +40,7 @@ mod settle;
 mod sound;
 mod stats;
 mod superblock;
+mod tape;
 mod trim;
 mod upkeep;
 mod window;
@@ -80,3 +81,4 @@ pub use op::{DiskCompletion, DiskError, DiskOp, FileName, Listing, OpClass, OpId
 pub use read::{Read, ReadRequest, TimeFound};
 pub use recovery::{Opening, Replayed};
 pub use stats::LogStats;
+pub use tape::{Recorded, Tape};
