@@ -246,7 +246,7 @@ fn memory(log: &LogConfig) -> Memory {
     let page = Block::heap(BlockId(11), 4096);
     let settle = (16..19).map(block).collect();
     let (window, cold) = ((0..5).map(block).collect(), (8..11).map(block).collect());
-    Memory { window, cold, settle, page, copy: plain_copy }
+    Memory { window, cold, settle, scrub: None, page, copy: plain_copy }
 }
 
 fn block_bytes(log: &LogConfig) -> usize {

@@ -228,12 +228,13 @@ impl Log {
             return Some(CheckpointKind::Full);
         }
         // The next start does not get the extent of a checkpoint back.
-        if checkpoints.since_bytes < checkpoints.interval_bytes || self.extents.spare.len() < 2 {
+        let due = checkpoints.since_bytes >= checkpoints.interval_bytes || self.scrub.renews;
+        if !due || self.extents.spare.len() < 2 {
             return None;
         }
         Some(match self.superblock.current.checkpoints.len() {
             0 | FULL_EVERY.. => CheckpointKind::Full,
-            _ if self.extents.refused.is_some() => CheckpointKind::Full,
+            _ if self.extents.refused.is_some() || self.scrub.renews => CheckpointKind::Full,
             _ => CheckpointKind::Incremental,
         })
     }
@@ -248,6 +249,7 @@ impl Log {
         let wanted = self.wants_checkpoint().expect("a checkpoint is made when the log wants one");
         assert!(kind == CheckpointKind::Full || wanted == kind, "a full checkpoint is due");
         let leaves = kind == CheckpointKind::Full && self.extents.leave_out();
+        self.scrub.renews &= kind != CheckpointKind::Full;
         let checkpoints = &mut self.checkpoints;
         let covers = self.extents.indexed().unwrap_or(0).max(checkpoints.listed);
         checkpoints.state.clear();

@@ -155,6 +155,11 @@ impl Cold {
         })
     }
 
+    /// Whether a read is under way.
+    pub(crate) const fn is_busy(&self) -> bool {
+        self.in_flight > 0
+    }
+
     /// Whether a piece of an index is being read.
     pub(crate) fn is_loading(&self) -> bool {
         self.blocks.iter().any(|block| matches!(block.job, Some(Job::Index { .. })))

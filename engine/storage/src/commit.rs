@@ -96,6 +96,7 @@ impl Log {
         self.zero_ahead(out);
         self.go_on_loading(out);
         self.go_on_salvaging(out);
+        self.go_on_scrubbing(now, out);
     }
 
     fn submit_frames(&mut self, now: Now, out: &mut Vec<DiskOp>) {
@@ -268,7 +269,8 @@ impl Log {
         let beacon = awaited.then_some(beacon);
         let removal = self.extents.remove_retry_us.filter(|_| self.extents.removing.is_none());
         let retries = [self.extents.retry_us, removal, self.superblock.retry_us(), self.settle.retry_us()];
-        retries.into_iter().chain([beacon, self.cold.next_piece_us()]).flatten().min()
+        let reads = [self.cold.next_piece_us(), self.scrub.next_deadline()];
+        retries.into_iter().chain(reads).chain([beacon]).flatten().min()
     }
 
     /// Takes the answer to an operation. Call [`Log::cut`] afterwards in the same turn.
@@ -277,6 +279,7 @@ impl Log {
             Some(Purpose::Frame { sequence }) => self.on_frame(sequence, completion.result, now),
             Some(Purpose::Sync { ticket }) => self.on_sync(ticket, completion.result, now),
             Some(Purpose::ColdRead { slot }) => self.on_cold_read(slot, completion),
+            Some(Purpose::Scrub) => self.on_scrub(completion, now),
             Some(Purpose::Create { extent }) => self.on_created(extent, completion.result, now),
             Some(Purpose::Zero { extent }) => self.on_zeroed(extent, completion.result),
             Some(Purpose::Superblock { copy }) => {

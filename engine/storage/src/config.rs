@@ -68,6 +68,8 @@ pub struct LogConfig {
     /// Memory of level 1 of the index, beyond the first eight extents of each group, in bytes: 80 for each group and extent
     /// that holds some of it. At this bound no batch is taken; `None`: there is none.
     pub index_bytes: Option<u64>,
+    /// All closed extents are read once in so many microseconds, though nobody asks for them; `None`: they are not.
+    pub scrub_us: Option<u64>,
     /// Batches the live window can name at once.
     pub entries_in_window: u32,
     /// Features ([`crate::feature`]) that the log is to have from this start on, in addition to those it has.
@@ -94,6 +96,7 @@ impl LogConfig {
             settle_extents: 4,
             checkpoint_bytes: 256 << 20,
             index_bytes: None,
+            scrub_us: None,
             entries_in_window: 1 << 16,
             features: crate::feature::ALL,
         }
@@ -135,7 +138,9 @@ impl LogConfig {
             return Err(ConfigError::Window { least: max_frame });
         }
         // A cold read takes at least what one frame holds of a group, which may be all of it.
-        if memory.cold.is_empty() || memory.cold.iter().any(|block| block.len() < max_frame) {
+        if memory.cold.is_empty()
+            || memory.cold.iter().chain(&memory.scrub).any(|block| block.len() < max_frame)
+        {
             return Err(ConfigError::Cold { least: max_frame });
         }
         if memory.settle.iter().any(|block| block.len() < max_frame + 2 * FRAME_ALIGN) {
@@ -159,6 +164,8 @@ pub struct Memory {
     /// To settle extents into packs: a few of them read, the others are the frames of a pack. Fewer than
     /// [`SETTLE_BLOCKS_MIN`]: nothing is settled. Each as large as those for reads from the disk.
     pub settle: Vec<Block>,
+    /// For what is read though nobody asks; as large as those. `None`: nothing is.
+    pub scrub: Option<Block>,
     /// The superblock is written from it; at least one copy of it, 4 KiB.
     pub page: Block,
     /// How a batch gets into the window.
@@ -168,8 +175,8 @@ pub struct Memory {
 impl Memory {
     /// The names of all blocks.
     pub fn blocks(&self) -> impl Iterator<Item = BlockId> {
-        let blocks = self.window.iter().chain(&self.cold).chain(&self.settle);
-        blocks.chain([&self.page]).map(Block::id)
+        let read = self.cold.iter().chain(&self.scrub);
+        self.window.iter().chain(read).chain(&self.settle).chain([&self.page]).map(Block::id)
     }
 }
 

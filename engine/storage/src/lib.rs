@@ -6,7 +6,8 @@
 //! Where a change goes: bytes of a frame `frame.rs`; memory `arena.rs` (blocks) and `window.rs` (batches in
 //! them); the way of a batch to the disk `append.rs` -> `commit.rs`; files `extent.rs`; where a batch lies
 //! `index.rs` (level 2, loaded by `load.rs`) and `groups.rs` (level 1); reading `read.rs` -> `fill.rs`, in spite of the
-//! disk `salvage.rs`; taking records away `trim.rs`; sorting them by group `settle/`; starting `recovery/`.
+//! disk `salvage.rs`, though nobody asks `scrub.rs`; taking records away `trim.rs`; sorting them by group `settle/`;
+//! starting `recovery/`.
 //!
 //! **Invariant:** no I/O, no clock, no randomness, no `unsafe`, no knowledge of topics beyond the seed of a batch
 //! header. Nothing allocates on append, cut, completion and reads from the window once warm.
@@ -14,6 +15,7 @@
 
 mod append;
 mod arena;
+mod check;
 mod checkpoint;
 mod cold;
 mod commit;
@@ -36,6 +38,7 @@ mod op;
 mod read;
 mod recovery;
 mod salvage;
+mod scrub;
 mod settle;
 mod sound;
 mod stats;
@@ -43,6 +46,7 @@ mod superblock;
 mod tape;
 mod trim;
 mod upkeep;
+mod walk;
 mod window;
 
 /// The numbers of FORMAT.md, in bytes unless the name says otherwise.

@@ -20,6 +20,7 @@ use crate::footer::Footers;
 use crate::frame::FrameSeed;
 use crate::groups::{GroupSlot, Groups};
 use crate::index::OpenRuns;
+use crate::scrub::Scrub;
 use crate::settle::Settle;
 use crate::stats::{Counters, LogStats};
 use crate::superblock::SuperblockWriter;
@@ -44,6 +45,7 @@ pub struct Log {
     pub(crate) checkpoints: Checkpoints,
     pub(crate) superblock: SuperblockWriter,
     pub(crate) cold: Cold,
+    pub(crate) scrub: Scrub,
     pub(crate) settle: Settle,
     pub(crate) damage: Damages,
     /// Groups of which the start could not tell whether lost frames held their newest records: all before the
@@ -235,6 +237,11 @@ impl Log {
             cold_reads: self.counters.cold_reads,
             cold_bytes: self.counters.cold_bytes,
             lost_sectors: self.counters.lost_sectors,
+            scrubbed_bytes: self.scrub.counters.bytes,
+            scrub_passes: self.scrub.counters.passes,
+            scrub_passed_us: self.scrub.counters.passed_us,
+            scrub_damaged_ranges: self.scrub.counters.damaged_ranges,
+            scrub_broken_frames: self.scrub.counters.broken_frames,
             zeroed_bytes: self.counters.zeroed_bytes,
             recycled_extents: self.counters.recycled_extents,
             checkpoints: self.counters.checkpoints,

@@ -290,6 +290,7 @@ pub(crate) enum Purpose {
     SettleSync {
         pack: u32,
     },
+    Scrub,
 }
 
 const PURPOSE_SHIFT: u32 = 56;
@@ -311,6 +312,7 @@ impl Purpose {
             Self::SettleRead { reader } => (11, u64::from(reader)),
             Self::SettleWrite { block } => (12, u64::from(block)),
             Self::SettleSync { pack } => (13, u64::from(pack)),
+            Self::Scrub => (14, 0),
         };
         assert!(value <= VALUE_MASK, "56 bits name every frame a log will ever have");
         OpId(kind << PURPOSE_SHIFT | value)
@@ -333,6 +335,7 @@ impl Purpose {
             11 => Self::SettleRead { reader: narrow()? },
             12 => Self::SettleWrite { block: narrow()? },
             13 => Self::SettleSync { pack: narrow()? },
+            14 => Self::Scrub,
             _ => return None,
         })
     }
@@ -370,6 +373,7 @@ mod tests {
             Purpose::SettleRead { reader: 7 },
             Purpose::SettleWrite { block: 8 },
             Purpose::SettleSync { pack: 9 },
+            Purpose::Scrub,
         ];
         for purpose in purposes {
             assert_eq!(Purpose::of(purpose.id()), Some(purpose));

@@ -21,6 +21,16 @@ pub struct LogStats {
     pub cold_bytes: u64,
     /// Sectors that did not answer although they were asked again, and other files did.
     pub lost_sectors: u64,
+    /// Bytes that the scrubber has read.
+    pub scrubbed_bytes: u64,
+    /// Times it has come past everything since the start.
+    pub scrub_passes: u64,
+    /// When that was last, microseconds since the Unix epoch; 0: not yet.
+    pub scrub_passed_us: u64,
+    /// Ranges of offsets that it found damaged.
+    pub scrub_damaged_ranges: u64,
+    /// Frames that it found damaged beyond the records in them.
+    pub scrub_broken_frames: u64,
     /// Zeros written ahead, bytes.
     pub zeroed_bytes: u64,
     /// Extents given back by recycling.
@@ -85,6 +95,11 @@ impl AddAssign for LogStats {
             cold_reads,
             cold_bytes,
             lost_sectors,
+            scrubbed_bytes,
+            scrub_passes,
+            scrub_passed_us,
+            scrub_damaged_ranges,
+            scrub_broken_frames,
             zeroed_bytes,
             recycled_extents,
             checkpoints,
@@ -119,6 +134,11 @@ impl AddAssign for LogStats {
         self.cold_reads += cold_reads;
         self.cold_bytes += cold_bytes;
         self.lost_sectors += lost_sectors;
+        self.scrubbed_bytes += scrubbed_bytes;
+        self.scrub_passes += scrub_passes;
+        self.scrub_passed_us = self.scrub_passed_us.max(scrub_passed_us);
+        self.scrub_damaged_ranges += scrub_damaged_ranges;
+        self.scrub_broken_frames += scrub_broken_frames;
         self.zeroed_bytes += zeroed_bytes;
         self.recycled_extents += recycled_extents;
         self.checkpoints += checkpoints;

@@ -115,6 +115,8 @@ pub struct LogSection {
     pub checkpoint_bytes: u64,
     /// Extents that are settled into one pack; 0: none ever.
     pub settle_extents: u32,
+    /// Days in which all of the log on the disk is read once though nobody asks for it; 0: it is not.
+    pub scrub_days: u64,
     /// Time after the last frame of a busy phase until a beacon proves it, in microseconds.
     pub beacon_us: u64,
     /// Whether a file system without O_DIRECT is accepted.
@@ -530,6 +532,7 @@ impl LogSection {
             "settle_extents" => {
                 self.settle_extents = within(number(text)?, 0, 64, "up to 64 extents, 0 for off")? as u32;
             }
+            "scrub_days" => self.scrub_days = within(number(text)?, 0, 3_650, "0 to 3650 days, 0 for off")?,
             "beacon_us" => {
                 self.beacon_us = within(number(text)?, 100, 1_000_000, "100 to 1000000 microseconds")?
             }

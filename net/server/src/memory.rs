@@ -63,6 +63,8 @@ pub(crate) struct Plan {
     /// The following three are of a log as well.
     pub(crate) cold: Pool,
     pub(crate) settle: Pool,
+    /// One block, or none where nothing is scrubbed.
+    pub(crate) scrub: Pool,
     pub(crate) page: Pool,
     pub(crate) connections: Pool,
     pub(crate) medium: Pool,
@@ -126,6 +128,7 @@ impl Plan {
             window,
             cold,
             settle: settle_pool(config.memory.settle_bytes as usize / share.logs, cold.block_bytes),
+            scrub: Pool { blocks: usize::from(log.scrub_us.is_some()), ..cold },
             page: Pool { blocks: 1, block_bytes: FRAME_ALIGN },
             connections: Pool { blocks: connections, block_bytes: CONNECTION_BLOCK_BYTES },
             medium: pool(half, MEDIUM_BLOCK_BYTES.min(request / 2 / FRAME_ALIGN * FRAME_ALIGN), 2),
@@ -135,7 +138,8 @@ impl Plan {
 
     /// All of it, once the windows have grown, in bytes.
     pub(crate) fn bytes(&self) -> u64 {
-        let of_log = [self.window, self.cold, self.settle, self.page].map(Pool::bytes).iter().sum::<u64>();
+        let of_log = [self.window, self.cold, self.settle, self.scrub, self.page];
+        let of_log = of_log.map(Pool::bytes).iter().sum::<u64>();
         let of_core = [self.connections, self.medium, self.large].map(Pool::bytes).iter().sum::<u64>();
         self.logs as u64 * of_log + of_core
     }
@@ -149,9 +153,10 @@ impl Plan {
         for _ in 0..self.logs {
             let (window, cold) = (blocks(self.first_window())?, blocks(self.cold)?);
             let settle = blocks(self.settle)?;
+            let scrub = blocks(self.scrub)?.pop();
             let page = blocks(self.page)?.pop().expect("a pool of one block has one");
             let copy = corelog_uring::copy::past_cache;
-            logs.push(corelog_storage::Memory { window, cold, settle, page, copy });
+            logs.push(corelog_storage::Memory { window, cold, settle, scrub, page, copy });
         }
         let core = Memory {
             connections: blocks(self.connections)?,
@@ -285,6 +290,7 @@ mod tests {
                 window,
                 cold: none,
                 settle: none,
+                scrub: none,
                 page: none,
                 connections: none,
                 medium: none,
@@ -316,6 +322,7 @@ mod tests {
             window,
             cold: two,
             settle: one,
+            scrub: one,
             page: one,
             connections: two,
             medium: one,
@@ -354,6 +361,7 @@ mod tests {
             window: pool(4),
             cold: pool(2),
             settle: pool(0),
+            scrub: pool(0),
             page: pool(1),
             connections: pool(2),
             medium: pool(1),

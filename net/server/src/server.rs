@@ -571,6 +571,8 @@ fn home(log: LogId, shards: usize) -> usize {
     usize::from(log.0) % shards
 }
 
+const DAY_US: u64 = 24 * 3_600 * 1_000_000;
+
 fn log_config(config: &Config, directory: &DataDir, tuning: Tuning, log: LogId) -> LogConfig {
     let logs = u64::from(directory.logs());
     LogConfig {
@@ -590,6 +592,7 @@ fn log_config(config: &Config, directory: &DataDir, tuning: Tuning, log: LogId) 
         zero_ahead_bytes: config.log.zero_ahead_bytes,
         checkpoint_bytes: config.log.checkpoint_bytes,
         settle_extents: config.log.settle_extents,
+        scrub_us: Some(config.log.scrub_days * DAY_US).filter(|&period| period > 0),
         features: directory.features(),
         ..LogConfig::new(log, directory.store())
     }

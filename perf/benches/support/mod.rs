@@ -31,8 +31,8 @@ pub(crate) fn memory(config: &LogConfig) -> Memory {
     let window = (0..blocks).map(|id| Block::heap(BlockId(id), WINDOW_BLOCK_BYTES)).collect();
     let cold = vec![Block::heap(BlockId(blocks), config.max_frame_bytes() + 8192)];
     let page = Block::heap(BlockId(blocks + 1), 4096);
-    let (settle, copy) = (Vec::new(), corelog_uring::copy::past_cache);
-    let mut memory = Memory { window, cold, settle, page, copy };
+    let (settle, scrub, copy) = (Vec::new(), None, corelog_uring::copy::past_cache);
+    let mut memory = Memory { window, cold, settle, scrub, page, copy };
     // Touched, so that no page is faulted in while it is measured.
     memory.window.iter_mut().for_each(|block| block.bytes_mut().fill(1));
     memory

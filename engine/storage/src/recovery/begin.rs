@@ -14,6 +14,7 @@ use crate::extent::{GENERATIONS_SKIPPED, RESERVE, Spare};
 use crate::frame::FLAG_START;
 use crate::log::Log;
 use crate::op::{DiskCompletion, DiskError, DiskOp, FileName, Purpose};
+use crate::scrub::Scrub;
 use crate::settle::Settle;
 use crate::superblock::SuperblockWriter;
 use crate::window::Window;
@@ -101,6 +102,7 @@ impl Opening {
             checkpoints: Checkpoints::new(config.checkpoint_bytes, term, listed, config.max_batch_bytes),
             superblock: SuperblockWriter::new(self.superblock.clone(), self.newest_copy, self.features, page),
             cold: Cold::new(std::mem::take(&mut self.pool)),
+            scrub: Scrub::new(self.scrub.take(), config.scrub_us),
             settle: Settle::new(std::mem::take(&mut self.settle)),
             damage: applied.damage,
             possibly_lost: applied.possibly_lost,

@@ -140,6 +140,8 @@ pub struct Opening {
     settle: Vec<Block>,
     /// Of the superblock; the log's once it starts.
     page: Option<Block>,
+    /// For the log's scrubber.
+    scrub: Option<Block>,
     listing: Listing,
     now: Now,
     stage: Stage,
@@ -178,6 +180,7 @@ impl Opening {
             pool: memory.cold,
             settle: memory.settle,
             page: Some(memory.page),
+            scrub: memory.scrub,
             listing,
             now,
             stage: Stage::Idle,

@@ -21,6 +21,7 @@ impl Log {
         let pack = self.pack(last);
         self.extents.supersede(first, pack);
         self.cold.void(first..=last);
+        self.scrub.supersede(first..=last);
         for source in &self.settle.sources {
             self.footers.forget(source.generation);
         }

@@ -229,7 +229,8 @@ pub(crate) fn memory() -> Memory {
     let page = Block::heap(BlockId(30), 4096);
     let (window, cold, settle) =
         (blocks(10..14, 64 << 10), blocks(20..23, 32 << 10), blocks(40..46, 36 << 10));
-    Memory { window, cold, settle, page, copy: plain_copy }
+    let scrub = Some(Block::heap(BlockId(31), 32 << 10));
+    Memory { window, cold, settle, scrub, page, copy: plain_copy }
 }
 
 /// What an opening told its owner.

@@ -9,6 +9,7 @@ mod index;
 mod latent;
 mod lost;
 mod many;
+mod scrub;
 mod settle;
 mod trim;
 mod under_way;

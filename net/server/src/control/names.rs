@@ -215,6 +215,27 @@ pub(crate) const LOG: &[Metric<ShardStatus>] = &[
         Count(|of| of.storage.lost_sectors),
         "Sectors of 4 KiB that never answered, asked again and again, while the disk did answer elsewhere.",
     ),
+    rising(
+        "log_scrubbed",
+        Bytes(|of| of.storage.scrubbed_bytes),
+        "Bytes on disk that were read though nobody asked for them, to find damage.",
+    ),
+    rising("log_scrub_passes", Count(|of| of.storage.scrub_passes), "Times that came past the whole log."),
+    level(
+        "log_scrub_passed_timestamp",
+        Micros(|of| of.storage.scrub_passed_us),
+        "When it did so last, as Unix time; 0 until it has, since the start.",
+    ),
+    rising(
+        "log_scrub_damaged_ranges",
+        Count(|of| of.storage.scrub_damaged_ranges),
+        "Ranges of offsets that it found damaged.",
+    ),
+    rising(
+        "log_scrub_broken_frames",
+        Count(|of| of.storage.scrub_broken_frames),
+        "Frames that it found damaged beyond the records in them.",
+    ),
     level(
         "log_uncertain_groups",
         Count(|of| of.storage.uncertain_groups),

@@ -93,8 +93,8 @@ impl Bed {
         };
         let (window, cold) = (blocks(8, 256 << 10), blocks(4, 128 << 10));
         let page = blocks(1, 4096).remove(0);
-        let (settle, copy) = (Vec::new(), corelog_storage::plain_copy);
-        let log = corelog_storage::Memory { window, cold, settle, page, copy };
+        let (settle, scrub, copy) = (Vec::new(), None, corelog_storage::plain_copy);
+        let log = corelog_storage::Memory { window, cold, settle, scrub, page, copy };
         let memory = Memory {
             connections: blocks(2 * CONNECTIONS, CONNECTION_BLOCK_BYTES),
             medium: blocks(1, 32 << 10),
