@@ -5,6 +5,7 @@
 //! | `admin` | makes and alters the topics |
 //! | `random` | the one source of chance |
 //! | `clock` | time, which only the driver moves |
+//! | `crash` | what a loss of power can leave, image by image |
 //! | `disk` | an in-memory directory that forgets what was not flushed |
 //! | `machine` | a clock, a disk, and the shard on them |
 //! | `net` | producers and consumers that lose their connections |
@@ -20,6 +21,7 @@
 mod admin;
 pub mod clock;
 pub mod committer;
+pub mod crash;
 pub mod disk;
 pub mod machine;
 pub mod net;
