@@ -115,6 +115,7 @@ pub fn config(manner: Manner, steps: &[Step]) -> LogConfig {
         durable_method: manner.method,
         zero_ahead_bytes: 8 << 10,
         checkpoint_bytes: 24 << 10,
+        settle_extents: 1,
         entries_in_window: 64,
         retention_bytes: recycles.then_some(64 << 10),
         ..LogConfig::new(LogId(3), 0xC0FFEE)

@@ -141,10 +141,12 @@ impl Pen<'_> {
 
 /// The memory of a small log.
 fn memory(config: &LogConfig) -> Memory {
-    let bytes = 2 * config.max_frame_bytes();
+    // Reads begin and end on sectors.
+    let bytes = 2 * config.max_frame_bytes() + 8192;
     let blocks = |ids: std::ops::Range<u32>| ids.map(|id| Block::heap(BlockId(id), bytes)).collect();
     let page = Block::heap(BlockId(30), 4096);
-    Memory { window: blocks(10..14), cold: blocks(20..22), page, copy: plain_copy }
+    let (window, cold, settle) = (blocks(10..14), blocks(20..22), blocks(40..43));
+    Memory { window, cold, settle, scrub: None, page, copy: plain_copy }
 }
 
 impl Engine {

@@ -228,6 +228,8 @@ fn keeps(
 /// Reads a whole group; every batch in it is one that was sent there.
 fn read(ledger: &Ledger, engine: &mut Engine, group: GroupId) -> Result<Held, String> {
     let slot = engine.log.group(group).ok_or_else(|| format!("group {group} has no place"))?;
+    // What a start goes on with, a pack or an index written once more, may take room that recycling has to find.
+    engine.settle();
     let (start, end) = (engine.log.log_start(slot), engine.log.log_end(slot));
     let mut held = Held { start, end, ..Held::default() };
     let mut next = start;
