@@ -26,6 +26,17 @@ pub(crate) enum Job {
     Void,
 }
 
+/// Whom a block was read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReadFor {
+    /// A reader of whom nothing else is known.
+    Anybody,
+    /// One that reads in order: more is read ahead.
+    OneInOrder,
+    /// Read ahead, and not asked for yet.
+    Nobody,
+}
+
 /// A read that a reader was told to wait for is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Finished {
@@ -64,6 +75,7 @@ pub(crate) struct ColdBlock {
     used_us: u64,
     /// Its readers were asked to make room.
     asked: bool,
+    read_for: ReadFor,
     pub(crate) tokens: Vec<u64>,
 }
 
@@ -112,6 +124,7 @@ impl Cold {
             used: 0,
             used_us: 0,
             asked: false,
+            read_for: ReadFor::Anybody,
             tokens: Vec::with_capacity(16),
         });
         Self {
@@ -141,8 +154,60 @@ impl Cold {
         let holds = |filled: Filled| filled.slot == slot && filled.first <= offset && offset < filled.next;
         let at = self.blocks.iter().position(|block| block.filled.is_some_and(holds))?;
         self.clock += 1;
-        (self.blocks[at].used, self.blocks[at].used_us) = (self.clock, self.now_us);
+        let block = &mut self.blocks[at];
+        (block.used, block.used_us) = (self.clock, self.now_us);
+        if block.read_for == ReadFor::Nobody {
+            block.read_for = ReadFor::OneInOrder;
+        }
         Some(at)
+    }
+
+    /// Where a filled block ends, if it was read for somebody who reads in order.
+    pub(crate) fn end_in_order(&self, at: usize) -> Option<u64> {
+        let block = &self.blocks[at];
+        block.filled.filter(|_| block.read_for == ReadFor::OneInOrder).map(|filled| filled.next)
+    }
+
+    /// Whether a filled block of the group ends before `offset`: who asks for it reads in order.
+    pub(crate) fn ends_at(&self, slot: GroupSlot, offset: u64) -> bool {
+        let ends = |filled: Filled| filled.slot == slot && filled.next == offset;
+        self.blocks.iter().any(|block| block.filled.is_some_and(ends))
+    }
+
+    /// Where the block ends that holds `offset` of the group, or will hold it.
+    pub(crate) fn end_of(&self, slot: GroupSlot, offset: u64) -> Option<u64> {
+        let filled = |block: &ColdBlock| {
+            let holds =
+                |filled: &Filled| filled.slot == slot && filled.first <= offset && offset < filled.next;
+            block.filled.filter(holds).map(|filled| filled.next)
+        };
+        let coming = |block: &ColdBlock| match block.job {
+            Some(Job::Batches { slot: reads, offset: first, next, .. }) => {
+                (reads == slot && first <= offset && offset < next).then_some(next)
+            }
+            _ => None,
+        };
+        self.blocks.iter().find_map(|block| filled(block).or_else(|| coming(block)))
+    }
+
+    /// A block for a read of `length` bytes that nobody has asked for; `None` when too many are away or unread.
+    pub(crate) fn free_ahead(&self, length: u32) -> Option<usize> {
+        // Who it was for may be gone.
+        let unread = |block: &ColdBlock| {
+            let lately = block.used_us + KEEP_US > self.now_us;
+            block.read_for == ReadFor::Nobody && block.filled.is_some() && lately
+        };
+        let held = |block: &&ColdBlock| !block.is_here() || unread(block);
+        let held = self.blocks.iter().filter(held).count();
+        let at = self.free(length).filter(|_| 2 * (held + 1) <= self.blocks.len())?;
+        (!unread(&self.blocks[at])).then_some(at)
+    }
+
+    /// The read that the block has just been lent to is for them.
+    pub(crate) fn read_for(&mut self, at: usize, whom: ReadFor) {
+        self.clock += 1;
+        let block = &mut self.blocks[at];
+        (block.read_for, block.used, block.used_us) = (whom, self.clock, self.now_us);
     }
 
     /// The read under way that will answer for `offset` of the group.
@@ -172,7 +237,9 @@ impl Cold {
             return None;
         }
         let free = self.blocks.iter().enumerate().filter(|(_, block)| block.is_here() && block.pins == 0);
-        free.min_by_key(|(_, block)| block.used).map(|(at, _)| at)
+        // What was read ahead goes last.
+        let last = |block: &ColdBlock| (block.read_for == ReadFor::Nobody, block.used);
+        free.min_by_key(|(_, block)| last(block)).map(|(at, _)| at)
     }
 
     pub(crate) fn block_bytes(&self, at: usize) -> u32 {
@@ -186,7 +253,7 @@ impl Cold {
         (cold.file, cold.position, cold.length) = (from.file, from.position, from.length);
         (cold.job, cold.filled, cold.lent) = (Some(job), None, from.length);
         cold.batches.clear();
-        cold.asked = false;
+        (cold.asked, cold.read_for) = (false, ReadFor::Anybody);
         self.in_flight += u64::from(from.length);
         cold.block.take().expect("a free block is here")
     }

@@ -5,7 +5,8 @@
 //!
 //! Where a change goes: bytes of a frame `frame.rs`; memory `arena.rs` (blocks) and `window.rs` (batches in
 //! them); the way of a batch to the disk `append.rs` -> `commit.rs`; files `extent.rs`; where a batch lies
-//! `index.rs` (level 2, loaded by `load.rs`) and `groups.rs` (level 1); reading `read.rs` -> `fill.rs`, in spite of the
+//! `index.rs` (level 2, loaded by `load.rs`) and `groups.rs` (level 1); reading `read.rs` -> `fill.rs`, more than was asked for
+//! `ahead.rs`, in spite of the
 //! disk `salvage.rs`, though nobody asks `scrub.rs`; taking records away `trim.rs`; sorting them by group `settle/`;
 //! starting `recovery/`.
 //!
@@ -13,6 +14,7 @@
 //! header. Nothing allocates on append, cut, completion and reads from the window once warm.
 #![forbid(unsafe_code)]
 
+mod ahead;
 mod append;
 mod arena;
 mod check;

@@ -6,8 +6,8 @@
 use corelog_model::Slice;
 use corelog_model::limits::{BATCH_ALIGN, FRAME_ALIGN, round_up};
 
-use crate::cold::{ColdBatch, Finished, Job, RUNS_PER_READ};
-use crate::extent::Live;
+use crate::ahead::Planned;
+use crate::cold::{ColdBatch, Finished, Job, RUNS_PER_READ, ReadFor};
 use crate::frame::ENTRY_HEADER_BYTES;
 use crate::groups::GroupSlot;
 use crate::index::Run;
@@ -103,7 +103,11 @@ impl Log {
             return self.read_window(id, request, slices);
         }
         if let Some(at) = self.cold.filled(request.slot, request.offset) {
-            return self.read_filled(at, request, slices);
+            let answer = self.read_filled(at, request, slices);
+            if let Some(end) = self.cold.end_in_order(at) {
+                self.read_ahead(request.slot, end, request.end_offset, out);
+            }
+            return answer;
         }
         if let Some(block) = self.cold.coming(request.slot, request.offset) {
             block.tokens.push(request.token);
@@ -161,36 +165,28 @@ impl Log {
     /// Plans and issues a read of the batches from `offset` on.
     fn read_disk(&mut self, request: &ReadRequest, out: &mut Vec<DiskOp>) -> Read {
         let Some(at) = self.cold.free(READ_BYTES) else { return Read::Busy };
-        let mut runs = std::mem::take(&mut self.cold.blocks[at].runs);
-        runs.clear();
-        let found = self.find_runs(request.slot, request.offset, &mut runs);
-        let first = runs.first().map(|run| run.first_offset);
-        let generation = match (found, first) {
-            (Found::Runs { generation }, Some(first)) if first <= request.offset => generation,
-            (Found::NeedsIndex { generation }, _) => {
-                self.cold.blocks[at].runs = runs;
-                return self.load_index(request.slot, generation, request.token, out);
+        let (slot, offset) = (request.slot, request.offset);
+        let in_order = self.cold.ends_at(slot, offset);
+        let bytes = if in_order { u32::MAX } else { request.max_bytes };
+        match self.plan_read(at, slot, offset, bytes) {
+            Planned::Read { job, file, position, length } => {
+                self.cold.blocks[at].tokens.push(request.token);
+                self.issue_read(at, job, file, position, length, out);
+                if in_order {
+                    self.cold.read_for(at, ReadFor::OneInOrder);
+                }
+                Read::Pending
             }
+            Planned::NeedsIndex { generation } => self.load_index(slot, generation, request.token, out),
             // The index goes on behind this offset, or only the window does, or nothing: the records are lost.
-            (_, behind) => {
-                self.cold.blocks[at].runs = runs;
-                let group = self.groups.at(request.slot);
+            Planned::Lost { behind } => {
+                let group = self.groups.at(slot);
                 let oldest = self.window.oldest(group.newest).and_then(|id| self.window.get(id));
-                let in_window =
-                    oldest.map(|entry| entry.first_offset).filter(|first| *first > request.offset);
-                return self.damaged(request, behind.or(in_window).unwrap_or(group.log_end));
+                let in_window = oldest.map(|entry| entry.first_offset).filter(|first| *first > offset);
+                self.damaged(request, behind.or(in_window).unwrap_or(group.log_end))
             }
-        };
-        let (position, length) = plan(&mut runs, request.max_bytes, self.cold.block_bytes(at));
-        let next = runs.last().map_or(request.offset, |run| run.last_offset) + 1;
-        self.cold.blocks[at].runs = runs;
-        let job = Job::Batches { slot: request.slot, offset: request.offset, next, generation };
-        let Some(file) = self.extents.by_generation(generation).map(Live::file) else {
-            return Read::BelowStart { log_start: self.groups.at(request.slot).log_start };
-        };
-        self.cold.blocks[at].tokens.push(request.token);
-        self.issue_read(at, job, file, position, length, out);
-        Read::Pending
+            Planned::Gone => Read::BelowStart { log_start: self.groups.at(slot).log_start },
+        }
     }
 
     pub(crate) fn issue_read(
@@ -210,7 +206,7 @@ impl Log {
     }
 
     /// Runs of the group from `offset` on, through level 1 and level 2 of the index.
-    fn find_runs(&mut self, slot: GroupSlot, offset: u64, runs: &mut Vec<Run>) -> Found {
+    pub(crate) fn find_runs(&mut self, slot: GroupSlot, offset: u64, runs: &mut Vec<Run>) -> Found {
         let group = self.groups.at(slot);
         let at = group.rows.partition_point(|row| row.last_offset < offset);
         let Some(row) = group.rows.get(at) else {
@@ -298,14 +294,14 @@ impl Log {
     }
 }
 
-enum Found {
+pub(crate) enum Found {
     Runs { generation: u64 },
     NeedsIndex { generation: u64 },
     Nowhere,
 }
 
 /// Cuts the runs to what one read takes; gives back where it starts and how long it is.
-fn plan(runs: &mut Vec<Run>, max_bytes: u32, block_bytes: u32) -> (u64, u32) {
+pub(crate) fn plan(runs: &mut Vec<Run>, max_bytes: u32, block_bytes: u32) -> (u64, u32) {
     let align = FRAME_ALIGN as u32;
     let start = runs[0].start & !(align - 1);
     let mut wanted = runs[0].end - runs[0].start;

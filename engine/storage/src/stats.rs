@@ -83,87 +83,29 @@ pub struct LogStats {
     pub index_full: bool,
 }
 
+/// Adds every field there is, joins it by "or", or takes the later one: one that is left out does not compile.
+macro_rules! sum {
+    ($left:ident += $right:ident: $($number:ident),+; |= $($flag:ident),+; max $($time:ident),+) => {
+        let Self { $($number,)+ $($flag,)+ $($time),+ } = $right;
+        $($left.$number += $number;)+
+        $($left.$flag |= $flag;)+
+        $($left.$time = $left.$time.max($time);)+
+    };
+}
+
 impl AddAssign for LogStats {
     /// What two logs count together; read-only, or full, when one of them is.
     fn add_assign(&mut self, other: Self) {
-        let Self {
-            frames,
-            beacons,
-            bytes_written,
-            entries,
-            moved_frames,
-            cold_reads,
-            cold_bytes,
-            lost_sectors,
-            scrubbed_bytes,
-            scrub_passes,
-            scrub_passed_us,
-            scrub_damaged_ranges,
-            scrub_broken_frames,
-            zeroed_bytes,
-            recycled_extents,
-            checkpoints,
-            settled_bytes,
-            settle_read_bytes,
-            packs_made,
-            packs_abandoned,
-            derived_indexes,
-            superblock_failures,
-            live_extents,
-            live_packs,
-            pack_bytes,
-            spare_extents,
-            window_bytes,
-            window_limit_bytes,
-            window_pins,
-            cold_used_bytes,
-            cold_limit_bytes,
-            damaged_ranges,
-            uncertain_groups,
-            groups,
-            index_bytes,
-            read_only,
-            full,
-            index_full,
-        } = other;
-        self.frames += frames;
-        self.beacons += beacons;
-        self.bytes_written += bytes_written;
-        self.entries += entries;
-        self.moved_frames += moved_frames;
-        self.cold_reads += cold_reads;
-        self.cold_bytes += cold_bytes;
-        self.lost_sectors += lost_sectors;
-        self.scrubbed_bytes += scrubbed_bytes;
-        self.scrub_passes += scrub_passes;
-        self.scrub_passed_us = self.scrub_passed_us.max(scrub_passed_us);
-        self.scrub_damaged_ranges += scrub_damaged_ranges;
-        self.scrub_broken_frames += scrub_broken_frames;
-        self.zeroed_bytes += zeroed_bytes;
-        self.recycled_extents += recycled_extents;
-        self.checkpoints += checkpoints;
-        self.settled_bytes += settled_bytes;
-        self.settle_read_bytes += settle_read_bytes;
-        self.packs_made += packs_made;
-        self.packs_abandoned += packs_abandoned;
-        self.derived_indexes += derived_indexes;
-        self.superblock_failures += superblock_failures;
-        self.live_extents += live_extents;
-        self.live_packs += live_packs;
-        self.pack_bytes += pack_bytes;
-        self.spare_extents += spare_extents;
-        self.window_bytes += window_bytes;
-        self.window_limit_bytes += window_limit_bytes;
-        self.window_pins += window_pins;
-        self.cold_used_bytes += cold_used_bytes;
-        self.cold_limit_bytes += cold_limit_bytes;
-        self.damaged_ranges += damaged_ranges;
-        self.uncertain_groups += uncertain_groups;
-        self.groups += groups;
-        self.index_bytes += index_bytes;
-        self.read_only |= read_only;
-        self.full |= full;
-        self.index_full |= index_full;
+        sum! { self += other:
+            frames, beacons, bytes_written, entries, moved_frames, cold_reads, cold_bytes, lost_sectors,
+            scrubbed_bytes, scrub_passes, scrub_damaged_ranges, scrub_broken_frames, zeroed_bytes,
+            recycled_extents, checkpoints, settled_bytes, settle_read_bytes, packs_made, packs_abandoned,
+            derived_indexes, superblock_failures, live_extents, live_packs, pack_bytes, spare_extents,
+            window_bytes, window_limit_bytes, window_pins, cold_used_bytes, cold_limit_bytes,
+            damaged_ranges, uncertain_groups, groups, index_bytes;
+            |= read_only, full, index_full;
+            max scrub_passed_us
+        }
     }
 }
 

@@ -1,4 +1,5 @@
 //! The log from outside: crashes, failures, and the bytes it writes.
+mod ahead;
 mod crash;
 mod disk;
 mod failures;
