@@ -119,6 +119,11 @@ impl SimDisk {
         Self { files: BTreeMap::new(), started: Vec::new(), order: 0, random, faults, bytes_written: 0 }
     }
 
+    /// A file with these confirmed bytes, in place of what it held.
+    pub fn put(&mut self, name: FileName, bytes: Vec<u8>) {
+        self.files.insert(name, File { durable: bytes, ..File::default() });
+    }
+
     /// Names and sizes, as a start lists them.
     pub fn listing(&self) -> Listing {
         Listing { files: self.files.iter().map(|(name, file)| (*name, file.durable.len() as u64)).collect() }

@@ -8,6 +8,7 @@
 //! | `crash` | what a loss of power can leave, image by image |
 //! | `disk` | an in-memory directory that forgets what was not flushed |
 //! | `machine` | a clock, a disk, and the shard on them |
+//! | `model` | what a shard has to answer, as plain lists |
 //! | `net` | producers and consumers that lose their connections |
 //! | `committer` | a client that keeps a position |
 //! | `oracle` | what was promised, and whether the log keeps it |
@@ -24,6 +25,7 @@ pub mod committer;
 pub mod crash;
 pub mod disk;
 pub mod machine;
+pub mod model;
 pub mod net;
 pub mod node;
 pub mod oracle;

@@ -8,7 +8,7 @@ use corelog_shard::{
     Actions, ConnId, Event, Letter, Principal, Request, Response, Shard, ShardConfig, StartError, Starting,
     Taken,
 };
-use corelog_storage::{DiskOp, LogConfig, Memory, plain_copy};
+use corelog_storage::{DiskOp, LogConfig, Memory, Tape, plain_copy};
 
 use crate::disk::SimDisk;
 use crate::random::Random;
@@ -38,6 +38,8 @@ pub struct Node {
     pub config: ShardConfig,
     /// What the shard wants done; the replies in it are the driver's to take.
     pub actions: Actions,
+    /// Where its disk operations are recorded, when they are.
+    pub tape: Option<Tape>,
     state: State,
     /// Blocks of the window that came later.
     grown: u32,
@@ -48,7 +50,7 @@ impl Node {
     /// A node that is off.
     pub fn new(config: ShardConfig, disk: SimDisk) -> Self {
         let (actions, holds) = (Actions::default(), Vec::new());
-        Self { disk, config, actions, state: State::Off, grown: 0, holds }
+        Self { disk, config, actions, tape: None, state: State::Off, grown: 0, holds }
     }
 
     /// The shard, when it is ready.
@@ -193,6 +195,9 @@ impl Node {
             let (what, position, bytes) = extent_of(op);
             trace.line(format_args!("op {:x} {what} {} at {position}, {bytes} bytes", op.id().0, op.file()));
         }
+        if let Some(tape) = &self.tape {
+            tape.issued(&self.actions.disk, |slice| slice_of(&self.state, slice));
+        }
         self.disk.submit(now.mono_us, &mut self.actions.disk);
     }
 
@@ -204,6 +209,9 @@ impl Node {
                 return Ok(());
             };
             trace.line(format_args!("{} done {:x} {:?}", now.mono_us, completion.id.0, completion.result));
+            if let Some(tape) = &self.tape {
+                tape.ended(&completion, |slice| slice_of(&self.state, slice));
+            }
             match &mut self.state {
                 State::Running(shard) => shard.on(now, Event::Disk(completion)),
                 State::Starting(starting) => {
@@ -233,9 +241,13 @@ impl Node {
 }
 
 fn bytes_of(state: &State, slice: Slice) -> Vec<u8> {
+    slice_of(state, slice).to_vec()
+}
+
+fn slice_of(state: &State, slice: Slice) -> &[u8] {
     match state {
-        State::Running(shard) => shard.bytes(slice).to_vec(),
-        State::Starting(starting) => starting.bytes(slice).to_vec(),
+        State::Running(shard) => shard.bytes(slice),
+        State::Starting(starting) => starting.bytes(slice),
         State::Off => unreachable!("a node that is off has nothing under way"),
     }
 }

@@ -5,11 +5,15 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 
+use corelog_storage::{DurableMethod, LogConfig};
 use corelog_tests::crash::bench::{Manner, STEPS, Step};
 use corelog_tests::crash::damage::damage;
 use corelog_tests::crash::enumerate::{Judge, Recording, record, steps_of};
 use corelog_tests::crash::judge::Counts;
+use corelog_tests::crash::shard;
+use corelog_tests::model::Act;
 use corelog_tests::random::Random;
+use corelog_tests::script::small_log;
 
 /// Rows of one and of two steps.
 const SHORT: usize = STEPS.len() + STEPS.len() * STEPS.len();
@@ -123,4 +127,25 @@ fn rows_are_all_there_is() {
     assert_eq!(steps_of(STEPS.len(), &STEPS), [Step::Small, Step::Small]);
     assert_eq!(steps_of(SHORT - 1, &STEPS), [Step::Restart, Step::Restart]);
     assert_eq!(steps_of(ALL - 1, &STEPS).len(), 3);
+}
+
+/// A shard on the images of recorded requests: topics, retries and positions are as before the request under way or as after
+/// it.
+#[test]
+fn a_shard_finds_everything_that_it_has_answered() {
+    let counts = on_two(60, |judge, number| {
+        let mut random = Random::new(number as u64);
+        let first = [Act::Create { topic: 0, partitions: 2, level: 0 }, Act::Producer];
+        let acts: Vec<_> = first.into_iter().chain((0..12).map(|_| Act::any(&mut random))).collect();
+        let method = [DurableMethod::Dsync, DurableMethod::Fdatasync][number % 2];
+        let checkpoint_bytes = [12 << 10, 100 << 10][number / 2 % 2];
+        let config = LogConfig { durable_method: method, checkpoint_bytes, ..small_log() };
+        let result = shard::record(&config, number as u64, &acts)
+            .and_then(|row| shard::judge(&row, &mut random, &mut judge.counts));
+        if let Err(what) = result {
+            panic!("row {number} of requests, {acts:?}: {what}");
+        }
+    });
+    eprintln!("{counts:?}");
+    assert!(counts.images >= 5_000, "{} images", counts.images);
 }

@@ -10,6 +10,7 @@
 //! | `damage` | one sector that is not what it was |
 //! | `judge` | a start from an image, and what has to be there |
 //! | `enumerate` | from a recording to its images |
+//! | `shard` | the same with topics, producers and positions |
 //!
 //! **Invariant:** no chance but that of a seed: the same recording gives the same images.
 
@@ -21,3 +22,4 @@ pub mod image;
 pub mod judge;
 pub mod ledger;
 pub mod medium;
+pub mod shard;
