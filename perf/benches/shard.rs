@@ -3,7 +3,7 @@
 
 mod support;
 
-use corelog_model::{Durability, TopicId};
+use corelog_model::{Durability, RetentionChange, TopicId};
 use corelog_shard::{
     Access, Actions, ConnId, Event, Limits, Principal, Request, Response, Shard, ShardConfig, Starting, Taken,
 };
@@ -40,7 +40,12 @@ impl Bench {
         };
         let mut bench = Self { shard, actions, topic: TopicId(0) };
         bench.shard.on(NOW, Event::Connected { conn: CONN, principal: Principal::Local });
-        let create = Request::CreateTopic { name: "bench", partitions: 1, durability: Durability::Durable };
+        let create = Request::CreateTopic {
+            name: "bench",
+            partitions: 1,
+            durability: Durability::Durable,
+            retention: RetentionChange::NONE,
+        };
         let Response::TopicCreated { topic } = bench.ask(&create) else { panic!("a topic is made") };
         bench.topic = topic;
         let opened = bench.ask(&Request::Open { handle: 1, topic, partition: 0 });

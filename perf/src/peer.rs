@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use corelog_model::batch::{AlignedVec, BatchBuilder, Codec, RecordRef, Seal};
-use corelog_model::{Durability, ProducerId, TopicId};
+use corelog_model::{Durability, ProducerId, RetentionChange, TopicId};
 use corelog_wire::frame::{HELLO_FRAME_BYTES, MAX_FRAME_BYTES};
 use corelog_wire::{
     Call, FrameHeader, Hello, Request, Response, Split, Status, decode_response, encode_request, split,
@@ -113,7 +113,12 @@ impl Peer {
 
     /// Creates a durable topic.
     pub fn create_topic(&mut self, name: &str, partitions: u32) -> io::Result<TopicId> {
-        let request = Request::CreateTopic { name, partitions, durability: Durability::Durable };
+        let request = Request::CreateTopic {
+            name,
+            partitions,
+            durability: Durability::Durable,
+            retention: RetentionChange::NONE,
+        };
         self.ask(&request, |_, response| match response {
             Response::TopicCreated { topic } => Ok(topic),
             other => Err(unexpected(&other)),

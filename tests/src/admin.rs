@@ -2,7 +2,7 @@
 //!
 //! What it has begun it asks for again until it is answered: the power may have failed at any point of it.
 
-use corelog_model::{Durability, LogId, Term, TopicId};
+use corelog_model::{Durability, LogId, RetentionChange, Term, TopicId};
 use corelog_shard::{MetadataView, Refusal, Request, Response};
 
 use crate::oracle::Partition;
@@ -136,10 +136,15 @@ impl Admin {
         let (name, durability) = TOPICS[self.topic()];
         match self.task {
             _ if self.asking => Request::Metadata { topic: Some(name) },
-            Task::Create(_) => Request::CreateTopic { name, partitions: PARTITIONS, durability },
+            Task::Create(_) => Request::CreateTopic {
+                name,
+                partitions: PARTITIONS,
+                durability,
+                retention: RetentionChange::NONE,
+            },
             Task::Alter(at) => {
                 let Alteration { partitions, durability, .. } = self.alterations[at];
-                Request::AlterTopic { name, partitions, durability }
+                Request::AlterTopic { name, partitions, durability, retention: RetentionChange::NONE }
             }
             Task::Rest => unreachable!("who rests asks for nothing"),
         }

@@ -1,7 +1,7 @@
 //! Small steps for tests that tell one story on one machine.
 
 use corelog_model::batch::{AlignedVec, BatchBuilder, Codec, RecordRef, Seal};
-use corelog_model::{Durability, LogId, ProducerId, Term, TopicId};
+use corelog_model::{Durability, LogId, ProducerId, RetentionChange, Term, TopicId};
 use corelog_shard::{ConnId, Refusal, Request, Response, Taken, TopicView};
 use corelog_storage::{DurableMethod, LogConfig, Preparation};
 
@@ -78,7 +78,10 @@ fn crash_in(machine: &mut Machine, turns: u32) -> Option<Response> {
 
 /// Creates a topic and waits for it.
 pub fn create(machine: &mut Machine, name: &str, partitions: u32, durability: Durability) -> TopicId {
-    match machine.ask(&Request::CreateTopic { name, partitions, durability }).0 {
+    match machine
+        .ask(&Request::CreateTopic { name, partitions, durability, retention: RetentionChange::NONE })
+        .0
+    {
         Response::TopicCreated { topic } => topic,
         other => panic!("{name}: {other:?}"),
     }
@@ -91,7 +94,10 @@ pub fn alter(
     partitions: Option<u32>,
     durability: Option<Durability>,
 ) -> Result<(u32, Durability), Refusal> {
-    match machine.ask(&Request::AlterTopic { name, partitions, durability }).0 {
+    match machine
+        .ask(&Request::AlterTopic { name, partitions, durability, retention: RetentionChange::NONE })
+        .0
+    {
         Response::TopicAltered { partitions, durability, .. } => Ok((partitions, durability)),
         Response::Refused(refusal) => Err(refusal),
         other => panic!("{name}: {other:?}"),

@@ -1,6 +1,6 @@
 //! Topics that change: partitions added and levels altered, through crashes at every step, on one log and on several.
 
-use corelog_model::{Durability, LogId, TopicId};
+use corelog_model::{Durability, LogId, RetentionChange, TopicId};
 use corelog_shard::{ConnId, Refusal, Request, Response, Taken};
 use corelog_storage::{LogConfig, feature};
 use corelog_tests::machine::Machine;
@@ -11,8 +11,12 @@ use corelog_tests::script::{
 };
 
 const LOGS: u16 = 3;
-const GROW: Request<'_> =
-    Request::AlterTopic { name: "orders", partitions: Some(6), durability: Some(Durability::Written) };
+const GROW: Request<'_> = Request::AlterTopic {
+    name: "orders",
+    partitions: Some(6),
+    durability: Some(Durability::Written),
+    retention: RetentionChange::NONE,
+};
 
 /// The connection that topics are altered on while others are busy, and what an alteration is called on it.
 const ADMIN: ConnId = ConnId { slot: 5, generation: 1 };
@@ -120,7 +124,12 @@ fn a_topic_that_is_being_altered_is_not_ready_for_another_change() {
     machine.connect(LogId(0), ADMIN);
     for second in [GROW, Request::DeleteTopic { name: "orders" }] {
         let count = 1 + homes(&mut machine, "orders").len() as u32;
-        let first = Request::AlterTopic { name: "orders", partitions: Some(count), durability: None };
+        let first = Request::AlterTopic {
+            name: "orders",
+            partitions: Some(count),
+            durability: None,
+            retention: RetentionChange::NONE,
+        };
         let _ = machine.request(LogId(0), ADMIN, 7, &first).expect("it runs");
         assert_eq!(machine.ask(&second).0, Response::Refused(Refusal::NotReady));
         wait(&mut machine, |machine| alter(machine, "orders", None, None).is_ok());
@@ -285,7 +294,12 @@ fn a_level_is_taken_over_without_a_restart() {
         [(Durability::Durable, true), (Durability::Memory, false), (Durability::Written, true)]
     {
         machine.connect(LogId(0), ADMIN);
-        let alteration = Request::AlterTopic { name: "orders", partitions: None, durability: Some(level) };
+        let alteration = Request::AlterTopic {
+            name: "orders",
+            partitions: None,
+            durability: Some(level),
+            retention: RetentionChange::NONE,
+        };
         let answer = machine.ask_as(LogId(0), ADMIN, &alteration).0;
         assert_eq!(answer, Response::TopicAltered { topic, partitions: 1, durability: level });
         let before = frames(&machine);
@@ -329,7 +343,12 @@ fn administered(seed: u64) -> (Machine, TopicId) {
 /// Asks for another level without waiting for the answer.
 fn alter_blindly(machine: &mut Machine, level: Durability) {
     let durability = Some(level);
-    let alteration = Request::AlterTopic { name: "orders", partitions: None, durability };
+    let alteration = Request::AlterTopic {
+        name: "orders",
+        partitions: None,
+        durability,
+        retention: RetentionChange::NONE,
+    };
     let _ = machine.request(LogId(0), ADMIN, ALTERED, &alteration);
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use corelog_model::{Durability, LogId, TopicId};
+use corelog_model::{Durability, LogId, RetentionChange, TopicId};
 use corelog_shard::{At, ConnId, Event, Principal, Request, Response, Taken, Which};
 use corelog_storage::LogConfig;
 use corelog_tests::machine::{Machine, STUCK};
@@ -170,10 +170,21 @@ impl Storm {
         let (partitions, durability) = (self.random.between(1, 4) as u32, self.random.pick(&LEVELS));
         match self.random.below(3) {
             0 => self.ask(0, &Request::DeleteTopic { name }),
-            1 => self.ask(0, &Request::CreateTopic { name, partitions, durability }),
+            1 => self.ask(
+                0,
+                &Request::CreateTopic { name, partitions, durability, retention: RetentionChange::NONE },
+            ),
             _ => {
                 let partitions = self.random.chance(50).then_some(partitions);
-                self.ask(0, &Request::AlterTopic { name, partitions, durability: Some(durability) })
+                self.ask(
+                    0,
+                    &Request::AlterTopic {
+                        name,
+                        partitions,
+                        durability: Some(durability),
+                        retention: RetentionChange::NONE,
+                    },
+                )
             }
         }
     }
@@ -254,7 +265,15 @@ fn run(seed: u64) -> (u64, u64) {
     let trouble = [Trouble::None, Trouble::Writes, Trouble::Full][(seed % 3) as usize];
     let mut storm = Storm::new(seed);
     for name in NAMES {
-        storm.ask(0, &Request::CreateTopic { name, partitions: 3, durability: LEVELS[0] });
+        storm.ask(
+            0,
+            &Request::CreateTopic {
+                name,
+                partitions: 3,
+                durability: LEVELS[0],
+                retention: RetentionChange::NONE,
+            },
+        );
     }
     storm.wait_for_all(None);
     for step in 0..STEPS {

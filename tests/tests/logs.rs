@@ -1,6 +1,6 @@
 //! Several logs, each with its shard: topics over all of them, through crashes at every step.
 
-use corelog_model::{Durability, LogId};
+use corelog_model::{Durability, LogId, RetentionChange};
 use corelog_shard::{Refusal, Request, Response};
 use corelog_tests::disk::{Faults, SimDisk};
 use corelog_tests::machine::Machine;
@@ -12,8 +12,12 @@ use corelog_tests::script::{
 
 const LOGS: u16 = 3;
 const PARTITIONS: u32 = 4;
-const ORDERS: Request<'_> =
-    Request::CreateTopic { name: "orders", partitions: PARTITIONS, durability: Durability::Durable };
+const ORDERS: Request<'_> = Request::CreateTopic {
+    name: "orders",
+    partitions: PARTITIONS,
+    durability: Durability::Durable,
+    retention: RetentionChange::NONE,
+};
 
 fn logs() -> impl Iterator<Item = LogId> {
     (0..LOGS).map(LogId)

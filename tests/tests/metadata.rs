@@ -1,6 +1,6 @@
 //! Topics through crashes: at every step of their creation and deletion, and after their entries were recycled.
 
-use corelog_model::{Durability, LogId, ProducerId};
+use corelog_model::{Durability, LogId, ProducerId, RetentionChange};
 use corelog_shard::{Refusal, Request, Response};
 use corelog_storage::LogConfig;
 use corelog_tests::machine::Machine;
@@ -20,8 +20,12 @@ fn write_and_read(machine: &mut Machine, name: &str) {
     assert_eq!(places[0], Place { offset: end, number: 0 });
 }
 
-const ORDERS: Request<'_> =
-    Request::CreateTopic { name: "orders", partitions: 2, durability: Durability::Durable };
+const ORDERS: Request<'_> = Request::CreateTopic {
+    name: "orders",
+    partitions: 2,
+    durability: Durability::Durable,
+    retention: RetentionChange::NONE,
+};
 
 /// The power fails after every number of turns a creation can take: what was answered is there, what was begun is
 /// finished or undone, and the topic works either way.
@@ -107,7 +111,12 @@ fn a_stale_handle_is_told_that_its_topic_is_gone() {
         machine.ask_as(LogId(0), other, &Request::DeleteTopic { name: "orders" }).0,
         Response::TopicDeleted
     );
-    let renewed = Request::CreateTopic { name: "orders", partitions: 1, durability: Durability::Durable };
+    let renewed = Request::CreateTopic {
+        name: "orders",
+        partitions: 1,
+        durability: Durability::Durable,
+        retention: RetentionChange::NONE,
+    };
     assert!(matches!(machine.ask_as(LogId(0), other, &renewed).0, Response::TopicCreated { .. }));
     assert_eq!(produce(&mut machine, &sealed), Err(Refusal::UnknownTopicId));
 }

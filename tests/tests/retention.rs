@@ -1,13 +1,15 @@
 //! Records that are taken away on request: when that is acknowledged, who may, and what a crash leaves of it.
 
-use corelog_model::{Durability, LogId, TopicId};
+use std::num::NonZeroU64;
+
+use corelog_model::{Durability, LogId, Retention, RetentionChange, TopicId};
 use corelog_shard::{Access, At, ConnId, Event, Principal, Refusal, Request, Response, Taken};
 use corelog_storage::{DurableMethod, LogConfig, feature};
 use corelog_tests::machine::Machine;
 use corelog_tests::oracle::read_batch;
 use corelog_tests::script::{
-    CONN, EXTENT_BYTES, From, batch, crash_after_on_handle, create, fetch, machine, open, open_at, produce,
-    produce_blindly, restart, small_log, wait,
+    CONN, EXTENT_BYTES, From, batch, crash_after_on_handle, create, describe, fetch, machine, machine_of,
+    open, open_at, produce, produce_at, produce_blindly, restart, small_log, wait,
 };
 
 const RECORDS: u64 = 20;
@@ -210,4 +212,198 @@ fn a_topic_that_goes_meanwhile_is_unknown_and_a_disk_that_fails_says_so() {
     restart(&mut machine);
     let log_start = open_at(&mut machine, LogId(0), topic, 0).unwrap().log_start;
     assert!(log_start == 0 || log_start == 5, "whether it was done is open: {log_start}");
+}
+
+const CHECK_US: u64 = 30_000_000;
+const HOUR_US: u64 = 3_600_000_000;
+
+/// A topic whose records go after an hour, or but for so many bytes.
+fn kept(machine: &mut Machine, name: &str, retention: RetentionChange) -> TopicId {
+    let (partitions, durability) = (2, Durability::Durable);
+    match machine.ask(&Request::CreateTopic { name, partitions, durability, retention }).0 {
+        Response::TopicCreated { topic } => topic,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn alter(machine: &mut Machine, name: &str, retention: RetentionChange) {
+    let request = Request::AlterTopic { name, partitions: None, durability: None, retention };
+    let answer = machine.ask(&request).0;
+    assert!(matches!(answer, Response::TopicAltered { .. }), "{answer:?}");
+}
+
+/// So many batches of twenty records; the partition is open under handle 1.
+fn fill(machine: &mut Machine, topic: TopicId, partition: u32, batches: u64) {
+    open(machine, topic, partition).unwrap();
+    for _ in 0..batches {
+        produce(machine, &batch(topic, partition, 0..RECORDS, From::default())).unwrap();
+    }
+}
+
+/// Time passes, and what is due is done.
+fn pass(machine: &mut Machine, us: u64) {
+    machine.clock.advance(us);
+    (0..300).for_each(|_| machine.turn().unwrap());
+}
+
+const EXTENT_OF_BATCHES: u64 = EXTENT_BYTES / 1_500;
+
+#[test]
+fn records_go_when_they_are_older_than_their_topic_keeps_them() {
+    let mut machine = machine(small_log(), 7);
+    let hour = RetentionChange { time_us: Some(HOUR_US), bytes: None };
+    let (short, long) =
+        (kept(&mut machine, "short", hour), create(&mut machine, "long", 1, Durability::Durable));
+    fill(&mut machine, short, 0, 3 * EXTENT_OF_BATCHES);
+    fill(&mut machine, long, 0, 5);
+    pass(&mut machine, HOUR_US / 2);
+    fill(&mut machine, short, 0, EXTENT_OF_BATCHES);
+    let young = open(&mut machine, short, 0).unwrap();
+    assert_eq!(young.log_start, 0, "half an hour is not an hour");
+    pass(&mut machine, HOUR_US / 2 + 2 * CHECK_US);
+    let now = open(&mut machine, short, 0).unwrap();
+    let first_half = 3 * EXTENT_OF_BATCHES * RECORDS;
+    assert!(now.log_start > first_half / 2 && now.log_start <= first_half, "{now:?}");
+    assert_eq!(now.high_watermark, young.high_watermark);
+    fetch(&mut machine, now.log_start, None).unwrap();
+    pass(&mut machine, HOUR_US);
+    let last = open(&mut machine, short, 0).unwrap();
+    assert_eq!(last.log_start, last.high_watermark, "nothing came for an hour");
+    restart(&mut machine);
+    let again = open(&mut machine, short, 0).unwrap();
+    assert_eq!((again.log_start, again.high_watermark), (last.log_start, last.high_watermark));
+    assert_eq!(open(&mut machine, long, 0).unwrap().log_start, 0, "another topic's records are its own");
+    assert_eq!(fetch(&mut machine, 0, None).unwrap().len(), 1);
+}
+
+/// A producer may write into its records that they are a hundred years old, or of next year.
+#[test]
+fn the_brokers_clock_counts_and_not_the_timestamps_of_producers() {
+    let (mut machine, topic) = {
+        let mut machine = machine(small_log(), 7);
+        let hour = RetentionChange { time_us: Some(HOUR_US), bytes: None };
+        let topic = kept(&mut machine, "short", hour);
+        (machine, topic)
+    };
+    // Timestamps of the script are of 1970.
+    fill(&mut machine, topic, 0, 2 * EXTENT_OF_BATCHES);
+    pass(&mut machine, HOUR_US / 2);
+    assert_eq!(open(&mut machine, topic, 0).unwrap().log_start, 0);
+}
+
+#[test]
+fn so_many_bytes_of_each_partition_stay() {
+    let mut machine = machine(small_log(), 9);
+    let bytes = 2 * EXTENT_BYTES;
+    let bounded = kept(&mut machine, "bounded", RetentionChange { time_us: None, bytes: Some(bytes) });
+    for at in 0..12 {
+        fill(&mut machine, bounded, at % 2, EXTENT_OF_BATCHES);
+        pass(&mut machine, CHECK_US);
+    }
+    for partition in 0..2 {
+        let opened = open(&mut machine, bounded, partition).unwrap();
+        let (all, left) = (6 * EXTENT_OF_BATCHES, (opened.high_watermark - opened.log_start) / RECORDS);
+        let of_batch = batch(bounded, partition, 0..RECORDS, From::default()).len() as u64 + 32;
+        assert!(left < all - EXTENT_OF_BATCHES, "{left} batches of {all} are left");
+        assert!(left * of_batch >= bytes, "{left} batches are left");
+    }
+    let stats = machine.shard().unwrap().status().storage;
+    assert!(stats.live_extents <= 14 && stats.recycled_extents >= 20, "{stats:?}");
+}
+
+#[test]
+fn a_bound_is_set_moved_taken_away_and_shown_and_survives() {
+    for logs in [1, 2] {
+        let mut machine = machine_of(logs, &small_log(), 11);
+        let none = Retention::default();
+        let topic = create(&mut machine, "orders", 4, Durability::Durable);
+        let shown = |machine: &mut Machine| {
+            let views: Vec<_> =
+                (0..logs).map(|log| describe(machine, LogId(log), "orders").unwrap().retention).collect();
+            assert!(views.iter().all(|view| *view == views[0]), "every log says the same");
+            views[0]
+        };
+        assert_eq!(shown(&mut machine), none);
+        let (time_us, bytes) = (NonZeroU64::new(HOUR_US), NonZeroU64::new(1 << 30));
+        alter(&mut machine, "orders", RetentionChange { time_us: Some(HOUR_US), bytes: None });
+        assert_eq!(shown(&mut machine), Retention { time_us, bytes: None });
+        alter(&mut machine, "orders", RetentionChange { time_us: None, bytes: Some(1 << 30) });
+        let both = Retention { time_us, bytes };
+        assert_eq!(shown(&mut machine), both);
+        for cut in [false, true] {
+            if cut {
+                // Until all of it is in checkpoints.
+                for log in 0..logs {
+                    open_at(&mut machine, LogId(log), topic, u32::from(log)).unwrap();
+                    for _ in 0..3 * EXTENT_OF_BATCHES {
+                        let sealed = batch(topic, u32::from(log), 0..RECORDS, From::default());
+                        produce_at(&mut machine, LogId(log), &sealed).unwrap();
+                    }
+                }
+            }
+            restart(&mut machine);
+            assert_eq!(shown(&mut machine), both);
+        }
+        let more = Request::AlterTopic {
+            name: "orders",
+            partitions: Some(6),
+            durability: None,
+            retention: RetentionChange::NONE,
+        };
+        assert!(matches!(machine.ask(&more).0, Response::TopicAltered { partitions: 6, .. }));
+        assert_eq!(shown(&mut machine), both, "partitions that are added are kept as the others");
+        alter(&mut machine, "orders", RetentionChange { time_us: Some(0), bytes: Some(0) });
+        restart(&mut machine);
+        assert_eq!(shown(&mut machine), none);
+        machine.logs.iter().for_each(|node| node.shard().unwrap().check());
+    }
+}
+
+/// Log 1 has of its own that the topic keeps records for an hour. Meanwhile it is to keep them for ever, which only log 0
+/// wrote down: after a restart, hours later, nothing may go before log 1 has heard of it.
+#[test]
+fn a_log_that_has_not_heard_what_a_topic_keeps_takes_nothing_away() {
+    let mut machine = machine_of(2, &small_log(), 13);
+    let hour = RetentionChange { time_us: Some(HOUR_US), bytes: None };
+    let topic = kept(&mut machine, "orders", hour);
+    let view = describe(&mut machine, LogId(0), "orders").unwrap();
+    let partition = view.partitions.iter().position(|at| at.log == LogId(1)).unwrap() as u32;
+    open_at(&mut machine, LogId(1), topic, partition).unwrap();
+    for _ in 0..EXTENT_OF_BATCHES {
+        let sealed = batch(topic, partition, 0..RECORDS, From::default());
+        produce_at(&mut machine, LogId(1), &sealed).unwrap();
+    }
+    alter(&mut machine, "orders", RetentionChange { time_us: Some(0), bytes: None });
+    restart(&mut machine);
+    pass(&mut machine, 5 * HOUR_US);
+    pass(&mut machine, CHECK_US);
+    assert_eq!(open_at(&mut machine, LogId(1), topic, partition).unwrap().log_start, 0);
+    alter(&mut machine, "orders", RetentionChange { time_us: Some(HOUR_US), bytes: None });
+    pass(&mut machine, HOUR_US + 2 * CHECK_US);
+    let opened = open_at(&mut machine, LogId(1), topic, partition).unwrap();
+    assert_eq!(opened.log_start, opened.high_watermark);
+}
+
+/// Eight thousand partitions are looked at, two thousand a turn; what nobody bounds costs nothing.
+#[test]
+fn a_pass_over_many_partitions_takes_many_turns() {
+    let mut machine = machine(small_log(), 17);
+    let topic = create(&mut machine, "one", 1, Durability::Durable);
+    open(&mut machine, topic, 0).unwrap();
+    let quiet = machine.shard().unwrap().next_deadline();
+    assert!(quiet.is_none_or(|at| at < CHECK_US), "nothing is due but a beacon");
+    for at in 0..40 {
+        let name = format!("many-{at}");
+        let retention = RetentionChange { time_us: Some(HOUR_US), bytes: None };
+        let create =
+            Request::CreateTopic { name: &name, partitions: 200, durability: Durability::Durable, retention };
+        assert!(matches!(machine.ask(&create).0, Response::TopicCreated { .. }));
+    }
+    pass(&mut machine, CHECK_US);
+    let many = describe(&mut machine, LogId(0), "many-39").unwrap().topic;
+    fill(&mut machine, many, 199, 5);
+    pass(&mut machine, HOUR_US + 2 * CHECK_US);
+    let opened = open(&mut machine, many, 199).unwrap();
+    assert_eq!((opened.log_start, opened.high_watermark), (100, 100));
+    machine.shard().unwrap().check();
 }

@@ -1,6 +1,6 @@
 //! One shard, one client, one story each: what is acknowledged when, what is refused how, and what waits for what.
 
-use corelog_model::{Durability, LogId, ProducerId, TopicId};
+use corelog_model::{Durability, LogId, ProducerId, RetentionChange, TopicId};
 use corelog_shard::{At, ConnId, Event, Part, Principal, Refusal, Request, Response, Taken};
 use corelog_storage::{DurableMethod, LogConfig};
 use corelog_tests::machine::Machine;
@@ -392,7 +392,12 @@ fn a_principal_without_rights_is_refused_everything() {
     let (mut machine, topic) = started(Durability::Durable);
     let stranger = ConnId { slot: 4, generation: 1 };
     machine.event(LogId(0), Event::Connected { conn: stranger, principal: Principal::Anonymous });
-    let create = Request::CreateTopic { name: "mine", partitions: 1, durability: Durability::Durable };
+    let create = Request::CreateTopic {
+        name: "mine",
+        partitions: 1,
+        durability: Durability::Durable,
+        retention: RetentionChange::NONE,
+    };
     for request in [
         Request::Open { handle: 1, topic, partition: 0 },
         Request::Metadata { topic: None },

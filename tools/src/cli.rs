@@ -143,6 +143,12 @@ pub enum Topic {
         /// When its records are acknowledged.
         #[arg(long, value_enum, default_value_t = Durability::Durable)]
         durability: Durability,
+        /// Records may go that the broker took longer ago, by its own clock; without it they stay.
+        #[arg(long, value_name = "D", value_parser = duration)]
+        retention: Option<Duration>,
+        /// Of each partition so many bytes stay, and older records may go; without it they stay.
+        #[arg(long, value_name = "N", value_parser = bytes)]
+        retention_bytes: Option<u64>,
         #[command(flatten)]
         /// Where.
         server: Server,
@@ -161,7 +167,7 @@ pub enum Topic {
         /// Where.
         server: Server,
     },
-    /// Add partitions to a topic, or change when its records are acknowledged.
+    /// Add partitions to a topic, or change when its records are acknowledged or for how long they are kept.
     ///
     /// The topic is in use meanwhile. Keys are spread over its partitions by their number: with more of them, most keys go to
     /// another one from then on.
@@ -175,6 +181,12 @@ pub enum Topic {
         /// When its records are acknowledged from then on.
         #[arg(long, value_enum, group = "change")]
         durability: Option<Durability>,
+        /// Records may go that the broker took longer ago, by its own clock; `none`: not for their age.
+        #[arg(long, value_name = "D|none", group = "change", value_parser = duration_or_none)]
+        retention: Option<Duration>,
+        /// Of each partition so many bytes stay, and older records may go; `none`: not for their number.
+        #[arg(long, value_name = "N|none", group = "change", value_parser = bytes_or_none)]
+        retention_bytes: Option<u64>,
         #[command(flatten)]
         /// Where.
         server: Server,
@@ -560,14 +572,25 @@ fn duration(text: &str) -> Result<Duration, String> {
         "" | "s" => 1.0,
         "m" | "min" => 60.0,
         "h" => 3600.0,
-        _ => return Err("it takes a time, such as 500ms, 30s or 5min".to_owned()),
+        "d" => 86_400.0,
+        _ => return Err("it takes a time, such as 500ms, 30s, 5min or 7d".to_owned()),
     };
     number
         .parse::<f64>()
         .ok()
         .and_then(|number| Duration::try_from_secs_f64(number * factor).ok())
         .filter(|duration| !duration.is_zero())
-        .ok_or_else(|| "it takes a time, such as 500ms, 30s or 5min".to_owned())
+        .ok_or_else(|| "it takes a time, such as 500ms, 30s, 5min or 7d".to_owned())
+}
+
+/// Zero stands for none.
+fn duration_or_none(text: &str) -> Result<Duration, String> {
+    if text == "none" { Ok(Duration::ZERO) } else { duration(text) }
+}
+
+/// Zero stands for none.
+fn bytes_or_none(text: &str) -> Result<u64, String> {
+    if text == "none" { Ok(0) } else { bytes(text) }
 }
 
 fn rate(text: &str) -> Result<Rate, String> {

@@ -8,8 +8,10 @@ pub mod crc;
 pub mod id;
 pub mod limits;
 pub mod memory;
+pub mod retention;
 pub mod time;
 
 pub use id::{Durability, GroupId, LogId, ProducerId, Term, TopicId};
 pub use memory::{Block, BlockId, Owner, Slice};
+pub use retention::{Retention, RetentionChange};
 pub use time::Now;

@@ -1,4 +1,4 @@
-//! Topics that change: partitions that are added, and another level.
+//! Topics that change: partitions that are added, another level, another time or size that is kept.
 //!
 //! An alteration is one entry `altering` of log 0's metadata group. The logs that get partitions open them, as they do
 //! for a new topic; then it is `ready`, and all shards are told. Until then the topic is what it was: nobody sees the new
@@ -15,7 +15,7 @@
 use std::sync::Arc;
 
 use corelog_model::limits::MAX_PARTITIONS_PER_TOPIC;
-use corelog_model::{Durability, GroupId, Now};
+use corelog_model::{Durability, GroupId, Now, RetentionChange};
 use corelog_storage::feature;
 
 use crate::change::{Aim, Change, Step, placement};
@@ -33,17 +33,24 @@ pub(crate) fn altered(spec: &TopicSpec) -> Response {
     Response::TopicAltered { topic: spec.topic, partitions: spec.partitions(), durability: spec.durability }
 }
 
+/// What is to become of a topic, as far as it is named.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wish {
+    pub(crate) partitions: Option<u32>,
+    pub(crate) durability: Option<Durability>,
+    pub(crate) retention: RetentionChange,
+}
+
 impl Shard {
     pub(crate) fn alter_topic(
         &mut self,
         now: Now,
         asker: Asker,
         name: &str,
-        partitions: Option<u32>,
-        durability: Option<Durability>,
+        wish: Wish,
         out: &mut Actions,
     ) -> Taken {
-        match self.alteration(name, partitions, durability) {
+        match self.alteration(name, wish) {
             Ok(None) => {
                 let (_, topic) = self.metadata.topic_by_name(name).expect("it was just found");
                 asker.answer(altered(&topic.spec), out);
@@ -61,8 +68,7 @@ impl Shard {
     fn alteration(
         &self,
         name: &str,
-        partitions: Option<u32>,
-        durability: Option<Durability>,
+        Wish { partitions, durability, retention }: Wish,
     ) -> Result<Option<Alteration>, Refusal> {
         let (id, topic) = self.metadata.topic_by_name(name).ok_or(Refusal::UnknownTopic)?;
         if !self.changes.is_settled(id) {
@@ -78,13 +84,15 @@ impl Shard {
         }
         self.check_more_partitions(partitions - now)?;
         let durability = durability.unwrap_or(spec.durability);
-        if partitions == now && durability == spec.durability {
+        let retention = spec.retention.changed(retention);
+        if partitions == now && durability == spec.durability && retention == spec.retention {
             return Ok(None);
         }
         self.may_write(feature::ALTERED_TOPICS)?;
+        self.may_keep(retention)?;
         let first_group = GroupId(if partitions > now { self.metadata.next_group } else { 0 });
         let added = placement(id, now..partitions, self.config.logs);
-        Ok(Some(Alteration { topic: id, durability, first_group, added }))
+        Ok(Some(Alteration { topic: id, durability, retention, first_group, added }))
     }
 
     /// Closes what this log had opened for an alteration, and asks the others for the same, also those that are not
@@ -123,7 +131,7 @@ impl Shard {
         held.is_none_or(|held| held.partitions() < spec.partitions())
     }
 
-    /// Takes over the levels that the news are about. The frame that must be durable before the news are confirmed.
+    /// Takes over the levels and the bounds that the news are about. The frame that must be durable before the news are confirmed.
     pub(crate) fn set_levels(&mut self, news: &News) -> u64 {
         let (own, mut strengthened) = (self.config.log.log, false);
         for spec in &news.appeared {
@@ -131,6 +139,7 @@ impl Shard {
             for (_, group) in spec.partitions_in(own, 0..spec.partitions()) {
                 let Some(id) = self.groups.get(&group) else { continue };
                 let partition = self.partitions.get_mut(*id).expect("a group names a partition");
+                self.expiry.set(partition, spec.retention);
                 strengthened |= level == Durability::Durable && partition.durability != level;
                 partition.durability = level;
             }

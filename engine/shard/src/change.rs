@@ -13,8 +13,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use corelog_model::limits::{MAX_PARTITIONS_PER_TOPIC, is_topic_name};
-use corelog_model::{Durability, GroupId, LogId, Now, ProducerId, TopicId};
-use corelog_storage::EntryKind;
+use corelog_model::{Durability, GroupId, LogId, Now, ProducerId, Retention, TopicId};
+use corelog_storage::{EntryKind, feature};
 
 use crate::alter::altered;
 use crate::event::{Actions, Taken};
@@ -197,15 +197,16 @@ impl Shard {
         asker: Asker,
         name: &str,
         partitions: u32,
-        durability: Durability,
+        (durability, retention): (Durability, Retention),
         out: &mut Actions,
     ) -> Taken {
         let topic = self.metadata.next_topic_id();
         let placement = placement(topic, 0..partitions.min(MAX_PARTITIONS_PER_TOPIC), self.config.logs);
         let first_group = GroupId(self.metadata.next_group);
         let spec = TopicSpec::new(topic, name.to_owned(), durability, first_group, placement);
+        let spec = TopicSpec { retention, ..spec };
+        let checked = self.check_new_topic(name, partitions).and_then(|()| self.may_keep(retention));
         let command = Command::Creating(Arc::new(spec));
-        let checked = self.check_new_topic(name, partitions);
         self.begin(now, asker, checked.map(|()| (topic, command, Aim::Create)), out)
     }
 
@@ -224,6 +225,11 @@ impl Shard {
             return Err(Refusal::TooMany { what: Bounded::Topics, max: limits.topics });
         }
         self.check_more_partitions(partitions)
+    }
+
+    /// Whether a topic may say how long it keeps its records.
+    pub(crate) fn may_keep(&self, retention: Retention) -> Result<(), Refusal> {
+        if retention.is_none() { Ok(()) } else { self.may_write(feature::RETENTION) }
     }
 
     /// Whether so many partitions may be added to all that there are.
@@ -501,6 +507,7 @@ impl Shard {
             let Some(slot) = self.groups.remove(&group) else { continue };
             self.positions.drop_group(group);
             let mut partition = self.partitions.remove(slot).expect("a group names a partition");
+            self.expiry.set(&mut partition, Retention::default());
             self.wake_all(now, &mut partition.waiters, out);
             self.by_log_slot.remove(&partition.slot);
             self.log.drop_group(partition.slot);

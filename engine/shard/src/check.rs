@@ -17,6 +17,7 @@ impl Shard {
         self.sessions.check();
         self.pending.check();
         self.trims.check();
+        self.expiry.check(self.partitions.iter().map(|(_, partition)| partition));
         self.producers.check();
         self.positions.check(|group| self.groups.contains_key(&group));
         self.metadata.check();

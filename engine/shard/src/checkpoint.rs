@@ -20,6 +20,8 @@
 //! 7      topic      as 2, with spans: (first partition u32, its group u64) in place of the first group; while it is
 //!                   altered also what it becomes (id u128, first group u64, durability u8, placement of what is
 //!                   added) and the logs that have opened that. Written where 2 cannot say it.
+//! 8      topic      as 7, with options behind the placement of the topic and behind that of what it becomes: a count, then
+//!                   (tag u16, length u16, bytes). Written where 7 cannot say it.
 //! ```
 
 use std::collections::BTreeMap;
@@ -34,7 +36,7 @@ use crate::partition::{Cursors, Partition};
 use crate::position::{Change, Positions, read_position, write_position};
 use crate::producer_state::{ProducerState, Producers, REMEMBERED, Remembered};
 use crate::shard::Shard;
-use crate::spec::{Alteration, TopicSpec, read_logs, write_logs};
+use crate::spec::{Alteration, TopicSpec, read_logs, read_options, write_logs, write_options};
 
 const MAGIC: u32 = u32::from_le_bytes(*b"CLSP");
 const VERSION: u16 = 1;
@@ -149,10 +151,12 @@ pub(crate) fn encode<'a>(
     if full || view.metadata_changed {
         parts.add(1, |to| write_counters(to, view.metadata));
         for topic in view.metadata.topics.values() {
-            if topic.spec.is_plain() && topic.next.is_none() {
+            if topic.has_options() {
+                parts.add(8, |to| write_altered_topic(to, topic, true));
+            } else if topic.spec.is_plain() && topic.next.is_none() {
                 parts.add(2, |to| write_topic_item(to, topic));
             } else {
-                parts.add(7, |to| write_altered_topic(to, topic));
+                parts.add(7, |to| write_altered_topic(to, topic, false));
             }
         }
     }
@@ -376,7 +380,8 @@ fn read_item(from: &mut Reader<'_>) -> Option<Option<Item>> {
         4 => Item::Producer(read_producer(&mut body)?),
         5 => read_positions(&mut body)?,
         6 => Item::Position(read_position(&mut body)?),
-        7 => Item::Topic(read_altered_topic(&mut body)?),
+        7 => Item::Topic(read_altered_topic(&mut body, false)?),
+        8 => Item::Topic(read_altered_topic(&mut body, true).filter(Topic::has_options)?),
         _ => return Some(None),
     }))
 }
@@ -441,20 +446,32 @@ fn read_state(spec: TopicSpec, from: &mut Reader<'_>) -> Option<Topic> {
     Some(Topic::new(Arc::new(spec), state, read_logs(from)?))
 }
 
-fn write_altered_topic(to: &mut Writer<'_>, topic: &Topic) {
+fn write_altered_topic(to: &mut Writer<'_>, topic: &Topic, options: bool) {
     topic.spec.write(to);
+    if options {
+        write_options(to, &topic.spec.retention);
+    }
     write_state(to, topic);
     if let Some(next) = &topic.next {
         Alteration::between(&topic.spec, &next.spec).write(to);
+        if options {
+            write_options(to, &next.spec.retention);
+        }
         write_logs(to, &next.opened);
     }
 }
 
-fn read_altered_topic(from: &mut Reader<'_>) -> Option<Topic> {
-    let spec = TopicSpec::read(from)?;
+fn read_altered_topic(from: &mut Reader<'_>, options: bool) -> Option<Topic> {
+    let mut spec = TopicSpec::read(from)?;
+    if options {
+        spec.retention = read_options(from)?;
+    }
     let mut topic = read_state(spec, from)?;
     if topic.is_altered() {
-        let alteration = Alteration::read(from)?;
+        let mut alteration = Alteration::read(from)?;
+        if options {
+            alteration.retention = read_options(from)?;
+        }
         let spec = Arc::new(topic.spec.altered_by(&alteration)?);
         topic.next = Some(Next { spec, opened: read_logs(from)? });
     }

@@ -119,7 +119,8 @@ impl Directory {
             known.filter(|(topic, _)| *topic == spec.topic).map(|(_, damage)| *damage).collect();
         damage.sort_unstable();
         let (name, durability) = (spec.name.clone(), spec.durability);
-        TopicView { name, topic: spec.topic, durability, partitions, damage }
+        let retention = spec.retention;
+        TopicView { name, topic: spec.topic, durability, retention, partitions, damage }
     }
 
     /// Names and topics agree.

@@ -145,7 +145,7 @@ mod tests {
     use std::path::Path;
     use std::sync::Arc;
 
-    use corelog_model::{Durability, GroupId, ProducerId, Term, TopicId};
+    use corelog_model::{Durability, GroupId, ProducerId, Retention, Term, TopicId};
 
     use super::*;
     use crate::partition::Partition;
@@ -212,7 +212,8 @@ mod tests {
         let topic = topics[0];
         let altering = |metadata: &Metadata, more: usize, durability| {
             let first_group = GroupId(if more > 0 { metadata.next_group } else { 0 });
-            Command::Altering(Alteration { topic, durability, first_group, added: vec![log; more] })
+            let (retention, added) = (Retention::default(), vec![log; more]);
+            Command::Altering(Alteration { topic, durability, retention, first_group, added })
         };
         let rows: [(usize, Durability, &[Command]); 3] = [
             (2, Durability::Durable, &[Command::Opened { topic, log }, Command::Ready { topic }]),

@@ -103,6 +103,7 @@ impl Shard {
                 if held.is_some() || !spec.is_plain() {
                     self.may_write(feature::ALTERED_TOPICS)?;
                 }
+                self.may_keep(spec.retention)?;
                 let from = held.map_or(0, |held| held.partitions());
                 let frame = self.append_command(now, &Command::Held(Arc::clone(spec)))?.frame;
                 self.open_groups(spec, from..spec.partitions());

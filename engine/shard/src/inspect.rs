@@ -2,7 +2,7 @@
 //!
 //! Each is read by itself and held against nothing: what stands before it may be damaged.
 
-use corelog_model::{Durability, GroupId, LogId, ProducerId, Term, TopicId};
+use corelog_model::{Durability, GroupId, LogId, ProducerId, Retention, Term, TopicId};
 
 use crate::checkpoint::{Item, items};
 use crate::metadata::{Command, TopicState};
@@ -60,6 +60,8 @@ impl Step {
 pub struct Change {
     /// Its level.
     pub durability: Durability,
+    /// What takes its records away.
+    pub retention: Retention,
     /// How many partitions are added.
     pub added: u32,
     /// The group of the first of them; 0 where none is added. Those of the others follow.
@@ -68,8 +70,8 @@ pub struct Change {
 
 impl From<&Alteration> for Change {
     fn from(alteration: &Alteration) -> Self {
-        let Alteration { durability, first_group, .. } = *alteration;
-        Self { durability, added: alteration.partitions(), first_group }
+        let Alteration { durability, retention, first_group, .. } = *alteration;
+        Self { durability, retention, added: alteration.partitions(), first_group }
     }
 }
 
@@ -84,6 +86,8 @@ pub enum Fact {
         name: String,
         /// When its records are acknowledged.
         durability: Durability,
+        /// What takes its records away.
+        retention: Retention,
         /// Its groups, in spans of partitions whose groups follow each other.
         spans: Vec<Span>,
         /// How many partitions it has.
@@ -218,6 +222,7 @@ fn topic_fact(spec: &TopicSpec, step: Step, next: Option<Change>) -> Fact {
         topic: spec.topic,
         name: spec.name.clone(),
         durability: spec.durability,
+        retention: spec.retention,
         spans: spec.spans.clone(),
         partitions: spec.partitions(),
         step,

@@ -14,7 +14,7 @@
 //! | `room` | how long room is waited for |
 //! | `pending`, `wait` | answers that wait: for a frame, for data, for the disk |
 //! | `producer_state` | deduplication |
-//! | `trim` | records that are taken away from the front of a partition |
+//! | `trim`, `expiry` | records that are taken away from the front of a partition: because somebody says so, because of their age or size |
 //! | `position` | how far readers with a name have come |
 //! | `metadata`, `spec` | topics and producer ids as a log of their own |
 //! | `change`, `alter` | the steps by which they change |
@@ -40,6 +40,7 @@ mod codec;
 mod describe;
 mod directory;
 mod event;
+mod expiry;
 mod fetch;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use corelog_model::{GroupId, LogId, TopicId};
 
 use crate::codec::{RISING_LIMIT, Reader, Writer};
-use crate::spec::{Alteration, TopicSpec};
+use crate::spec::{Alteration, TopicSpec, read_options, write_options};
 
 /// Version of the commands' encoding, the first byte of each.
 const COMMAND_VERSION: u8 = 1;
@@ -82,6 +82,7 @@ impl Command {
         let mut to = Writer(out);
         to.u8(COMMAND_VERSION);
         match self {
+            Self::Creating(spec) if spec.has_options() => write_options_of(&mut to, 14, spec),
             Self::Creating(spec) => {
                 to.u8(1);
                 spec.write_plain(&mut to);
@@ -100,13 +101,18 @@ impl Command {
                 spec.write_plain(&mut to);
             }
             Self::Dropped { topic } => write_step(&mut to, 9, *topic, None),
+            Self::Held(spec) if spec.has_options() => write_options_of(&mut to, 15, spec),
             Self::Held(spec) => {
                 to.u8(10);
                 spec.write(&mut to);
             }
             Self::Altering(alteration) => {
-                to.u8(11);
+                let has_options = !alteration.retention.is_none();
+                to.u8(if has_options { 16 } else { 11 });
                 alteration.write(&mut to);
+                if has_options {
+                    write_options(&mut to, &alteration.retention);
+                }
             }
             Self::Reverting { topic } => write_step(&mut to, 12, *topic, None),
             Self::Reverted { topic } => write_step(&mut to, 13, *topic, None),
@@ -125,6 +131,15 @@ impl Command {
             8 => Self::Held(Arc::new(TopicSpec::read_plain(&mut from)?)),
             10 => Self::Held(Arc::new(TopicSpec::read(&mut from).filter(|spec| !spec.is_plain())?)),
             11 => Self::Altering(Alteration::read(&mut from)?),
+            14 => {
+                Self::Creating(Arc::new(read_with_options(&mut from).filter(|spec| spec.spans.len() == 1)?))
+            }
+            15 => Self::Held(Arc::new(read_with_options(&mut from)?)),
+            16 => {
+                let alteration = Alteration::read(&mut from)?;
+                let retention = read_options(&mut from).filter(|retention| !retention.is_none())?;
+                Self::Altering(Alteration { retention, ..alteration })
+            }
             _ => Self::decode_step(kind, &mut from)?,
         };
         from.is_empty().then_some(command)
@@ -147,6 +162,18 @@ impl Command {
             _ => return None,
         })
     }
+}
+
+fn write_options_of(to: &mut Writer<'_>, kind: u8, spec: &TopicSpec) {
+    to.u8(kind);
+    spec.write(to);
+    write_options(to, &spec.retention);
+}
+
+fn read_with_options(from: &mut Reader<'_>) -> Option<TopicSpec> {
+    let spec = TopicSpec::read(from)?;
+    let retention = read_options(from)?;
+    Some(TopicSpec { retention, ..spec }).filter(TopicSpec::has_options)
 }
 
 /// The log is written for the steps that name one, and 0 for the others: all have one layout.
@@ -190,6 +217,11 @@ pub(crate) struct Next {
 impl Topic {
     pub(crate) fn new(spec: Arc<TopicSpec>, state: TopicState, opened: Vec<LogId>) -> Self {
         Self { spec, state, opened, next: None }
+    }
+
+    /// Whether something is to be said of it, or of what it becomes, that not every topic has.
+    pub(crate) fn has_options(&self) -> bool {
+        self.spec.has_options() || self.next.as_ref().is_some_and(|next| next.spec.has_options())
     }
 
     /// Whether clients may see it.
@@ -458,7 +490,9 @@ impl Metadata {
 
 #[cfg(test)]
 mod tests {
-    use corelog_model::Durability;
+    use std::num::NonZeroU64;
+
+    use corelog_model::{Durability, Retention};
 
     use super::*;
 
@@ -491,7 +525,8 @@ mod tests {
         let topic = metadata.next_topic_id();
         let first_group = GroupId(if more > 0 { metadata.next_group + 3 } else { 0 });
         let durability = Durability::Memory;
-        let begin = Command::Altering(Alteration { topic, durability, first_group, added: vec![LOG; more] });
+        let (retention, added) = (Retention::default(), vec![LOG; more]);
+        let begin = Command::Altering(Alteration { topic, durability, retention, first_group, added });
         let opened = Command::Opened { topic, log: LOG };
         if refused {
             let closed = Command::Closed { topic, log: LOG };
@@ -509,7 +544,11 @@ mod tests {
         commands.push(Command::Dropped { topic: metadata.next_topic_id() });
         commands.extend(alteration(&metadata, 1, false));
         commands.extend(alteration(&metadata, 0, true));
+        let retention = Retention { time_us: NonZeroU64::new(9), bytes: NonZeroU64::new(1 << 40) };
+        let kept = Arc::new(TopicSpec { retention, ..spec(&metadata, "kept") });
+        commands.extend([Command::Creating(Arc::clone(&kept)), Command::Held(kept)]);
         let Command::Altering(more) = &alteration(&metadata, 2, false)[0] else { unreachable!() };
+        commands.push(Command::Altering(Alteration { retention, ..more.clone() }));
         let grown =
             spec(&metadata, "orders").altered_by(&Alteration { first_group: GroupId(90), ..more.clone() });
         commands.push(Command::Held(Arc::new(grown.expect("it fits"))));

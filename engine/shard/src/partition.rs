@@ -2,7 +2,7 @@
 //!
 //! Owns the order of the cursors, checked in the one place that moves them. Does not touch the log.
 
-use corelog_model::{Durability, GroupId, Term, TopicId};
+use corelog_model::{Durability, GroupId, Retention, Term, TopicId};
 use corelog_storage::GroupSlot;
 
 use crate::pending::Owed;
@@ -95,6 +95,8 @@ pub(crate) struct Partition {
     pub(crate) partition: u32,
     /// The topic's level now. What was appended at a stronger one may still be owed its answer.
     pub(crate) durability: Durability,
+    /// What takes its records away, as far as log 0 has said so since the start.
+    pub(crate) retention: Retention,
     pub(crate) owed: Owed,
     cursors: Cursors,
     pub(crate) epochs: Epochs,
@@ -120,6 +122,7 @@ impl Partition {
             topic,
             partition,
             durability,
+            retention: Retention::default(),
             owed: Owed::default(),
             cursors: Cursors::default(),
             epochs: Epochs::default(),
@@ -223,6 +226,18 @@ impl Partitions {
     pub(crate) fn get_mut(&mut self, id: PartitionId) -> Option<&mut Partition> {
         let slot = self.slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation)?;
         slot.partition.as_mut()
+    }
+
+    /// How many slots there are, free ones among them.
+    pub(crate) fn slots(&self) -> u32 {
+        u32::try_from(self.slots.len()).expect("partitions are bounded")
+    }
+
+    /// The partition in a slot, if there is one.
+    pub(crate) fn in_slot(&self, slot: u32) -> Option<(PartitionId, &Partition)> {
+        let entry = self.slots.get(slot as usize)?;
+        let id = PartitionId { slot, generation: entry.generation };
+        entry.partition.as_ref().map(|partition| (id, partition))
     }
 
     /// All partitions, by slot, to be marked.

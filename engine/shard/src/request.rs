@@ -1,7 +1,7 @@
 //! What a connection can ask of a shard. The bytes are borrowed from the connection's buffer: nothing is copied
 //! until a batch enters its frame.
 
-use corelog_model::{Durability, Term, TopicId};
+use corelog_model::{Durability, RetentionChange, Term, TopicId};
 
 /// A decoded request. Wire codecs of both protocols produce it.
 #[derive(Clone, Copy, Debug)]
@@ -126,8 +126,10 @@ pub enum Request<'a> {
         partitions: u32,
         /// When its records are acknowledged and visible.
         durability: Durability,
+        /// What takes its records away; what is not named does not.
+        retention: RetentionChange,
     },
-    /// Adds partitions to a topic, changes its level, or both; answered when that is durable and known everywhere.
+    /// Adds partitions to a topic, changes its level or how long it keeps its records, or all of it; answered when that is durable and known everywhere.
     AlterTopic {
         /// Its name.
         name: &'a str,
@@ -135,6 +137,8 @@ pub enum Request<'a> {
         partitions: Option<u32>,
         /// Its level from then on; `None`: as it is.
         durability: Option<Durability>,
+        /// What takes its records away from then on; what is not named stays as it is.
+        retention: RetentionChange,
     },
     /// Deletes a topic and its records; answered when that is durable.
     DeleteTopic {

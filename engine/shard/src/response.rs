@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use corelog_model::{Durability, LogId, ProducerId, Term, TopicId};
+use corelog_model::{Durability, LogId, ProducerId, Retention, Term, TopicId};
 
 use crate::refusal::Refusal;
 use crate::status::ShardStatus;
@@ -160,6 +160,8 @@ pub struct TopicView {
     pub topic: TopicId,
     /// When its records are acknowledged and visible.
     pub durability: Durability,
+    /// What takes its records away.
+    pub retention: Retention,
     /// By number, from 0.
     pub partitions: Vec<PartitionView>,
     /// What is known to be damaged, by partition and offset.

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use corelog_model::{GroupId, Now, Slice, TopicId};
+use corelog_model::{GroupId, Now, Retention, Slice, TopicId};
 use corelog_storage::{Finished, GroupSlot, Log, LogConfig};
 
+use crate::alter::Wish;
 use crate::authorise::{Access, Operation, Principal, Resource, authorise};
 use crate::change::Changes;
 use crate::checkpoint::CheckpointBuffers;
 use crate::directory::Directory;
 use crate::event::{Actions, ConnId, Event, Reply, Taken};
+use crate::expiry::Expiry;
 use crate::holding::Holdings;
 use crate::metadata::Metadata;
 use crate::partition::{PartitionId, Partitions};
@@ -65,6 +67,8 @@ pub struct Limits {
     pub producers: ProducerLimits,
     /// No fetch waits longer than this, in microseconds.
     pub max_wait_us: u64,
+    /// So often it is looked for records that no topic keeps any more, in microseconds.
+    pub retention_check_us: u64,
 }
 
 impl Default for Limits {
@@ -85,6 +89,7 @@ impl Default for Limits {
                 keep_us: 15 * 60 * 1_000_000,
             },
             max_wait_us: 60 * 1_000_000,
+            retention_check_us: 30 * 1_000_000,
         }
     }
 }
@@ -115,6 +120,7 @@ pub struct Shard {
     pub(crate) producers: Producers,
     pub(crate) positions: Positions,
     pub(crate) trims: Trims,
+    pub(crate) expiry: Expiry,
     /// What this log's metadata group says, and what clients may see of all logs.
     pub(crate) metadata: Metadata,
     pub(crate) directory: Directory,
@@ -231,11 +237,12 @@ impl Shard {
                 self.delete_records(now, asker, id, before_offset, out)
             }
             (Request::Metadata { topic }, _) => self.describe(asker, topic, out),
-            (Request::CreateTopic { name, partitions, durability }, _) => {
-                self.create_topic(now, asker, name, partitions, durability, out)
+            (Request::CreateTopic { name, partitions, durability, retention }, _) => {
+                let retention = Retention::default().changed(retention);
+                self.create_topic(now, asker, name, partitions, (durability, retention), out)
             }
-            (Request::AlterTopic { name, partitions, durability }, _) => {
-                self.alter_topic(now, asker, name, partitions, durability, out)
+            (Request::AlterTopic { name, partitions, durability, retention }, _) => {
+                self.alter_topic(now, asker, name, Wish { partitions, durability, retention }, out)
             }
             (Request::DeleteTopic { name }, _) => self.delete_topic(now, asker, name, out),
             (Request::ProducerId, _) => self.producer_id(now, asker, out),
@@ -333,6 +340,7 @@ impl Shard {
         self.wake_shown(now, out);
         self.expire_waits(now, out);
         self.producers.expire(now);
+        self.step_expiry(now);
         self.write_checkpoint();
         self.log.cut(now, &mut out.disk);
         if self.log.is_read_only() {
@@ -405,6 +413,7 @@ impl Shard {
             self.waits.deadline_us(),
             self.batch_patience.ends_us(),
             self.change_patience.ends_us(),
+            self.expiry.due_us(),
             self.log.has_finished().then_some(0),
         ];
         deadlines.into_iter().flatten().min()

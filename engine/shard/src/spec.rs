@@ -1,13 +1,14 @@
-//! What a topic is: its name, its level, and for each partition its group and the log that keeps it.
+//! What a topic is: its name, its level, how long it keeps its records, and for each partition its group and the log that keeps it.
 //!
 //! A specification is never changed. A topic that is altered gets another one, of which the old one is the beginning:
 //! partitions keep their groups and their logs for ever. The groups of partitions that were added at one time follow
 //! each other; those of one time are a span.
 
+use std::num::NonZeroU64;
 use std::ops::Range;
 
 use corelog_model::limits::{MAX_PARTITIONS_PER_TOPIC, is_topic_name};
-use corelog_model::{Durability, GroupId, LogId, TopicId};
+use corelog_model::{Durability, GroupId, LogId, Retention, TopicId};
 
 use crate::codec::{RISING_LIMIT, Reader, Writer};
 
@@ -20,6 +21,8 @@ pub struct TopicSpec {
     pub name: String,
     /// When its records are acknowledged and visible.
     pub durability: Durability,
+    /// What takes its records away.
+    pub retention: Retention,
     /// Its groups, at least one span. Partitions and groups rise from one to the next, and no two could be one.
     pub spans: Vec<Span>,
     /// The log of each partition.
@@ -48,12 +51,18 @@ impl TopicSpec {
         placement: Vec<LogId>,
     ) -> Self {
         let spans = vec![Span { partition: 0, group: first_group }];
-        Self { topic, name, durability, spans, placement }
+        Self { topic, name, durability, retention: Retention::default(), spans, placement }
     }
 
     /// At this level, with partitions for the logs in `added`, whose groups begin with `first_group`.
-    fn altered(&self, durability: Durability, first_group: GroupId, added: &[LogId]) -> Self {
-        let mut altered = Self { durability, ..self.clone() };
+    fn altered(
+        &self,
+        durability: Durability,
+        retention: Retention,
+        first_group: GroupId,
+        added: &[LogId],
+    ) -> Self {
+        let mut altered = Self { durability, retention, ..self.clone() };
         if !added.is_empty() && first_group != self.groups_end() {
             altered.spans.push(Span { partition: self.partitions(), group: first_group });
         }
@@ -67,7 +76,7 @@ impl TopicSpec {
         let fits = self.topic == by.topic
             && by.partitions() <= most
             && (by.added.is_empty() || by.first_group >= self.groups_end());
-        fits.then(|| self.altered(by.durability, by.first_group, &by.added))
+        fits.then(|| self.altered(by.durability, by.retention, by.first_group, &by.added))
     }
 
     /// Whether `later` is this topic with more partitions, or with as many, at any level.
@@ -129,9 +138,15 @@ impl TopicSpec {
         logs
     }
 
-    /// Whether its groups are one span: then it is written as topics were before they could be altered.
+    /// Whether its groups are one span, and nothing else is to be said of it: then it is written as topics were before they
+    /// could be altered.
     pub(crate) fn is_plain(&self) -> bool {
-        self.spans.len() == 1
+        self.spans.len() == 1 && !self.has_options()
+    }
+
+    /// Whether something is to be said of it that not every topic has.
+    pub(crate) const fn has_options(&self) -> bool {
+        !self.retention.is_none()
     }
 
     /// Writes a topic of one span.
@@ -171,7 +186,8 @@ impl TopicSpec {
         let spans = (0..from.count(SPAN_BYTES)?)
             .map(|_| Some(Span { partition: from.u32()?, group: GroupId(from.u64()?) }))
             .collect::<Option<Vec<_>>>()?;
-        Self { topic, name, durability, spans, placement: read_logs(from)? }.sound()
+        let retention = Retention::default();
+        Self { topic, name, durability, retention, spans, placement: read_logs(from)? }.sound()
     }
 
     /// The specification, if it is one: what was read may say anything.
@@ -199,6 +215,8 @@ pub(crate) struct Alteration {
     pub(crate) topic: TopicId,
     /// The level from then on.
     pub(crate) durability: Durability,
+    /// What takes its records away from then on.
+    pub(crate) retention: Retention,
     /// The group of the first partition added; 0 where none is.
     pub(crate) first_group: GroupId,
     /// The logs of the partitions added.
@@ -210,7 +228,7 @@ impl Alteration {
     pub(crate) fn between(from: &TopicSpec, to: &TopicSpec) -> Self {
         let added = to.placement[from.placement.len()..].to_vec();
         let first_group = if added.is_empty() { GroupId(0) } else { to.group(from.partitions()) };
-        Self { topic: from.topic, durability: to.durability, first_group, added }
+        Self { topic: from.topic, durability: to.durability, retention: to.retention, first_group, added }
     }
 
     /// How many partitions are added.
@@ -238,8 +256,54 @@ impl Alteration {
                     && first_group.0 < RISING_LIMIT - more as u64
             }
         };
-        groups_are_sound.then_some(Self { topic, durability, first_group, added })
+        let retention = Retention::default();
+        groups_are_sound.then_some(Self { topic, durability, retention, first_group, added })
     }
+}
+
+/// Options of a topic: a tag each.
+mod option {
+    /// Microseconds, u64.
+    pub(super) const RETENTION_TIME: u16 = 1;
+    /// Bytes of each partition, u64.
+    pub(super) const RETENTION_BYTES: u16 = 2;
+    // 3 is for what is done with records of the same key.
+}
+
+/// The least that an option takes.
+const OPTION_BYTES: usize = 2 + 2;
+
+/// Writes what is to be said of a topic beside what every topic has: a count, and for each {tag u16, length u16, bytes}, in
+/// the order of the tags. None is there that says what would be so without it.
+pub(crate) fn write_options(to: &mut Writer<'_>, retention: &Retention) {
+    let all = [(option::RETENTION_TIME, retention.time_us), (option::RETENTION_BYTES, retention.bytes)];
+    let said = || all.iter().filter_map(|(tag, value)| value.map(|value| (*tag, value.get())));
+    to.count(said().count());
+    for (tag, value) in said() {
+        to.u16(tag);
+        to.u16(size_of::<u64>() as u16);
+        to.u64(value);
+    }
+}
+
+/// Reads them. One of an unknown tag is not passed over: what it says must not be ignored, and a version that does not know
+/// it does not open the log.
+pub(crate) fn read_options(from: &mut Reader<'_>) -> Option<Retention> {
+    let (mut retention, mut last) = (Retention::default(), 0);
+    for _ in 0..from.count(OPTION_BYTES)? {
+        let (tag, length) = (from.u16()?, from.u16()?);
+        if tag <= last || usize::from(length) != size_of::<u64>() {
+            return None;
+        }
+        let value = Some(NonZeroU64::new(from.u64()?)?);
+        match tag {
+            option::RETENTION_TIME => retention.time_us = value,
+            option::RETENTION_BYTES => retention.bytes = value,
+            _ => return None,
+        }
+        last = tag;
+    }
+    Some(retention)
 }
 
 pub(crate) fn write_logs(to: &mut Writer<'_>, logs: &[LogId]) {
@@ -262,7 +326,7 @@ mod tests {
         let placement = vec![LogId(0), LogId(1), LogId(0)];
         let first =
             TopicSpec::new(TopicId(1), "orders".to_owned(), Durability::Durable, GroupId(16), placement);
-        first.altered(Durability::Memory, GroupId(30), &[LogId(1), LogId(2)])
+        first.altered(Durability::Memory, Retention::default(), GroupId(30), &[LogId(1), LogId(2)])
     }
 
     #[test]
@@ -279,13 +343,42 @@ mod tests {
         assert_eq!(grown.logs(0..0), []);
     }
 
+    #[test]
+    fn options_survive_encoding_and_what_is_not_known_is_refused() {
+        let bytes = |retention: &Retention| {
+            let mut bytes = Vec::new();
+            write_options(&mut Writer(&mut bytes), retention);
+            bytes
+        };
+        let read = |bytes: &[u8]| {
+            let mut from = Reader(bytes);
+            read_options(&mut from).filter(|_| from.is_empty())
+        };
+        let (time_us, size) = (NonZeroU64::new(7_000_000), NonZeroU64::new(1 << 30));
+        for (time_us, bytes_kept) in [(None, None), (time_us, None), (None, size), (time_us, size)] {
+            let retention = Retention { time_us, bytes: bytes_kept };
+            let written = bytes(&retention);
+            assert_eq!(read(&written), Some(retention));
+            (0..written.len()).for_each(|end| assert_eq!(read(&written[..end]), None, "{end} bytes"));
+        }
+        let both = bytes(&Retention { time_us, bytes: size });
+        for (at, value) in [(4, 2), (4, 3), (4, 0), (6, 7), (16, 1), (16, 3), (18, 9)] {
+            let mut other = both.clone();
+            other[at] = value;
+            assert_eq!(read(&other), None, "byte {at} is {value}");
+        }
+        let mut nothing = both;
+        nothing[8..16].fill(0);
+        assert_eq!(read(&nothing), None, "who keeps nothing says so by deleting");
+    }
+
     /// What could be one span is one: the same topic is always the same bytes.
     #[test]
     fn groups_that_follow_on_stay_one_span() {
-        let grown = grown().altered(Durability::Memory, GroupId(32), &[LogId(0)]);
+        let grown = grown().altered(Durability::Memory, Retention::default(), GroupId(32), &[LogId(0)]);
         assert_eq!(grown.spans.len(), 2);
         assert_eq!(grown.group(5), GroupId(32));
-        let same = grown.altered(Durability::Written, GroupId(0), &[]);
+        let same = grown.altered(Durability::Written, Retention::default(), GroupId(0), &[]);
         assert_eq!((same.spans.len(), same.partitions()), (2, 6), "another level is not another span");
     }
 

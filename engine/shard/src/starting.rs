@@ -17,6 +17,7 @@ use crate::change::Changes;
 use crate::checkpoint::{CheckpointBuffers, State};
 use crate::directory::Directory;
 use crate::event::Actions;
+use crate::expiry::Expiry;
 use crate::holding::Holdings;
 use crate::metadata::{Command, Metadata};
 use crate::partition::{Cursors, Partition, Partitions};
@@ -147,9 +148,15 @@ impl Starting {
         let mut partitions = Partitions::default();
         let mut groups = BTreeMap::new();
         let mut by_log_slot = BTreeMap::new();
+        let mut expiry = Expiry::new(limits.retention_check_us, now);
         for (group, mut partition) in recovered {
             // The level may have been altered behind the checkpoint that has the partition.
             partition.durability = metadata.topics[&partition.topic].spec.durability;
+            if config.log.log == LogId(0) {
+                // The others hear of it: what they have of their own may be of an earlier time.
+                let topic = &metadata.topics[&partition.topic];
+                expiry.set(&mut partition, topic.spec.retention);
+            }
             partition.slot = log.open_group(group, partition.topic, partition.partition);
             let log_slot = partition.slot;
             // Where the newest entries are damaged the log still knows that they were there: their offsets and
@@ -184,6 +191,7 @@ impl Starting {
             producers,
             positions,
             trims: Trims::default(),
+            expiry,
             metadata,
             metadata_checkpointed: 0,
             counters: Counters::default(),

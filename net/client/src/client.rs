@@ -25,7 +25,7 @@ use crate::driver::link::{Setting, run};
 use crate::each::of_each;
 use crate::error::{ClientError, LinkError};
 use crate::producer::Producer;
-use crate::topic::Topic;
+use crate::topic::{Topic, TopicChange, TopicConfig};
 
 /// Answers to questions are read in chunks of this size.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -143,7 +143,15 @@ impl Client {
         partitions: u32,
         durability: Durability,
     ) -> Result<Topic, ClientError> {
-        self.ask(Question::CreateTopic { name: name.to_owned(), partitions, durability }).await?;
+        self.create_topic_with(name, TopicConfig { partitions, durability, ..TopicConfig::default() }).await
+    }
+
+    /// The same for a topic that does not keep its records for ever. A broker that cannot do this refuses it
+    /// ([`ErrorCode::UnsupportedVersion`]), and so does one whose store is not final ([`ErrorCode::NotFinal`]).
+    pub async fn create_topic_with(&self, name: &str, config: TopicConfig) -> Result<Topic, ClientError> {
+        let TopicConfig { partitions, durability, .. } = config;
+        let (name_asked, retention) = (name.to_owned(), config.kept());
+        self.ask(Question::CreateTopic { name: name_asked, partitions, durability, retention }).await?;
         self.topic(name).await
     }
 
@@ -158,7 +166,14 @@ impl Client {
         partitions: Option<u32>,
         durability: Option<Durability>,
     ) -> Result<Topic, ClientError> {
-        self.ask(Question::AlterTopic { name: name.to_owned(), partitions, durability }).await?;
+        self.alter_topic_with(name, TopicChange { partitions, durability, ..TopicChange::default() }).await
+    }
+
+    /// The same for all that may be altered, such as how long records are kept: what is too old then may go at once.
+    pub async fn alter_topic_with(&self, name: &str, change: TopicChange) -> Result<Topic, ClientError> {
+        let TopicChange { partitions, durability, .. } = change;
+        let (name_asked, retention) = (name.to_owned(), change.kept());
+        self.ask(Question::AlterTopic { name: name_asked, partitions, durability, retention }).await?;
         self.topic(name).await
     }
 

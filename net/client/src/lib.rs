@@ -35,4 +35,4 @@ pub use driver::clock::wall_us;
 pub use error::{ClientError, CommitError, ConsumeError, LinkError, ProduceError, Refused, TrySendError};
 pub use position::{Committed, NamedPosition};
 pub use producer::{Acked, BatchAck, Fill, Lane, Partition, Producer, Pushed, Receipt};
-pub use topic::{Damage, PartitionInfo, Topic};
+pub use topic::{Damage, PartitionInfo, Topic, TopicChange, TopicConfig};

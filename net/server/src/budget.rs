@@ -11,7 +11,7 @@
 //! | named positions | names and partitions | 640 bytes, in each log | TOO_MANY |
 //! | subscriptions | consumers and the partitions they read | 320 bytes, in each log | TOO_MANY, and the client fetches |
 //! | sessions: handles, requests, replies | connections | `limits.*`, `memory.reply_bytes`, [`LOG_BYTES`] | TOO_MANY, or not read |
-//! | level 1 of the index | partitions and extents on disk together, beyond eight extents | 64 bytes | STORAGE_FULL, until a topic goes |
+//! | level 1 of the index | partitions and extents on disk together, beyond eight extents | 80 bytes | STORAGE_FULL, until a topic goes |
 //!
 //! **Not part of it**, since each is small where a log is used as logs are: level 2 of the index of extents with more than
 //! some 100,000 runs (a run is what one frame holds of one partition, 40 to 92 bytes), and what is left of a partition that

@@ -107,6 +107,8 @@ pub struct LogSection {
     pub frame_bytes: u64,
     /// Size of the log beyond which extents are recycled; `None`: never.
     pub retention_bytes: Option<u64>,
+    /// So often, in seconds, it is looked for records that no topic keeps any more.
+    pub retention_check_s: u64,
     /// Extents allocated at first start.
     pub provision: u32,
     /// How far zeros are written ahead; 0: not at all.
@@ -524,6 +526,9 @@ impl LogSection {
                 self.parallel_frame_bytes = within(bytes(text)?, 0, 16 << 20, "up to 16 MiB, 0 for off")?;
             }
             "retention_bytes" => self.retention_bytes = Some(bytes(text)?).filter(|&size| size > 0),
+            "retention_check_s" => {
+                self.retention_check_s = within(number(text)?, 1, 86_400, "1 to 86400 seconds")?;
+            }
             "provision" => self.provision = within(number(text)?, 0, 65_536, "0 to 65536 extents")? as u32,
             "zero_ahead_bytes" => {
                 self.zero_ahead_bytes = within(bytes(text)?, 0, 1 << 30, "up to 1 GiB, 0 for off")?

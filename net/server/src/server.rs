@@ -629,7 +629,16 @@ fn shard_config(
     let defaults = ShardLimits::default();
     let producers = ProducerLimits { pairs: budget.producers, ..defaults.producers };
     let Budget { partitions, positions, subscriptions, .. } = budget;
-    let limits = ShardLimits { connections, partitions, positions, subscriptions, producers, ..defaults };
+    let retention_check_us = config.log.retention_check_s * 1_000_000;
+    let limits = ShardLimits {
+        connections,
+        partitions,
+        positions,
+        subscriptions,
+        producers,
+        retention_check_us,
+        ..defaults
+    };
     ShardConfig { log, logs: directory.logs(), anonymous: Anonymous::default(), limits }
 }
 

@@ -42,11 +42,11 @@ pub(crate) fn request<'a>(request: &corelog_wire::Request<'a>) -> Option<Request
     Some(match *request {
         Wire::Hello(_) | Wire::Ping => return None,
         Wire::Metadata { topic } => Request::Metadata { topic },
-        Wire::CreateTopic { name, partitions, durability } => {
-            Request::CreateTopic { name, partitions, durability }
+        Wire::CreateTopic { name, partitions, durability, retention } => {
+            Request::CreateTopic { name, partitions, durability, retention }
         }
-        Wire::AlterTopic { name, partitions, durability } => {
-            Request::AlterTopic { name, partitions, durability }
+        Wire::AlterTopic { name, partitions, durability, retention } => {
+            Request::AlterTopic { name, partitions, durability, retention }
         }
         Wire::DeleteTopic { name } => Request::DeleteTopic { name },
         Wire::Open { handle, topic, partition } => Request::Open { handle, topic, partition },
@@ -195,7 +195,8 @@ fn metadata(view: &MetadataView, to: ReplyTo, around: Surroundings<'_>, out: &mu
         })
         .collect();
     let topics = view.topics.iter().zip(&places).zip(&damage).map(|((topic, partitions), damage)| {
-        TopicView { name: &topic.name, topic: topic.topic, durability: topic.durability, partitions, damage }
+        let (durability, retention) = (topic.durability, topic.retention);
+        TopicView { name: &topic.name, topic: topic.topic, durability, retention, partitions, damage }
     });
     let reply = MetadataReply {
         version: view.version,

@@ -74,7 +74,7 @@ apis! {
     /// Topics, their partitions and where these are served.
     3 Metadata 1..=1,
     /// Makes a topic; answered when it can be produced to.
-    4 CreateTopic 1..=1,
+    4 CreateTopic 1..=2,
     /// Removes a topic and its records.
     5 DeleteTopic 1..=1,
     /// Gives a partition a short name, the handle, for this connection.
@@ -97,8 +97,8 @@ apis! {
     14 CommitPosition 1..=1,
     /// Reads the positions kept for a partition.
     15 ReadPositions 1..=1,
-    /// Adds partitions to a topic, changes its level, or both.
-    17 AlterTopic 1..=1,
+    /// Adds partitions to a topic, changes its level or how long it keeps its records, or all of it.
+    17 AlterTopic 1..=2,
     /// Forgets a position.
     18 DeletePosition 1..=1,
     /// Takes the records of a partition below an offset away; answered when that is durable.

@@ -2,7 +2,9 @@
 //!
 //! Addresses stand once, in a table that partitions point into: 10,000 partitions take 80 KB, not a megabyte.
 
-use corelog_model::{Durability, LogId, Term, TopicId};
+use std::num::NonZeroU64;
+
+use corelog_model::{Durability, LogId, Retention, Term, TopicId};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -46,6 +48,8 @@ pub struct TopicView<'a> {
     pub topic: TopicId,
     /// When its records are acknowledged and visible.
     pub durability: Durability,
+    /// What takes its records away.
+    pub retention: Retention,
     /// By number, from 0.
     pub partitions: &'a [PartitionPlace],
     /// What is known to be damaged, by partition and offset; the first so many where there is much.
@@ -68,6 +72,10 @@ pub const DAMAGED_RANGES_MAX: usize = 3_000;
 mod tag {
     /// A list of damaged ranges.
     pub(super) const DAMAGE: u16 = 1;
+    /// Microseconds, u64.
+    pub(super) const RETENTION_TIME: u16 = 2;
+    /// Bytes of each partition, u64.
+    pub(super) const RETENTION_BYTES: u16 = 3;
 }
 
 impl DamagedRange {
@@ -159,6 +167,12 @@ impl<'a> MetadataReply<'a> {
                 if !topic.damage.is_empty() {
                     item.tagged(tag::DAMAGE, |field| field.list(topic.damage));
                 }
+                let Retention { time_us, bytes } = topic.retention;
+                for (tag, value) in [(tag::RETENTION_TIME, time_us), (tag::RETENTION_BYTES, bytes)] {
+                    if let Some(value) = value {
+                        item.tagged(tag, |field| field.u64(value.get()));
+                    }
+                }
             });
         }
     }
@@ -181,11 +195,19 @@ impl<'a> TopicView<'a> {
         let durability = item.durability()?;
         let name = item.text("name")?;
         let partitions = item.list("partitions")?;
-        let mut topic = Self { name, topic, durability, partitions, damage: &[] };
+        let retention = Retention::default();
+        let mut topic = Self { name, topic, durability, retention, partitions, damage: &[] };
         let mut tagged = item.tagged();
         while let Some((tag, mut field)) = tagged.next()? {
-            if tag == tag::DAMAGE {
-                topic.damage = field.list("damage")?;
+            match tag {
+                tag::DAMAGE => topic.damage = field.list("damage")?,
+                tag::RETENTION_TIME => {
+                    topic.retention.time_us = NonZeroU64::new(field.u64("retention time")?)
+                }
+                tag::RETENTION_BYTES => {
+                    topic.retention.bytes = NonZeroU64::new(field.u64("retention bytes")?)
+                }
+                _ => {}
             }
         }
         Ok(topic)

@@ -1,6 +1,6 @@
 //! What a client asks. One value per api; variable parts are borrowed from the frame.
 
-use corelog_model::{Durability, Term, TopicId};
+use corelog_model::{Durability, RetentionChange, Term, TopicId};
 
 use crate::api::Api;
 use crate::fault::{NoRoom, WireError};
@@ -29,7 +29,7 @@ const AT_START: u32 = 0;
 const AT_END: u32 = 1;
 const AT_TIME: u32 = 2;
 
-/// A request of version 1 of its api.
+/// A request of the newest version of its api; [`Request::version`] says which older one is enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request<'a> {
     /// First on every connection.
@@ -49,8 +49,10 @@ pub enum Request<'a> {
         partitions: u32,
         /// When its records are acknowledged and visible.
         durability: Durability,
+        /// What takes its records away; what is not named does not.
+        retention: RetentionChange,
     },
-    /// Adds partitions to a topic, changes its level, or both.
+    /// Adds partitions to a topic, changes its level or how long it keeps its records, or all of it.
     AlterTopic {
         /// Its name.
         name: &'a str,
@@ -58,6 +60,8 @@ pub enum Request<'a> {
         partitions: Option<u32>,
         /// Its level from then on; `None`: as it is.
         durability: Option<Durability>,
+        /// What takes its records away from then on; what is not named stays as it is.
+        retention: RetentionChange,
     },
     /// Removes a topic and its records.
     DeleteTopic {
@@ -233,6 +237,18 @@ impl<'a> Request<'a> {
         }
     }
 
+    /// The oldest version of its api that says all of it.
+    pub const fn version(&self) -> u8 {
+        match self {
+            Self::CreateTopic { retention, .. } | Self::AlterTopic { retention, .. }
+                if !retention.is_none() =>
+            {
+                2
+            }
+            _ => 1,
+        }
+    }
+
     /// The handle it names, or 0.
     pub const fn handle(&self) -> u32 {
         match *self {
@@ -266,18 +282,20 @@ impl<'a> Request<'a> {
                 head.u32(if topic.is_some() { METADATA_NAMES_TOPIC } else { 0 });
                 head.text(topic.unwrap_or_default());
             }
-            Self::CreateTopic { name, partitions, durability } => {
+            Self::CreateTopic { name, partitions, durability, retention } => {
                 head.u32(partitions);
                 head.u8(durability as u8);
                 head.text(name);
+                encode_retention(head, retention);
             }
-            Self::AlterTopic { name, partitions, durability } => {
+            Self::AlterTopic { name, partitions, durability, retention } => {
                 let flag = |is_named: bool, flag: u32| if is_named { flag } else { 0 };
                 let named = flag(partitions.is_some(), ALTER_NAMES_PARTITIONS);
                 head.u32(named | flag(durability.is_some(), ALTER_NAMES_DURABILITY));
                 head.u32(partitions.unwrap_or(0));
                 head.u8(durability.unwrap_or_default() as u8);
                 head.text(name);
+                encode_retention(head, retention);
             }
             Self::DeleteTopic { name } => head.text(name),
             Self::Open { topic, partition, .. } => {
@@ -357,12 +375,8 @@ pub fn decode_request<'a>(header: &FrameHeader, body: &'a [u8]) -> Result<Reques
             let topic = head.text("topic")?;
             Request::Metadata { topic: named.then_some(topic) }
         }
-        Api::CreateTopic => {
-            let partitions = head.u32("partitions")?;
-            let durability = head.durability()?;
-            Request::CreateTopic { name: head.text("name")?, partitions, durability }
-        }
-        Api::AlterTopic => decode_alter_topic(&mut head)?,
+        Api::CreateTopic => return decode_create_topic(head),
+        Api::AlterTopic => return decode_alter_topic(head),
         Api::DeleteTopic => Request::DeleteTopic { name: head.text("name")? },
         Api::Open => {
             if handle == 0 || handle > MAX_HANDLE {
@@ -395,7 +409,43 @@ pub fn decode_request<'a>(header: &FrameHeader, body: &'a [u8]) -> Result<Reques
     Ok(request)
 }
 
-fn decode_alter_topic<'a>(head: &mut Reader<'a>) -> Result<Request<'a>, WireError> {
+/// Tags of a request that makes or alters a topic, of version 2: whoever does not know them answers that he does not, rather
+/// than make a topic that keeps its records.
+mod tag {
+    /// Microseconds, u64; 0: whatever their age.
+    pub(super) const RETENTION_TIME: u16 = 1;
+    /// Bytes of each partition, u64; 0: however many.
+    pub(super) const RETENTION_BYTES: u16 = 2;
+}
+
+fn encode_retention(head: &mut Writer<'_>, retention: RetentionChange) {
+    for (tag, value) in [(tag::RETENTION_TIME, retention.time_us), (tag::RETENTION_BYTES, retention.bytes)] {
+        if let Some(value) = value {
+            head.tagged(tag, |field| field.u64(value));
+        }
+    }
+}
+
+fn decode_retention(head: Reader<'_>) -> Result<RetentionChange, WireError> {
+    let (mut retention, mut tagged) = (RetentionChange::default(), head.tagged());
+    while let Some((tag, mut field)) = tagged.next()? {
+        match tag {
+            tag::RETENTION_TIME => retention.time_us = Some(field.u64("retention time")?),
+            tag::RETENTION_BYTES => retention.bytes = Some(field.u64("retention bytes")?),
+            _ => {}
+        }
+    }
+    Ok(retention)
+}
+
+fn decode_create_topic(mut head: Reader<'_>) -> Result<Request<'_>, WireError> {
+    let partitions = head.u32("partitions")?;
+    let durability = head.durability()?;
+    let name = head.text("name")?;
+    Ok(Request::CreateTopic { name, partitions, durability, retention: decode_retention(head)? })
+}
+
+fn decode_alter_topic(mut head: Reader<'_>) -> Result<Request<'_>, WireError> {
     let flags = head.flags(ALTER_NAMES_PARTITIONS | ALTER_NAMES_DURABILITY, "alter flags")?;
     let partitions = head.u32("partitions")?;
     let durability = head.durability()?;
@@ -404,6 +454,7 @@ fn decode_alter_topic<'a>(head: &mut Reader<'a>) -> Result<Request<'a>, WireErro
         name,
         partitions: (flags & ALTER_NAMES_PARTITIONS != 0).then_some(partitions),
         durability: (flags & ALTER_NAMES_DURABILITY != 0).then_some(durability),
+        retention: decode_retention(head)?,
     })
 }
 

@@ -79,6 +79,7 @@ fn within_bounds(config: &Config) {
     assert!(log.extent_bytes <= 1 << 32, "positions in an extent are 32 bits wide");
     assert!(log.window_bytes >= log.frame_bytes && log.frame_bytes.is_multiple_of(4096));
     assert!(log.retention_bytes.is_none_or(|bytes| bytes >= log.extent_bytes));
+    assert!((1..=86_400).contains(&log.retention_check_s));
     assert!(log.frames_in_flight.is_none_or(|count| (1..=4).contains(&count)));
     assert!(u64::from(log.provision).checked_mul(log.extent_bytes).is_some());
     assert!(!log.data_dir.as_os_str().is_empty());
@@ -161,6 +162,7 @@ fn values(config: &Config) -> Vec<(&'static str, String)> {
         ("log.window_bytes", log.window_bytes.to_string()),
         ("log.frame_bytes", log.frame_bytes.to_string()),
         ("log.retention_bytes", log.retention_bytes.unwrap_or(0).to_string()),
+        ("log.retention_check_s", log.retention_check_s.to_string()),
         ("log.provision", log.provision.to_string()),
         ("log.zero_ahead_bytes", log.zero_ahead_bytes.to_string()),
         ("log.checkpoint_bytes", log.checkpoint_bytes.to_string()),

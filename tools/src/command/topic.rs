@@ -1,20 +1,30 @@
 //! `corelog topic`: create, list, describe, alter, delete.
 
-use corelog_client::{Client, Damage, Position, Topic as Known};
+use std::time::Duration;
+
+use corelog_client::{Client, Damage, Position, Topic as Known, TopicChange, TopicConfig};
 use serde_json::{Value, json};
 
 use super::connect;
-use crate::cli::{Durability, Format, Topic};
+use crate::cli::{Format, Topic};
 use crate::failure::Failure;
 use crate::output::Output;
 
 pub(super) async fn run(arguments: &Topic, format: Format) -> Result<(), Failure> {
     let mut output = Output::new();
     match arguments {
-        Topic::Create { name, partitions, durability, server } => {
+        Topic::Create { name, partitions, durability, retention, retention_bytes, server } => {
             let what = format!("topic {name} cannot be created");
             let client = connect(server, &what).await?;
-            create(&client, name, *partitions, *durability, &what, format, &mut output).await?;
+            let (partitions, durability) = (*partitions, (*durability).into());
+            let (retention, retention_bytes) = (*retention, *retention_bytes);
+            let config = TopicConfig { partitions, durability, retention, retention_bytes };
+            let created = client.create_topic_with(name, config).await;
+            let topic = created.map_err(|error| Failure::client(&what, &error))?;
+            match format {
+                Format::Text => output.line(&format!("created {}", summary(&topic)))?,
+                Format::Json => output.json(&value(&topic))?,
+            }
         }
         Topic::List { server } => {
             let what = "the topics cannot be listed";
@@ -27,10 +37,13 @@ pub(super) async fn run(arguments: &Topic, format: Format) -> Result<(), Failure
             let client = connect(server, &what).await?;
             describe(&client, name, &what, format, &mut output).await?;
         }
-        Topic::Alter { name, partitions, durability, server } => {
+        Topic::Alter { name, partitions, durability, retention, retention_bytes, server } => {
             let what = format!("topic {name} cannot be altered");
             let client = connect(server, &what).await?;
-            let altered = client.alter_topic(name, *partitions, durability.map(Into::into)).await;
+            let (partitions, durability) = (*partitions, durability.map(Into::into));
+            let (retention, retention_bytes) = (*retention, *retention_bytes);
+            let change = TopicChange { partitions, durability, retention, retention_bytes };
+            let altered = client.alter_topic_with(name, change).await;
             let topic = altered.map_err(|error| Failure::client(&what, &error))?;
             match format {
                 Format::Text => output.line(&format!("altered {}", summary(&topic)))?,
@@ -48,25 +61,6 @@ pub(super) async fn run(arguments: &Topic, format: Format) -> Result<(), Failure
         }
     }
     output.flush()
-}
-
-async fn create(
-    client: &Client,
-    name: &str,
-    partitions: u32,
-    durability: Durability,
-    what: &str,
-    format: Format,
-    output: &mut Output,
-) -> Result<(), Failure> {
-    let topic = client
-        .create_topic(name, partitions, durability.into())
-        .await
-        .map_err(|error| Failure::client(what, &error))?;
-    match format {
-        Format::Text => output.line(&format!("created {}", summary(&topic))),
-        Format::Json => output.json(&value(&topic)),
-    }
 }
 
 fn list(topics: &[Known], format: Format, output: &mut Output) -> Result<(), Failure> {
@@ -128,7 +122,15 @@ async fn describe(
 fn summary(topic: &Known) -> String {
     let count = topic.partition_count();
     let plural = if count == 1 { "" } else { "s" };
-    format!("{}  {count} partition{plural}, {}, id {}", topic.name(), topic.durability().name(), topic.id())
+    let mut kept = String::new();
+    if let Some(time) = topic.retention() {
+        kept.push_str(&format!(", for {}", words_of(time)));
+    }
+    if let Some(bytes) = topic.retention_bytes() {
+        kept.push_str(&format!(", {bytes} bytes a partition"));
+    }
+    let (durability, id) = (topic.durability().name(), topic.id());
+    format!("{}  {count} partition{plural}, {durability}{kept}, id {id}", topic.name())
 }
 
 fn value(topic: &Known) -> Value {
@@ -137,5 +139,18 @@ fn value(topic: &Known) -> Value {
         "id": topic.id().to_string(),
         "partitions": topic.partition_count(),
         "durability": topic.durability().name(),
+        "retention_us": topic.retention().map(|time| time.as_micros() as u64),
+        "retention_bytes": topic.retention_bytes(),
     })
+}
+
+/// As it may be typed.
+fn words_of(time: Duration) -> String {
+    let us = time.as_micros();
+    let units =
+        [(86_400_000_000, "d"), (3_600_000_000, "h"), (60_000_000, "min"), (1_000_000, "s"), (1_000, "ms")];
+    match units.iter().find(|(unit, _)| us.is_multiple_of(*unit)) {
+        Some((unit, name)) => format!("{}{name}", us / unit),
+        None => format!("{us}us"),
+    }
 }

@@ -93,7 +93,7 @@ impl<T> Connection<T> {
     }
 
     fn send(&mut self, request: &Request<'_>, token: T, again: Option<fn(&T) -> T>) {
-        let call = self.call(request.api(), token, again);
+        let call = self.call((request.api(), request.version()), token, again);
         let mut head = [0; HOT_REQUEST_BYTES];
         match encode_request_head(request, call, &mut head) {
             Ok(length) => self.outbox.head(head, length),
@@ -107,7 +107,7 @@ impl<T> Connection<T> {
 
     /// Produce with one sealed batch, which is sent from where it is.
     pub(crate) fn produce(&mut self, handle: u32, expected_offset: Option<u64>, batch: Arc<Chunk>, token: T) {
-        let call = self.call(Api::Produce, token, None);
+        let call = self.call((Api::Produce, 1), token, None);
         let request = Request::Produce { handle, expected_offset, batches: &batch };
         let mut head = [0; HOT_REQUEST_BYTES];
         let length = encode_request_head(&request, call, &mut head).expect("a hot request fits");
@@ -122,10 +122,10 @@ impl<T> Connection<T> {
 
     /// What the broker does not serve, and whoever asks cannot do without, is asked for all the same: it is then refused by
     /// name.
-    fn call(&mut self, api: Api, token: T, again: Option<fn(&T) -> T>) -> Call {
+    fn call(&mut self, (api, least): (Api, u8), token: T, again: Option<fn(&T) -> T>) -> Call {
         let version = match self.version(api) {
             0 => api.versions().max,
-            common => common,
+            common => common.max(least),
         };
         let slot = self.free.pop().unwrap_or_else(|| {
             self.pending.push(Slot { generation: 0, asked: None });

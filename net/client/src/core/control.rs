@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use corelog_model::{Durability, TopicId};
+use corelog_model::{Durability, RetentionChange, TopicId};
 use corelog_wire::error::bound;
 use corelog_wire::request::MAX_HANDLE;
 use corelog_wire::{At, ErrorBody, ErrorCode, Request, Response, Status, Which};
@@ -29,10 +29,24 @@ pub(crate) enum Question {
     Ping,
     Topics,
     Topic(String),
-    CreateTopic { name: String, partitions: u32, durability: Durability },
-    AlterTopic { name: String, partitions: Option<u32>, durability: Option<Durability> },
+    CreateTopic {
+        name: String,
+        partitions: u32,
+        durability: Durability,
+        retention: RetentionChange,
+    },
+    AlterTopic {
+        name: String,
+        partitions: Option<u32>,
+        durability: Option<Durability>,
+        retention: RetentionChange,
+    },
     DeleteTopic(String),
-    OfPartition { topic: TopicId, partition: u32, about: About },
+    OfPartition {
+        topic: TopicId,
+        partition: u32,
+        about: About,
+    },
     Status,
 }
 
@@ -129,13 +143,13 @@ impl Control {
                 Question::Ping => connection.ask(&Request::Ping, whole),
                 Question::Topics => connection.ask(&Request::Metadata { topic: None }, whole),
                 Question::Topic(name) => connection.ask(&Request::Metadata { topic: Some(name) }, whole),
-                Question::CreateTopic { name, partitions, durability } => {
-                    let (partitions, durability) = (*partitions, *durability);
-                    connection.ask(&Request::CreateTopic { name, partitions, durability }, whole);
+                Question::CreateTopic { name, partitions, durability, retention } => {
+                    let (partitions, durability, retention) = (*partitions, *durability, *retention);
+                    connection.ask(&Request::CreateTopic { name, partitions, durability, retention }, whole);
                 }
-                Question::AlterTopic { name, partitions, durability } => {
-                    let (partitions, durability) = (*partitions, *durability);
-                    connection.ask(&Request::AlterTopic { name, partitions, durability }, whole);
+                Question::AlterTopic { name, partitions, durability, retention } => {
+                    let (partitions, durability, retention) = (*partitions, *durability, *retention);
+                    connection.ask(&Request::AlterTopic { name, partitions, durability, retention }, whole);
                 }
                 Question::DeleteTopic(name) => connection.ask(&Request::DeleteTopic { name }, whole),
                 Question::Status => connection.ask(&Request::Status, whole),
@@ -289,7 +303,7 @@ fn topic(reply: &corelog_wire::MetadataReply<'_>, view: &corelog_wire::TopicView
     };
     let partitions = view.partitions.iter().map(place).collect();
     let damage = view.damage.iter().map(range).collect();
-    Topic::new(view.name.to_owned(), view.topic, view.durability, partitions, damage)
+    Topic::new(view.name.to_owned(), view.topic, view.durability, view.retention, partitions, damage)
 }
 
 fn refused(question: &Question, body: &ErrorBody<'_>) -> ClientError {
@@ -329,8 +343,12 @@ mod tests {
     #[test]
     fn what_time_can_mend_is_asked_again_after_ever_longer_pauses_until_the_deadline() {
         let mut control = control();
-        let create =
-            Question::CreateTopic { name: "a".into(), partitions: 1, durability: Durability::Durable };
+        let create = Question::CreateTopic {
+            name: "a".into(),
+            partitions: 1,
+            durability: Durability::Durable,
+            retention: RetentionChange::NONE,
+        };
         control.ask(1, create, 2_000);
         let body = ErrorBody::new(ErrorCode::NotReady, "");
         let (mut now_us, mut pauses) = (0, Vec::new());
@@ -377,8 +395,12 @@ mod tests {
     #[test]
     fn after_a_lost_connection_only_harmless_questions_are_asked_again() {
         let mut control = control();
-        let create =
-            Question::CreateTopic { name: "a".into(), partitions: 1, durability: Durability::Durable };
+        let create = Question::CreateTopic {
+            name: "a".into(),
+            partitions: 1,
+            durability: Durability::Durable,
+            retention: RetentionChange::NONE,
+        };
         control.ask(1, Question::Topics, 1000);
         control.ask(2, create.clone(), 1000);
         control.ask(3, Question::Ping, 1000);

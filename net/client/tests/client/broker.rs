@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use corelog_client::{BatchHeader, Durability, ErrorCode, ProducerId, TopicId};
 use corelog_model::batch::Patch;
-use corelog_model::{LogId, Term};
+use corelog_model::{LogId, Retention, Term};
 use corelog_wire::api::SERVED;
 use corelog_wire::frame::HEADER_BYTES;
 use corelog_wire::{
@@ -62,6 +62,7 @@ struct Topic {
     name: String,
     id: TopicId,
     durability: Durability,
+    retention: Retention,
     logs: Vec<Log>,
 }
 
@@ -478,6 +479,13 @@ fn positions(store: &mut Store, request: Request<'_>, handles: &Handles, reply: 
             log.positions.insert(name.to_owned(), (offset, leader_epoch, metadata.to_owned()));
             reply(&Response::PositionCommitted);
         }
+        Request::DeleteRecords { before_offset, .. } if before_offset > log.end => {
+            reply(&refusal(ErrorCode::OffsetOutOfRange, [log.start, log.end]));
+        }
+        Request::DeleteRecords { before_offset, .. } => {
+            log.start = log.start.max(before_offset);
+            reply(&Response::RecordsDeleted { log_start: log.start });
+        }
         Request::DeletePosition { name, .. } => {
             log.positions.remove(name);
             reply(&Response::PositionDeleted);
@@ -505,17 +513,23 @@ fn positions(store: &mut Store, request: Request<'_>, handles: &Handles, reply: 
 
 fn change_topics(store: &mut Store, request: Request<'_>, reply: impl Fn(&Response<'_>)) {
     match request {
-        Request::CreateTopic { name, partitions, durability } => {
+        Request::CreateTopic { name, partitions, durability, retention } => {
             if store.topics.iter().any(|topic| topic.name == name) {
                 return reply(&refusal(ErrorCode::TopicExists, [0, 0]));
             }
             store.last_id += 1;
             let id = TopicId(u128::from(store.last_id));
             let logs = (0..partitions).map(|_| Log::default()).collect();
-            store.topics.push(Topic { name: name.to_owned(), id, durability, logs });
+            store.topics.push(Topic {
+                name: name.to_owned(),
+                id,
+                durability,
+                retention: Retention::default().changed(retention),
+                logs,
+            });
             reply(&Response::TopicCreated { topic: id });
         }
-        Request::AlterTopic { name, partitions, durability } => {
+        Request::AlterTopic { name, partitions, durability, retention } => {
             let Some(topic) = store.topics.iter_mut().find(|topic| topic.name == name) else {
                 return reply(&refusal(ErrorCode::UnknownTopic, [0, 0]));
             };
@@ -527,6 +541,7 @@ fn change_topics(store: &mut Store, request: Request<'_>, reply: impl Fn(&Respon
             }
             topic.logs.resize_with(partitions as usize, Log::default);
             topic.durability = durability.unwrap_or(topic.durability);
+            topic.retention = topic.retention.changed(retention);
             let (topic, durability) = (topic.id, topic.durability);
             reply(&Response::TopicAltered { topic, partitions, durability });
         }
@@ -550,6 +565,7 @@ fn metadata(store: &Store, port: u16, wanted: Option<&str>, reply: impl Fn(&Resp
         name: &topic.name,
         topic: topic.id,
         durability: topic.durability,
+        retention: topic.retention,
         partitions,
         damage: &[],
     });

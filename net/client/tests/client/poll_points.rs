@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use corelog_client::{
-    Client, ClientConfig, ClientError, Consumer, ConsumerConfig, Durability, Lane, Partition, Position,
-    Producer, ProducerConfig, Receipt, Topic, TrySendError,
+    Client, ClientConfig, ClientError, Consumer, ConsumerConfig, Durability, ErrorCode, Lane, Partition,
+    Position, Producer, ProducerConfig, Receipt, Topic, TopicChange, TopicConfig, TrySendError,
 };
 
 use crate::broker::{Broker, Faults};
@@ -19,17 +19,20 @@ const TURNS: u32 = 50;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The tests below, one for each public future of the client.
-const FUTURES: [&str; 29] = [
+const FUTURES: [&str; 32] = [
     "Receipt",
     "acknowledged",
     "alter_topic",
+    "alter_topic_with",
     "commit",
     "commit",
     "committed",
     "connect",
     "consumer",
     "create_topic",
+    "create_topic_with",
     "delete",
+    "delete_records",
     "delete_topic",
     "flush",
     "get",
@@ -625,5 +628,59 @@ async fn positions_get_list_commit_reset_and_delete() {
     })
     .await;
     drop((position, consumer));
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn create_topic_with_alter_topic_with_and_delete_records() {
+    let (scene, consumer) = Scene::filled(7).await;
+    let Scene { client, topic, .. } = &scene;
+    let hour = Some(Duration::from_secs(3600));
+    let mut made = 0;
+    at_every_poll_point("create_topic_with", 2, async |cut| {
+        made += 1;
+        let name = format!("kept-{made}");
+        let config = TopicConfig { partitions: 2, retention: hour, ..TopicConfig::default() };
+        let created = cut.of(client.create_topic_with(&name, config)).await.map(Result::unwrap);
+        match client.create_topic_with(&name, config).await {
+            Ok(topic) => assert!(created.is_none() && topic.retention() == hour),
+            Err(error) => assert_eq!(error, ClientError::TopicExists),
+        }
+        let found = client.topic(&name).await.unwrap();
+        assert_eq!((found.retention(), found.retention_bytes(), found.partition_count()), (hour, None, 2));
+        created.is_some()
+    })
+    .await;
+    let mut bytes = 1000;
+    at_every_poll_point("alter_topic_with", 2, async |cut| {
+        bytes += 1;
+        let change = TopicChange { retention_bytes: Some(bytes), ..TopicChange::default() };
+        let altered = cut.of(client.alter_topic_with("kept-1", change)).await.map(Result::unwrap);
+        let found = client.topic("kept-1").await.unwrap();
+        let before = (bytes > 1001).then_some(bytes - 1);
+        assert_eq!(found.retention(), hour, "what is not named stays");
+        assert!(
+            found.retention_bytes() == Some(bytes) || altered.is_none() && found.retention_bytes() == before
+        );
+        bytes = found.retention_bytes().unwrap_or(1000);
+        altered.is_some()
+    })
+    .await;
+    let none =
+        TopicChange { retention: Some(Duration::ZERO), retention_bytes: Some(0), ..TopicChange::default() };
+    let found = client.alter_topic_with("kept-1", none).await.unwrap();
+    assert_eq!((found.retention(), found.retention_bytes()), (None, None));
+    at_every_poll_point("delete_records", 2, async |cut| {
+        let deleted = cut.of(client.delete_records(topic, 0, 3)).await;
+        assert_eq!(client.delete_records(topic, 0, 3).await, Ok(3), "twice is once");
+        deleted.map(|deleted| assert_eq!(deleted, Ok(3))).is_some()
+    })
+    .await;
+    assert_eq!(client.offset(topic, 0, Position::Start).await, Ok(3));
+    let Err(ClientError::Refused(beyond)) = client.delete_records(topic, 0, 8).await else {
+        panic!("there are seven");
+    };
+    assert_eq!(beyond.code, ErrorCode::OffsetOutOfRange);
+    drop(consumer);
     scene.end().await;
 }

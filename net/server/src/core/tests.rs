@@ -8,7 +8,7 @@ mod replies;
 mod trouble;
 
 use corelog_model::batch::{BatchBuilder, Codec, RecordRef, Seal};
-use corelog_model::{Block, BlockId, Durability, LogId, ProducerId, TopicId};
+use corelog_model::{Block, BlockId, Durability, LogId, ProducerId, RetentionChange, TopicId};
 use corelog_shard::{Access, Limits, ShardConfig, Starting};
 use corelog_storage::{Listing, LogConfig};
 use corelog_uring::{Errno, ListenerId};
@@ -206,7 +206,11 @@ impl Bed {
     /// A peer with a topic of one partition open as handle 1.
     fn producer(&mut self, durability: Durability) -> (usize, TopicId) {
         let peer = self.peer();
-        self.send(peer, 1, &Request::CreateTopic { name: "t", partitions: 1, durability });
+        self.send(
+            peer,
+            1,
+            &Request::CreateTopic { name: "t", partitions: 1, durability, retention: RetentionChange::NONE },
+        );
         self.settle();
         let topic = match self.answers(peer)[..] {
             [(1, Answer::TopicCreated(topic))] => topic,

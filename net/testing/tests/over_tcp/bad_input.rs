@@ -5,7 +5,7 @@ use std::slice;
 
 use crate::peer::{From, Peer, batch, batch_from};
 use crate::small_disk::SmallDisk;
-use corelog_model::{Durability, ProducerId, TopicId};
+use corelog_model::{Durability, ProducerId, RetentionChange, TopicId};
 use corelog_testing::{Broker, Builder};
 use corelog_wire::{Call, ErrorCode, Hello, Request, encode_request};
 
@@ -281,7 +281,12 @@ const PLACES: [Row; 8] = [
     (
         "a name no topic may have",
         |peer, _| {
-            peer.send(&Request::CreateTopic { name: "a b", partitions: 1, durability: Durability::Durable });
+            peer.send(&Request::CreateTopic {
+                name: "a b",
+                partitions: 1,
+                durability: Durability::Durable,
+                retention: RetentionChange::NONE,
+            });
         },
         Some(ErrorCode::InvalidTopicName),
         After::Open,
@@ -290,7 +295,12 @@ const PLACES: [Row; 8] = [
         "a name that is taken",
         |peer, _| {
             let durability = Durability::Durable;
-            peer.send(&Request::CreateTopic { name: "orders", partitions: 1, durability });
+            peer.send(&Request::CreateTopic {
+                name: "orders",
+                partitions: 1,
+                durability,
+                retention: RetentionChange::NONE,
+            });
         },
         Some(ErrorCode::TopicExists),
         After::Open,

@@ -5,7 +5,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use corelog_model::batch::{AlignedVec, BatchBuilder, BatchView, Codec, RecordRef, Seal};
-use corelog_model::{Durability, ProducerId, Term, TopicId};
+use corelog_model::{Durability, ProducerId, RetentionChange, Term, TopicId};
 use corelog_wire::frame::{HEADER_BYTES, MAX_FRAME_BYTES};
 use corelog_wire::{
     Call, ErrorCode, FrameHeader, Hello, Request, Response, Status, decode_response, encode_request,
@@ -109,7 +109,10 @@ impl Peer {
     }
 
     pub(crate) fn create_topic(&mut self, name: &str, partitions: u32, durability: Durability) -> TopicId {
-        match self.ask(&Request::CreateTopic { name, partitions, durability }).response() {
+        match self
+            .ask(&Request::CreateTopic { name, partitions, durability, retention: RetentionChange::NONE })
+            .response()
+        {
             Response::TopicCreated { topic } => topic,
             other => panic!("{other:?}"),
         }

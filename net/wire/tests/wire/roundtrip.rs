@@ -1,6 +1,8 @@
 //! Whatever a client or broker can say arrives as it was said.
 
-use corelog_model::{Durability, LogId, ProducerId, Term, TopicId};
+use std::num::NonZeroU64;
+
+use corelog_model::{Durability, LogId, ProducerId, Retention, RetentionChange, Term, TopicId};
 use corelog_wire::{
     ApiVersions, At, DamagedRange, Endpoint, ErrorBody, ErrorCode, Frame, Hello, HelloReply, MetadataReply,
     PartitionPlace, PositionView, PositionsReply, Request, Response, Split, Status, TopicView, Which,
@@ -88,12 +90,15 @@ proptest! {
     }
 
     #[test]
-    fn create_and_delete(name in ".{0,300}", partitions: u32, durability in durability()) {
-        arrives(Request::CreateTopic { name: &name, partitions, durability })?;
+    fn create_and_delete(
+        name in ".{0,300}", partitions: u32, durability in durability(), time_us: Option<u64>, bytes: Option<u64>,
+    ) {
+        let retention = RetentionChange { time_us, bytes };
+        arrives(Request::CreateTopic { name: &name, partitions, durability, retention })?;
         arrives(Request::DeleteTopic { name: &name })?;
         let (some, none) = (Some(partitions), Some(durability));
         for (partitions, durability) in [(some, none), (some, None), (None, none), (None, None)] {
-            arrives(Request::AlterTopic { name: &name, partitions, durability })?;
+            arrives(Request::AlterTopic { name: &name, partitions, durability, retention })?;
         }
     }
 
@@ -166,7 +171,7 @@ proptest! {
     #[test]
     fn metadata_reply(
         version: u64, logs: u16, endpoints in vec((".{0,30}", any::<u16>()), 1..5), topics in topics(),
-        damage in vec((any::<u32>(), any::<u64>(), any::<u64>()), 0..4),
+        damage in vec((any::<u32>(), any::<u64>(), any::<u64>()), 0..4), kept: (u64, u64),
     ) {
         let damage: Vec<DamagedRange> =
             damage.into_iter().map(|(partition, first, last)| DamagedRange::new(partition, first, last)).collect();
@@ -176,7 +181,8 @@ proptest! {
         let places: Vec<Vec<PartitionPlace>> =
             topics.iter().map(|(.., partitions)| partitions.iter().map(place).collect()).collect();
         let topics = topics.iter().zip(&places).map(|((name, topic, durability, _), partitions)| {
-            TopicView { name, topic: TopicId(*topic), durability: *durability, partitions, damage: &damage }
+            let retention = Retention { time_us: NonZeroU64::new(kept.0 / 2), bytes: NonZeroU64::new(kept.1 / 2) };
+            TopicView { name, topic: TopicId(*topic), durability: *durability, retention, partitions, damage: &damage }
         });
         let endpoints = endpoints.iter().map(|(host, port)| Endpoint { host, port: *port });
         let reply = MetadataReply { version, logs, endpoints: endpoints.collect(), topics: topics.collect() };

@@ -1,6 +1,8 @@
 //! One value of every message, with a different number in every field so that two swapped fields are noticed.
 
-use corelog_model::{Durability, LogId, ProducerId, Term, TopicId};
+use std::num::NonZeroU64;
+
+use corelog_model::{Durability, LogId, ProducerId, Retention, RetentionChange, Term, TopicId};
 use corelog_wire::{
     ApiVersions, At, Call, DamagedRange, Endpoint, ErrorBody, ErrorCode, Frame, Hello, HelloReply,
     MetadataReply, PartitionPlace, PositionView, PositionsReply, ReplyTo, Request, Response, Split, Status,
@@ -44,10 +46,7 @@ pub(crate) fn requests() -> Vec<(&'static str, Request<'static>)> {
         ("ping", Request::Ping),
         ("metadata-all", Request::Metadata { topic: None }),
         ("metadata-one", Request::Metadata { topic: Some("flights") }),
-        (
-            "create-topic",
-            Request::CreateTopic { name: "flights", partitions: 6, durability: Durability::Written },
-        ),
+        ("create-topic", create(RetentionChange::NONE)),
         ("delete-topic", Request::DeleteTopic { name: "flights" }),
         ("open", Request::Open { handle: 258, topic: TOPIC, partition: 5 }),
         ("produce", Request::Produce { handle: 258, expected_offset: None, batches: &BATCH }),
@@ -72,6 +71,8 @@ pub(crate) fn requests() -> Vec<(&'static str, Request<'static>)> {
         ("alter-topic", alter(Some(12), Some(Durability::Memory))),
         ("alter-topic-partitions", alter(Some(12), None)),
         ("alter-topic-durability", alter(None, Some(Durability::Written))),
+        ("create-topic-retention", create(KEPT)),
+        ("alter-topic-retention", alter_retention()),
     ]
 }
 
@@ -80,7 +81,19 @@ const fn commit(leader_epoch: Option<Term>, metadata: &'static str) -> Request<'
 }
 
 const fn alter(partitions: Option<u32>, durability: Option<Durability>) -> Request<'static> {
-    Request::AlterTopic { name: "flights", partitions, durability }
+    let retention = RetentionChange::NONE;
+    Request::AlterTopic { name: "flights", partitions, durability, retention }
+}
+
+const KEPT: RetentionChange = RetentionChange { time_us: Some(604_800_000_000), bytes: Some(1 << 30) };
+
+const fn create(retention: RetentionChange) -> Request<'static> {
+    Request::CreateTopic { name: "flights", partitions: 6, durability: Durability::Written, retention }
+}
+
+const fn alter_retention() -> Request<'static> {
+    let retention = RetentionChange { time_us: Some(0), bytes: Some(1 << 31) };
+    Request::AlterTopic { name: "flights", partitions: None, durability: None, retention }
 }
 
 const fn fetch(leader_epoch: Option<Term>) -> Request<'static> {
@@ -105,6 +118,7 @@ pub(crate) fn responses() -> Vec<(&'static str, Response<'static>)> {
         ("hello", Response::Hello(hello_reply())),
         ("ping", Response::Pong),
         ("metadata", Response::Metadata(metadata())),
+        ("metadata-retention", Response::Metadata(metadata_with_retention())),
         ("metadata-damage", Response::Metadata(metadata_with_damage())),
         ("create-topic", Response::TopicCreated { topic: TOPIC }),
         ("delete-topic", Response::TopicDeleted),
@@ -150,6 +164,7 @@ fn metadata() -> MetadataReply<'static> {
         name,
         topic: TopicId(id),
         durability: Durability::Memory,
+        retention: Retention::default(),
         partitions,
         damage: &[],
     };
@@ -167,6 +182,14 @@ fn metadata() -> MetadataReply<'static> {
 fn metadata_with_damage() -> MetadataReply<'static> {
     let mut metadata = metadata();
     metadata.topics[0].damage = &DAMAGE;
+    metadata
+}
+
+fn metadata_with_retention() -> MetadataReply<'static> {
+    let mut metadata = metadata();
+    metadata.topics[0].retention =
+        Retention { time_us: NonZeroU64::new(604_800_000_000), bytes: NonZeroU64::new(1 << 30) };
+    metadata.topics[1].retention.bytes = NonZeroU64::new(77);
     metadata
 }
 
@@ -232,7 +255,8 @@ const fn unsupported() -> ErrorBody<'static> {
 /// The whole frame of a request.
 pub(crate) fn request_frame(request: &Request<'_>) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let length = encode_request(request, CALL, &mut bytes);
+    let call = Call { version: request.version(), ..CALL };
+    let length = encode_request(request, call, &mut bytes);
     assert_eq!(length, bytes.len());
     bytes
 }

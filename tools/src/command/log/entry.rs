@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::ops::Range;
 
 use corelog_model::batch::{BATCH_HEADER_BYTES, BatchHeader};
-use corelog_model::{GroupId, TopicId};
+use corelog_model::{GroupId, Retention, TopicId};
 use corelog_shard::inspect::{self, Change, Fact, Step};
 use corelog_storage::{CheckpointKind, EntryHeader, EntryKind, FooterHeader, PartHeader, StateHead};
 use serde_json::{Value, json};
@@ -87,10 +87,11 @@ impl Names {
     /// One fact in words.
     fn words(&self, fact: &Fact) -> String {
         match fact {
-            Fact::Topic { topic, name, durability, spans, partitions, step, next } => format!(
-                "topic {name} (id {topic}) {}, {}, {partitions} partitions, groups from {}{}",
+            Fact::Topic { topic, name, durability, retention, spans, partitions, step, next } => format!(
+                "topic {name} (id {topic}) {}, {}{}, {partitions} partitions, groups from {}{}",
                 step.name(),
                 durability.name(),
+                kept_words(retention),
                 spans.iter().map(|span| span.group.to_string()).collect::<Vec<_>>().join(", "),
                 next.as_ref().map_or_else(String::new, |next| format!("; {}", change_words(next))),
             ),
@@ -139,10 +140,12 @@ impl Names {
 
     fn document(&self, fact: &Fact) -> Value {
         match fact {
-            Fact::Topic { topic, name, durability, spans, partitions, step, next } => json!({
+            Fact::Topic { topic, name, durability, retention, spans, partitions, step, next } => json!({
                 "topic": name,
                 "id": topic.to_string(),
                 "durability": durability.name(),
+                "retention_us": retention.time_us,
+                "retention_bytes": retention.bytes,
                 "groups": spans
                     .iter()
                     .map(|span| json!({ "from_partition": span.partition, "first_group": span.group.0 }))
@@ -206,16 +209,29 @@ impl Names {
 }
 
 fn change_words(change: &Change) -> String {
-    let Change { durability, added, first_group } = change;
+    let Change { durability, retention, added, first_group } = change;
+    let (level, kept) = (durability.name(), kept_words(retention));
     match added {
-        0 => format!("becomes {}", durability.name()),
-        _ => format!("becomes {}, {added} partitions more, groups from {first_group}", durability.name()),
+        0 => format!("becomes {level}{kept}"),
+        _ => format!("becomes {level}{kept}, {added} partitions more, groups from {first_group}"),
     }
 }
 
+fn kept_words(retention: &Retention) -> String {
+    let time = retention.time_us.map(|us| format!(", kept for {us} us"));
+    let bytes = retention.bytes.map(|bytes| format!(", {bytes} bytes a partition kept"));
+    time.into_iter().chain(bytes).collect()
+}
+
 fn change_document(change: &Change) -> Value {
-    let Change { durability, added, first_group } = change;
-    json!({ "durability": durability.name(), "added": added, "first_group": first_group.0 })
+    let Change { durability, retention, added, first_group } = change;
+    json!({
+        "durability": durability.name(),
+        "retention_us": retention.time_us,
+        "retention_bytes": retention.bytes,
+        "added": added,
+        "first_group": first_group.0,
+    })
 }
 
 /// What an entry says of topics, partitions and positions; `None` when it says nothing of them, or does not decode.

@@ -132,7 +132,12 @@ impl Two {
 
     /// A topic of two partitions, made through `at`: partition 0 is kept by log 0, partition 1 by log 1.
     pub(super) fn topic(&mut self, at: usize, peer: usize, durability: Durability) -> TopicId {
-        let create = Request::CreateTopic { name: "t", partitions: 2, durability };
+        let create = Request::CreateTopic {
+            name: "t",
+            partitions: 2,
+            durability,
+            retention: corelog_model::RetentionChange::NONE,
+        };
         self.beds[at].send(peer, 1, &create);
         self.settle();
         match self.beds[at].answers(peer)[..] {
@@ -261,7 +266,12 @@ fn what_changes_topics_can_be_asked_of_any_core() {
     two.beds[1].send(
         there,
         2,
-        &Request::CreateTopic { name: "t", partitions: 1, durability: Durability::Durable },
+        &Request::CreateTopic {
+            name: "t",
+            partitions: 1,
+            durability: Durability::Durable,
+            retention: corelog_model::RetentionChange::NONE,
+        },
     );
     two.beds[1].send(there, 3, &Request::DeleteTopic { name: "t" });
     two.settle();

@@ -11,7 +11,16 @@ use crate::core::serve::OWN_QUEUED_BYTES;
 fn a_connection_that_asks_for_metadata_again_and_again_is_answered_as_it_reads() {
     let mut bed = Bed::new(7);
     let peer = bed.peer();
-    bed.send(peer, 1, &Request::CreateTopic { name: "t", partitions: 1_000, durability: Durability::Memory });
+    bed.send(
+        peer,
+        1,
+        &Request::CreateTopic {
+            name: "t",
+            partitions: 1_000,
+            durability: Durability::Memory,
+            retention: corelog_model::RetentionChange::NONE,
+        },
+    );
     bed.settle();
     assert!(matches!(bed.answers(peer)[..], [(1, Answer::TopicCreated(_))]));
     bed.fake.sockets[peer].window = 0;
@@ -34,7 +43,16 @@ fn connections_that_read_nothing_share_the_memory_for_replies() {
     let mut bed = Bed::new(8);
     let maker = bed.peer();
     for name in ["a", "b", "c", "d", "e"] {
-        bed.send(maker, 1, &Request::CreateTopic { name, partitions: 2_000, durability: Durability::Memory });
+        bed.send(
+            maker,
+            1,
+            &Request::CreateTopic {
+                name,
+                partitions: 2_000,
+                durability: Durability::Memory,
+                retention: corelog_model::RetentionChange::NONE,
+            },
+        );
         bed.settle();
         assert!(matches!(bed.answers(maker)[..], [(1, Answer::TopicCreated(_))]));
     }
