@@ -269,8 +269,9 @@ impl Log {
         let beacon = awaited.then_some(beacon);
         let removal = self.extents.remove_retry_us.filter(|_| self.extents.removing.is_none());
         let retries = [self.extents.retry_us, removal, self.superblock.retry_us(), self.settle.retry_us()];
+        let retries = retries.into_iter().chain([self.shedding_us()]);
         let reads = [self.cold.next_piece_us(), self.scrub.next_deadline()];
-        retries.into_iter().chain(reads).chain([beacon]).flatten().min()
+        retries.chain(reads).chain([beacon]).flatten().min()
     }
 
     /// Takes the answer to an operation. Call [`Log::cut`] afterwards in the same turn.

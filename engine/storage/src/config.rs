@@ -48,6 +48,9 @@ pub struct LogConfig {
     pub retention_bytes: Option<u64>,
     /// Extents written with zeros when the log is made, before it takes anything.
     pub provision_extents: u32,
+    /// Spare extents beyond those that are always kept ready (four, one more, and the provisioned ones) go back to the file
+    /// system when for so long none of them was needed, microseconds.
+    pub spare_idle_us: u64,
     /// How extents are prepared.
     pub preparation: Preparation,
     /// How frames become durable.
@@ -87,6 +90,7 @@ impl LogConfig {
             max_batch_bytes: MAX_BATCH_BYTES_DEFAULT as u32,
             retention_bytes: None,
             provision_extents: 0,
+            spare_idle_us: 60_000_000,
             preparation: Preparation::ZeroAhead,
             durable_method: DurableMethod::Fdatasync,
             frames_in_flight: 1,

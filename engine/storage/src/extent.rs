@@ -160,6 +160,16 @@ pub(crate) struct Zeroing {
     pub(crate) to: u64,
 }
 
+/// How many spares were not needed for a while.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Shedding {
+    /// The fewest there were since then.
+    least: usize,
+    since_us: Option<u64>,
+    /// How many are to go.
+    surplus: usize,
+}
+
 pub(crate) struct Extents {
     pub(crate) bytes: u64,
     pub(crate) live: VecDeque<Live>,
@@ -177,6 +187,8 @@ pub(crate) struct Extents {
     footer_lists: Vec<Vec<FooterAt>>,
     pub(crate) creating: Option<u32>,
     pub(crate) zeroing: Option<Zeroing>,
+    /// How many spares there were of late.
+    pub(crate) shedding: Shedding,
     /// No longer of the log, but perhaps still needed by a crash before the next first frame is durable.
     pub(crate) retiring: Vec<Spare>,
     pub(crate) next_number: u32,
@@ -208,6 +220,7 @@ impl Extents {
             footer_lists: (0..=SPARES).map(|_| Vec::with_capacity(FOOTERS_RESERVED)).collect(),
             creating: None,
             zeroing: None,
+            shedding: Shedding::default(),
             retiring: Vec::new(),
             next_number: 0,
             next_pack: 0,
@@ -293,6 +306,36 @@ impl Extents {
     pub(crate) fn coming(&self) -> usize {
         let leaving = self.live.iter().filter(|live| live.fate != Fate::Stays).chain(&self.superseded);
         leaving.filter(|live| !live.pack).count() + self.retiring.len()
+    }
+
+    /// A spare that goes back to the file system, where for `idle_us` there were always more than `keep`; the one whose last
+    /// use is longest ago. Nothing points into a spare, so that a crash may leave it or not: a start finds it as a spare.
+    pub(crate) fn shed(&mut self, keep: usize, idle_us: u64, now_us: u64) -> Option<u32> {
+        let (count, shedding) = (self.spare.len(), &mut self.shedding);
+        shedding.least = shedding.least.min(count);
+        let since_us = *shedding.since_us.get_or_insert_with(|| {
+            shedding.least = count;
+            now_us
+        });
+        if now_us >= since_us.saturating_add(idle_us) {
+            shedding.surplus = shedding.least.saturating_sub(keep);
+            (shedding.least, shedding.since_us) = (count, Some(now_us));
+        }
+        shedding.surplus = shedding.surplus.min(count.saturating_sub(keep));
+        if shedding.surplus == 0 || self.removing.is_some() || !self.leftover.is_empty() {
+            return None;
+        }
+        let zeroing = self.zeroing.map(|zero| zero.extent);
+        let extent = self.spare.pop_back_if(|spare| Some(spare.extent) != zeroing)?.extent;
+        shedding.surplus -= 1;
+        self.leftover.push(FileName::Extent(extent));
+        Some(extent)
+    }
+
+    /// When it is to be looked whether there are still too many, monotonic microseconds.
+    pub(crate) fn shedding_us(&self, keep: usize, idle_us: u64) -> Option<u64> {
+        let since_us = self.shedding.since_us.filter(|_| self.spare.len() > keep)?;
+        Some(since_us.saturating_add(idle_us))
     }
 
     /// Whether the disk is full and the pool is not.
@@ -446,7 +489,7 @@ impl Extents {
         let all = self.live.iter().chain(&self.superseded).map(Live::file);
         let all = all.chain(self.spare.iter().map(|spare| FileName::Extent(spare.extent)));
         let all = all.chain(self.retiring.iter().map(|spare| FileName::Extent(spare.extent)));
-        let mut all: Vec<FileName> = all.chain(self.leftover.iter().copied()).collect();
+        let mut all: Vec<FileName> = all.chain(self.leftover.iter().copied()).chain(self.removing).collect();
         all.sort_unstable();
         assert!(all.windows(2).all(|pair| pair[0] != pair[1]), "an extent has one role");
         assert!(self.head().is_none_or(|head| head.fate == Fate::Stays && !head.indexed));

@@ -26,6 +26,7 @@ impl Log {
         self.settle(now, out);
         self.extents.review();
         self.create_extents(now, out);
+        self.shed_extents(now);
         self.remove_leftovers(now, out);
         self.superblock.advance(now, out);
     }
@@ -65,6 +66,27 @@ impl Log {
                 self.extents.retry_us = Some(now.mono_us + RETRY_US);
             }
         }
+    }
+
+    /// Spares that are always kept.
+    fn kept_spares(&self) -> usize {
+        SPARES + 1 + self.config.provision_extents as usize
+    }
+
+    /// Gives spares back to the file system, one at a time, that were not needed for a while.
+    fn shed_extents(&mut self, now: Now) {
+        let (keep, idle_us) = (self.kept_spares(), self.config.spare_idle_us);
+        if self.commit.read_only {
+            return;
+        }
+        if let Some(extent) = self.extents.shed(keep, idle_us, now.mono_us) {
+            self.superblock.current.set_written(extent, false);
+        }
+    }
+
+    pub(crate) fn shedding_us(&self) -> Option<u64> {
+        let read_only = self.commit.read_only;
+        self.extents.shedding_us(self.kept_spares(), self.config.spare_idle_us).filter(|_| !read_only)
     }
 
     /// Removes what is no longer needed, a file at a time.

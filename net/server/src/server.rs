@@ -267,6 +267,7 @@ impl Server {
                 logs: directory.logs(),
                 registration: up[0].registration,
                 durable_method: tuning.durable_method,
+                spare_idle_us: 2 * config.log.retention_check_s * 1_000_000,
                 preparation: tuning.preparation,
                 frames_in_flight: tuning.frames_in_flight,
                 buffered: access == Access::Buffered,

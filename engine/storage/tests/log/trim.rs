@@ -6,8 +6,8 @@ use crate::disk::{Disk, Random, TOPIC, append, batch, config, now, open_with, re
 use corelog_model::GroupId;
 use corelog_model::batch::{BatchHeader, Patch};
 use corelog_storage::{
-    DurableMethod, ENTRY_HEADER_BYTES, FileName, Finished, GroupSlot, Log, LogConfig, Read, ReadRequest,
-    TimeFound, feature,
+    DiskOp, DurableMethod, ENTRY_HEADER_BYTES, FileName, Finished, GroupSlot, Log, LogConfig, Read,
+    ReadRequest, TimeFound, feature,
 };
 
 const A: GroupId = GroupId(16);
@@ -559,4 +559,116 @@ fn damage_below_a_log_start_is_not_missed() {
     assert!(told.damaged.iter().all(|(group, ..)| group.is_none()), "{told:?}");
     assert_eq!((log.log_start(slot), log.log_end(slot)), (12, 14));
     assert_eq!(read_all(&mut log, &mut disk, slot, 12).expect("served").len(), 1);
+}
+
+/// Runs turns for a while: how many extents were made and removed.
+fn churn(log: &mut Log, disk: &mut Disk, clock: &mut u64, turns: u64, step_us: u64) -> (u32, u32) {
+    let (mut made, mut removed) = (0, 0);
+    for _ in 0..turns {
+        *clock += step_us;
+        append(log, A, 2, 2_000);
+        if let Some(kind) = log.wants_checkpoint() {
+            log.moved_starts(&mut Vec::new());
+            log.checkpoint(kind, &mut state());
+        }
+        let mut ops = Vec::new();
+        log.cut(now(*clock), &mut ops);
+        for op in ops {
+            made += u32::from(matches!(op, DiskOp::CreateExtent { .. }));
+            removed += u32::from(matches!(op, DiskOp::Remove { .. }));
+            let completion = disk.run(op, |slice| log.bytes(slice));
+            log.on(completion, now(*clock));
+            log.check();
+        }
+    }
+    (made, removed)
+}
+
+/// Under the log's own cap extents go round; none is made or removed once they do, however long it takes.
+#[test]
+fn under_the_logs_cap_no_extent_is_made_or_removed() {
+    let mut disk = Disk::default();
+    let capped =
+        LogConfig { retention_bytes: Some(6 * config().extent_bytes), spare_idle_us: 1_000, ..config() };
+    let (mut log, mut clock) = (open(&mut disk, capped), 0);
+    churn(&mut log, &mut disk, &mut clock, 600, 100);
+    let before = log.stats().recycled_extents;
+    assert_eq!(churn(&mut log, &mut disk, &mut clock, 2_000, 100), (0, 0));
+    assert!(log.stats().recycled_extents > before + 20);
+}
+
+/// All records go, and what held them is first kept, then given back one after the other, but for a few; also by a start.
+#[test]
+fn space_that_nobody_needs_for_a_while_goes_back_to_the_file_system() {
+    let mut disk = Disk::default();
+    let mut log = open(&mut disk, config());
+    filled(&mut log, &mut disk, 12);
+    let extents = |disk: &Disk| disk.files.keys().filter(|name| matches!(name, FileName::Extent(_))).count();
+    for group in [A, B] {
+        let slot = log.group(group).expect("open");
+        let end = log.log_end(slot);
+        trim(&mut log, slot, end).expect("room");
+    }
+    settle(&mut log, &mut disk, 9_000_000);
+    assert!(log.stats().spare_extents >= 12 && extents(&disk) >= 13, "{:?}", log.stats());
+    let due_us = log.next_deadline().expect("it is to be looked at");
+    assert!(due_us <= 9_000_000 + 60_000_000, "{due_us}");
+    settle(&mut log, &mut disk, 50_000_000);
+    assert!(extents(&disk) >= 13, "they may be needed");
+    settle(&mut log, &mut disk, 120_000_000);
+    settle(&mut log, &mut disk, 190_000_000);
+    let stats = log.stats();
+    assert_eq!((stats.spare_extents, extents(&disk) as u64), (5, 5 + stats.live_extents));
+    assert_eq!(log.next_deadline(), None, "nothing is left to do");
+    drop(log);
+    // A removal that a crash took back, as it were.
+    for number in 90..95 {
+        let other = disk.files.iter().find(|(name, _)| matches!(name, FileName::Extent(_)));
+        let other = other.expect("there is one").1.clone();
+        disk.files.insert(FileName::Extent(number), other);
+    }
+    let mut log = open(&mut disk, config());
+    settle(&mut log, &mut disk, 10);
+    settle(&mut log, &mut disk, 70_000_000);
+    settle(&mut log, &mut disk, 140_000_000);
+    assert_eq!(log.stats().spare_extents, 5, "{:?}", log.stats());
+    append(&mut log, A, 1, 10).expect("room");
+    settle(&mut log, &mut disk, 141_000_000);
+    let slot = log.group(A).expect("known");
+    let start = log.log_start(slot);
+    assert_eq!(read_all(&mut log, &mut disk, slot, start).expect("served").len(), 1);
+}
+
+/// The power fails behind every single removal, and a removal that failed is not repeated with another file's place.
+#[test]
+fn a_crash_among_removals_leaves_a_log_that_opens() {
+    let quick = LogConfig { spare_idle_us: 10_000, ..config() };
+    let mut whole = Disk::default();
+    let mut log = open(&mut whole, quick.clone());
+    filled(&mut log, &mut whole, 9);
+    let ends: Vec<u64> = [A, B].iter().map(|group| log.log_end(log.group(*group).expect("open"))).collect();
+    drop(log);
+    let mut crash_at = 0;
+    loop {
+        let mut disk = whole.clone();
+        let mut log = open(&mut disk, quick.clone());
+        for (group, end) in [A, B].iter().zip(&ends) {
+            let slot = log.group(*group).expect("known");
+            trim(&mut log, slot, *end).expect("room");
+        }
+        let ended = run_until(&mut log, &mut disk, crash_at);
+        drop(log);
+        disk.crash(&mut Random::new(crash_at));
+        let mut log = open(&mut disk, quick.clone());
+        for (group, end) in [A, B].iter().zip(&ends) {
+            assert_eq!(log.log_end(log.group(*group).expect("known")), *end, "crashed at {crash_at}");
+        }
+        append(&mut log, A, 1, 10).expect("room");
+        settle(&mut log, &mut disk, 1);
+        crash_at += 1;
+        if ended {
+            break;
+        }
+    }
+    assert!(crash_at > 15, "{crash_at}");
 }

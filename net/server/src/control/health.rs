@@ -164,8 +164,8 @@ mod tests {
 
     const ALL: [Question; 3] = [Question::Live, Question::Ready, Question::Healthy];
 
-    fn log(log: u16, storage: LogStats) -> ShardStatus {
-        ShardStatus { log: LogId(log), storage, ..ShardStatus::default() }
+    fn log(log: u16, storage: &LogStats) -> ShardStatus {
+        ShardStatus { log: LogId(log), storage: *storage, ..ShardStatus::default() }
     }
 
     fn says(joined: bool, logs: Vec<ShardStatus>) -> Answer {
@@ -173,7 +173,7 @@ mod tests {
     }
 
     fn well() -> Answer {
-        says(true, vec![log(0, LogStats::default())])
+        says(true, vec![log(0, &LogStats::default())])
     }
 
     /// The answers to all questions, and why they are no.
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn each_state_says_no_to_the_questions_that_it_must() {
         let stats = LogStats::default();
-        let with = |storage| says(true, vec![log(0, stats), log(2, storage)]);
+        let with = |storage| says(true, vec![log(0, &stats), log(2, &storage)]);
         let rows = [
             (false, well(), [true, true, true], ""),
             (true, well(), [true, false, false], "broker: stopping"),
