@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use corelog_model::{Durability, LogId, ProducerId, Term, TopicId};
+use corelog_model::{Durability, LogId, ProducerId, RetentionChange, Term, TopicId};
 use corelog_shard::{Refusal, Request, Response, Which};
 use corelog_storage::LogConfig;
 
@@ -244,7 +244,12 @@ impl Pair {
             2 if self.weak => Durability::Memory,
             _ => Durability::Durable,
         };
-        let request = Request::CreateTopic { name, partitions: partitions.into(), durability: level };
+        let request = Request::CreateTopic {
+            name,
+            partitions: partitions.into(),
+            durability: level,
+            retention: RetentionChange::NONE,
+        };
         let answer = self.machine.ask(&request).0;
         match (answer, self.model.topics.contains_key(name)) {
             (Response::TopicCreated { topic: id }, false) if !self.model.gone.contains(&id) => {

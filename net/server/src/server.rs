@@ -267,7 +267,6 @@ impl Server {
                 logs: directory.logs(),
                 registration: up[0].registration,
                 durable_method: tuning.durable_method,
-                spare_idle_us: 2 * config.log.retention_check_s * 1_000_000,
                 preparation: tuning.preparation,
                 frames_in_flight: tuning.frames_in_flight,
                 buffered: access == Access::Buffered,
@@ -593,6 +592,7 @@ fn log_config(config: &Config, directory: &DataDir, tuning: Tuning, log: LogId) 
         zero_ahead_bytes: config.log.zero_ahead_bytes,
         checkpoint_bytes: config.log.checkpoint_bytes,
         settle_extents: config.log.settle_extents,
+        spare_idle_us: 2 * config.log.retention_check_s * 1_000_000,
         scrub_us: Some(config.log.scrub_days * DAY_US).filter(|&period| period > 0),
         features: directory.features(),
         ..LogConfig::new(log, directory.store())

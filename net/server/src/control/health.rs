@@ -248,21 +248,21 @@ mod tests {
             (full, read_only, full, false, 0),
         ];
         for (first, second, third, ready, named) in rows {
-            let cores = [says(true, vec![log(0, first), log(2, second)]), says(true, vec![log(1, third)])];
+            let cores = [says(true, vec![log(0, &first), log(2, &second)]), says(true, vec![log(1, &third)])];
             assert_eq!(judge(false, &cores).0, [true, ready, false], "{first:?} {second:?} {third:?}");
             let checks = checks(false, &cores);
             let count = |question| checks.iter().filter(|check| check.is_named(question)).count();
             assert_eq!(ALL.map(count), [0, named, 0], "{first:?} {second:?} {third:?}");
         }
-        let (answers, faults) = judge(false, &[says(true, vec![log(0, full)]), Answer::Silent]);
+        let (answers, faults) = judge(false, &[says(true, vec![log(0, &full)]), Answer::Silent]);
         assert_eq!((answers, faults.len()), ([false; 3], 2), "of the other core nothing is known");
     }
 
     #[test]
     fn every_shard_and_every_log_has_a_line() {
         let cores = [
-            says(true, vec![log(0, LogStats::default()), log(2, LogStats::default())]),
-            says(true, vec![log(1, LogStats { read_only: true, damaged_ranges: 1, ..LogStats::default() })]),
+            says(true, vec![log(0, &LogStats::default()), log(2, &LogStats::default())]),
+            says(true, vec![log(1, &LogStats { read_only: true, damaged_ranges: 1, ..LogStats::default() })]),
         ];
         let lines: Vec<String> = checks(false, &cores).iter().map(Check::to_string).collect();
         assert_eq!(
