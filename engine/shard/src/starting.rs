@@ -162,7 +162,8 @@ impl Starting {
             // Where the newest entries are damaged the log still knows that they were there: their offsets and
             // indexes are not given again.
             let cursors = partition.cursors();
-            let log_end = cursors.log_end.max(log.log_end(log_slot));
+            log.reaches(log_slot, cursors.log_end);
+            let log_end = log.log_end(log_slot);
             partition.set_cursors(Cursors { high_watermark: log_end, log_end, ..cursors });
             partition.next_index = partition.next_index.max(log.last_index(log_slot) + 1);
             partition.recycled(log.log_start(log_slot));

@@ -119,6 +119,20 @@ impl Log {
         self.groups.at(slot).log_end
     }
 
+    /// The owner knows from a checkpoint that the group went on to `end`. Where the log has found less, the frames that held
+    /// the rest are lost: that is damage.
+    pub fn reaches(&mut self, slot: GroupSlot, end: u64) {
+        let group = self.groups.at_mut(slot);
+        if group.dropped || end <= group.log_end {
+            return;
+        }
+        let first = std::mem::replace(&mut group.log_end, end);
+        self.damage.name(slot, first, end - 1);
+        for (_, from) in self.possibly_lost.iter_mut().filter(|(of, _)| *of == slot) {
+            *from = end.max(*from);
+        }
+    }
+
     /// Index of the group's newest entry; 0 when there is none.
     pub fn last_index(&self, slot: GroupSlot) -> u64 {
         self.groups.at(slot).last_index

@@ -184,7 +184,9 @@ impl Superblock {
     pub(crate) fn newest(file: &[u8]) -> Option<(u8, Self)> {
         let copies = (0..SUPERBLOCK_COPIES).zip(file.chunks(SUPERBLOCK_BYTES));
         let sound = copies.filter_map(|(copy, page)| Some((copy, Self::decode(page)?)));
-        sound.max_by_key(|(_, superblock)| superblock.version)
+        // What changes while the copies are written goes into those that follow, under the same version.
+        let newest = |superblock: &Self| superblock.checkpoints.last().map(|place| place.id);
+        sound.max_by_key(|(_, it)| (it.version, it.head_generation, newest(it)))
     }
 }
 
@@ -391,6 +393,17 @@ mod tests {
             );
         }
         assert_eq!(Superblock::newest(&[]), None);
+    }
+
+    #[test]
+    fn of_copies_of_one_version_the_one_that_was_written_last_is_served() {
+        let (earlier, mut later) = (superblock(6), superblock(6));
+        (later.head_generation, later.head_extent) = (66, 5);
+        for at in 0..4 {
+            let copies = (0..4).map(|copy| encoded(if copy == at { &later } else { &earlier }));
+            let file: Vec<u8> = copies.flatten().collect();
+            assert_eq!(Superblock::newest(&file), Some((at, later.clone())));
+        }
     }
 
     #[test]

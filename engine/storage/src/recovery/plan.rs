@@ -30,6 +30,27 @@ pub(crate) fn successor(candidates: &[Candidate], generation: u64) -> Option<(u3
     firsts.filter(|(_, first)| first.seal.generation == generation).max_by_key(|(_, first)| first.generation)
 }
 
+/// Passes over first frames that lie in another extent than their generation: they were written to a wrong file, where
+/// their sums hold as well, for those know of no file. Where a generation lies is told by `known`, and by the seal that
+/// closed it.
+pub(crate) fn pass_strays(candidates: &mut [Candidate], known: impl Iterator<Item = (u64, u32)>) {
+    let seals = candidates.iter().filter_map(|candidate| candidate.first).map(|first| first.seal);
+    let known: Vec<_> = seals.map(|seal| (seal.generation, seal.extent)).chain(known).collect();
+    for candidate in candidates {
+        let strays = |first: &FrameHeader| {
+            let mut told = known.iter().filter(|(generation, _)| *generation == first.generation);
+            told.any(|(_, extent)| *extent != candidate.extent)
+        };
+        candidate.first.take_if(|first| strays(first));
+    }
+}
+
+/// Whether a newer extent was begun behind the same one: the frame's own never came to be, or is nobody's.
+pub(crate) fn is_superseded(candidates: &[Candidate], first: &FrameHeader) -> bool {
+    let mut firsts = candidates.iter().filter_map(|candidate| candidate.first);
+    firsts.any(|other| other.seal.generation == first.seal.generation && other.generation > first.generation)
+}
+
 /// The extents after generation `covered`, oldest first. `checkpoint` lies in one of them; `head` was durable when
 /// the superblock was written.
 pub(crate) fn chain(
@@ -85,7 +106,8 @@ pub(crate) fn chain(
     {
         chain.push(Planned { extent, generation, seal: None, begun: true });
     }
-    chain.reverse();
+    // Where first frames of several in a row are lost, the one with the checkpoint is not the oldest.
+    chain.sort_by_key(|planned| planned.generation);
     chain
 }
 
@@ -137,6 +159,19 @@ mod tests {
         // 66 failed on its first frame and 67 sealed the same extent again.
         let all = [first(0, 1, (0, 0)), first(1, 66, (0, 1)), first(2, 67, (0, 1))];
         assert_eq!(generations(&chain(&all, 0, None, (0, 1))), [1, 67]);
+    }
+
+    #[test]
+    fn a_first_frame_in_the_file_of_another_extent_is_passed_over() {
+        // That of 66 went to extent 0, over that of 1.
+        let mut all = [first(0, 66, (1, 2)), first(1, 2, (0, 1)), Candidate { extent: 2, first: None }];
+        pass_strays(&mut all, [(66, 2)].into_iter());
+        assert!(all[0].first.is_none() && all[1].first.is_some());
+        assert_eq!(generations(&chain(&all, 1, None, (2, 66))), [2, 66]);
+        // The superblock has gone on since; the next one's seal tells.
+        let mut all = [first(0, 66, (1, 2)), first(1, 2, (0, 1)), first(3, 67, (2, 66))];
+        pass_strays(&mut all, [(67, 3)].into_iter());
+        assert_eq!(generations(&chain(&all, 1, None, (3, 67))), [2, 66, 67]);
     }
 
     #[test]

@@ -2,11 +2,11 @@
 
 use corelog_model::limits::FRAME_ALIGN;
 
-use super::plan::Candidate;
+use super::plan::{self, Candidate};
 use super::{Opening, Replay, Stage};
 use crate::error::OpenError;
 use crate::frame::FrameHeader;
-use crate::op::{DiskCompletion, DiskOp, FileName, Purpose};
+use crate::op::{DiskCompletion, DiskError, DiskOp, FileName, Purpose};
 
 impl Opening {
     /// Reads the first header of every extent that has the right size.
@@ -57,7 +57,14 @@ impl Opening {
             return Ok(());
         };
         *outstanding -= 1;
-        if let Err(error) = completion.result {
+        // Behind what came the block holds what was read into it before: the first frame of another extent, perhaps.
+        let result = match completion.result {
+            Ok(found) if (found as usize) < FRAME_ALIGN => {
+                Err(DiskError::Short { expected: FRAME_ALIGN as u32, found })
+            }
+            result => result,
+        };
+        if let Err(error) = result {
             let file = FileName::Extent(candidate.extent);
             return Err(OpenError::Disk { file, position: 0, error });
         }
@@ -76,6 +83,9 @@ impl Opening {
             self.term = self.term.max(first.term);
             self.last_sequence = self.last_sequence.max(first.sequence);
         }
+        let head = (self.superblock.head_generation, self.superblock.head_extent);
+        let places = self.superblock.checkpoints.iter().map(|place| (place.generation, place.extent));
+        plan::pass_strays(&mut self.candidates, places.chain([head]));
         self.read_checkpoint(0, replay, out)
     }
 }

@@ -5,27 +5,35 @@ use super::reader::Reader;
 use super::scan::{Scan, Step};
 use super::{Opening, Replay, Replayed, Stage};
 use crate::error::OpenError;
-use crate::frame::FrameHeader;
 use crate::op::{DiskOp, FileName};
 
 impl Opening {
     pub(super) fn plan(&mut self, replay: &mut Replay<'_>, out: &mut Vec<DiskOp>) -> Result<(), OpenError> {
         let last = self.superblock.checkpoints.last();
         self.applied.expect_checkpoint(last.map(|place| place.id));
-        for live in &self.applied.extents.live {
+        for at in 0..self.applied.extents.live.len() {
+            let live = &self.applied.extents.live[at];
             if live.pack {
-                let bytes = self.listing.files.iter().find(|(file, _)| *file == live.file());
-                if bytes.is_none_or(|(_, bytes)| *bytes < live.end) {
+                let found = self.listing.files.iter().find(|(file, _)| *file == live.file());
+                if found.is_none_or(|(_, bytes)| *bytes < live.end) {
                     return Err(OpenError::MissingPack { pack: live.extent });
                 }
                 continue;
             }
-            let file = self.candidates.iter().find(|candidate| candidate.extent == live.extent);
-            // One of an earlier use is what a lost write leaves: what the extent holds is damaged, and named when it is read.
-            let newer = |first: FrameHeader| first.generation > live.generation;
-            if file.is_none_or(|candidate| candidate.first.is_some_and(newer)) {
-                return Err(OpenError::MissingExtent { extent: live.extent });
+            let (extent, generation) = (live.extent, live.generation);
+            let Some(file) = self.candidates.iter().position(|candidate| candidate.extent == extent) else {
+                return Err(OpenError::MissingExtent { extent });
+            };
+            let newer = self.candidates[file].first.filter(|first| first.generation > generation);
+            let Some(newer) = newer else { continue };
+            // No extent that a checkpoint lists is used again before the superblock has gone on: a frame that is newer than
+            // its head strays, and one that a newer start has passed over did.
+            if newer.generation <= self.superblock.head_generation
+                && !plan::is_superseded(&self.candidates, &newer)
+            {
+                return Err(OpenError::MissingExtent { extent });
             }
+            self.candidates[file].first = None;
         }
         let head = (self.superblock.head_extent, self.superblock.head_generation);
         self.planned = plan::chain(

@@ -111,6 +111,12 @@ impl Disk {
         file.durable[at] ^= 0x40;
     }
 
+    pub(crate) fn overwrite(&mut self, name: FileName, at: usize, bytes: &[u8]) {
+        let file = self.files.get_mut(&name).expect("the file exists");
+        file.live[at..at + bytes.len()].copy_from_slice(bytes);
+        file.durable[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+
     fn frame_fails(&mut self) -> bool {
         match &mut self.fail_frame_in {
             Some(0) => true,
@@ -125,18 +131,22 @@ impl Disk {
     fn read(&self, name: FileName, from: usize, into: &mut [u8]) -> Result<u32, DiskError> {
         let content = self.files.get(&name).map_or(&[][..], |file| &file.live);
         let available = content.get(from..).unwrap_or(&[]);
-        let found = available.len().min(into.len());
-        into[..found].copy_from_slice(&available[..found]);
         if self.dead {
             return if self.short { Ok(0) } else { Err(DiskError::Io { errno: 5 }) };
         }
-        match self.unreadable {
-            Some((bad, at)) if bad == name && (from..from + found).contains(&at) => match self.short {
-                true => Ok((at - from) as u32 & !(SECTOR as u32 - 1)),
-                false => Err(DiskError::Io { errno: 5 }),
-            },
-            _ => Ok(found as u32),
+        let mut found = available.len().min(into.len());
+        if let Some((bad, at)) = self.unreadable
+            && bad == name
+            && (from..from + found).contains(&at)
+        {
+            // What lies behind stays what it was in the block that is read into.
+            found = (at - from) & !(SECTOR - 1);
+            if !self.short {
+                return Err(DiskError::Io { errno: 5 });
+            }
         }
+        into[..found].copy_from_slice(&available[..found]);
+        Ok(found as u32)
     }
 
     /// Carries an operation out; `bytes` gives the bytes of a frame as they are now.

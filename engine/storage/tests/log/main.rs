@@ -10,6 +10,7 @@ mod index;
 mod latent;
 mod lost;
 mod many;
+mod medium;
 mod scrub;
 mod settle;
 mod trim;
