@@ -22,10 +22,11 @@ pub(crate) struct Alteration {
     topic: usize,
     partitions: Option<u32>,
     durability: Option<Durability>,
+    retention: RetentionChange,
 }
 
-/// What some worlds make of their topics.
-pub(crate) fn alterations(random: &mut Random) -> Vec<Alteration> {
+/// What some worlds make of their topics; `keeping` says how long they keep their records, where that is altered too.
+pub(crate) fn alterations(random: &mut Random, mut keeping: Option<&mut Random>) -> Vec<Alteration> {
     let mut partitions = [PARTITIONS; TOPICS.len()];
     let mut one = || {
         let topic = random.below(TOPICS.len() as u64) as usize;
@@ -33,7 +34,12 @@ pub(crate) fn alterations(random: &mut Random) -> Vec<Alteration> {
         let grows = random.chance(40);
         partitions[topic] += u32::from(grows);
         let partitions = grows.then_some(partitions[topic]);
-        Alteration { topic, partitions, durability: (!grows || random.chance(50)).then_some(level) }
+        let retention = keeping.as_mut().map_or(RetentionChange::NONE, |random| RetentionChange {
+            time_us: random.chance(40).then(|| random.pick(&[0, 20_000, 200_000, 2_000_000])),
+            bytes: random.chance(40).then(|| random.pick(&[0, 1, 20_000, 100_000])),
+        });
+        let durability = (!grows || random.chance(50)).then_some(level);
+        Alteration { topic, partitions, durability, retention }
     };
     (0..ALTERATIONS).map(|_| one()).collect()
 }
@@ -143,8 +149,8 @@ impl Admin {
                 retention: RetentionChange::NONE,
             },
             Task::Alter(at) => {
-                let Alteration { partitions, durability, .. } = self.alterations[at];
-                Request::AlterTopic { name, partitions, durability, retention: RetentionChange::NONE }
+                let Alteration { partitions, durability, retention, .. } = self.alterations[at];
+                Request::AlterTopic { name, partitions, durability, retention }
             }
             Task::Rest => unreachable!("who rests asks for nothing"),
         }

@@ -32,4 +32,5 @@ pub mod oracle;
 pub mod random;
 pub mod script;
 pub mod trace;
+pub mod trimmer;
 pub mod world;

@@ -40,6 +40,11 @@ pub struct Partition {
     durable: BTreeMap<u64, u64>,
     /// Those that were acknowledged since the last start.
     recent: Vec<(u64, u64)>,
+    /// It is known to start here or later, and nobody has asked for more than that to go.
+    starts_at: u64,
+    may_start_at: u64,
+    /// Records go by themselves, because of their age or of how many there are.
+    pub expires: bool,
 }
 
 impl Partition {
@@ -48,7 +53,21 @@ impl Partition {
         let (acknowledged, durable, recent) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
         let was_weaker = !matches!(durability, Durability::Durable);
         let (topic, log, level) = (None, LogId(0), durability);
-        Self { name, topic, partition, log, level, was_weaker, acknowledged, durable, recent }
+        let (starts_at, may_start_at, expires) = (0, 0, false);
+        Self {
+            name,
+            topic,
+            partition,
+            log,
+            level,
+            was_weaker,
+            acknowledged,
+            durable,
+            recent,
+            starts_at,
+            may_start_at,
+            expires,
+        }
     }
 
     /// The broker said that this record is safe at its level.
@@ -73,6 +92,27 @@ impl Partition {
         if level == Durability::Durable {
             self.durable.extend(self.recent.iter().copied());
         }
+    }
+
+    /// The broker is asked to let records below `offset` go.
+    pub fn may_be_trimmed(&mut self, offset: u64) {
+        self.may_start_at = self.may_start_at.max(offset);
+    }
+
+    /// The broker said that it starts here: it never goes back, and never went further than it was asked to.
+    pub fn starts_at(&mut self, log_start: u64) {
+        assert!(log_start >= self.starts_at, "{}: from {} back to {log_start}", self.name, self.starts_at);
+        let asked = self.expires || log_start <= self.may_start_at;
+        assert!(asked, "{}: {log_start}, where {} was asked for", self.name, self.may_start_at);
+        // Recycling may be undone by a crash, unless it was asked for.
+        if !self.expires {
+            self.starts_at = log_start;
+        }
+    }
+
+    /// The broker acknowledged that it starts here.
+    pub fn was_trimmed(&mut self, log_start: u64) {
+        self.starts_at = self.starts_at.max(log_start);
     }
 
     /// The broker was killed, or the power failed: records of weaker levels may be gone.
@@ -102,6 +142,8 @@ impl Partition {
 
     /// Judges the whole log of the partition, from `log_start` on.
     pub fn judge(&self, log_start: u64, log: &[Place]) {
+        assert!(log_start >= self.starts_at, "{}: from {} back to {log_start}", self.name, self.starts_at);
+        assert!(self.expires || log_start <= self.may_start_at, "{}: {log_start}", self.name);
         let mut seen = BTreeSet::new();
         let mut last_of_client = BTreeMap::new();
         let mut next = log_start;

@@ -18,6 +18,7 @@ use crate::net::{Consumer, How, Mode, Producer};
 use crate::oracle::{Partition, Place, read_batch};
 use crate::random::Random;
 use crate::trace::Trace;
+use crate::trimmer::Trimmer;
 
 const STORE: u64 = 0x5eed;
 
@@ -32,6 +33,8 @@ pub struct Plan {
     pub power_losses: u32,
     /// Clients that keep positions, besides those that append and read.
     pub committers: u32,
+    /// Records are deleted, and topics keep theirs for a time, or so many bytes.
+    pub trims: bool,
     /// Keep the text of the trace.
     pub keep_trace: bool,
 }
@@ -53,6 +56,8 @@ pub struct Outcome {
     pub kills: u32,
     /// Changes of positions acknowledged.
     pub positions: u64,
+    /// Deletions of records acknowledged, and partitions that do not start at their first record.
+    pub trims: (u64, u64),
 }
 
 enum Client {
@@ -60,6 +65,7 @@ enum Client {
     Producer(Box<Producer>),
     Consumer(Consumer),
     Committer(Box<Committer>),
+    Trimmer(Trimmer),
 }
 
 struct Seat {
@@ -123,15 +129,31 @@ impl World {
         let mut config = log_config(&mut random);
         // A stream of its own: worlds that do not settle stay what they were.
         config.settle_extents = Random::new(plan.seed ^ 0x5e77_1e00).pick(&[0, 1, 2]);
+        // Streams of their own: the storms in which nothing is taken away stay what they were.
+        let mut keeping = plan.trims.then(|| Random::new(plan.seed ^ 0x7214_44ed));
+        if plan.trims {
+            config.spare_idle_us = 40_000;
+        }
         let disks = (0..plan.logs).map(|_| SimDisk::new(random.fork(), faults)).collect();
-        let machine = Machine::new(&config, disks, random.fork(), Trace::new(plan.keep_trace));
+        let mut machine = Machine::new(&config, disks, random.fork(), Trace::new(plan.keep_trace));
         // A stream of its own here too: in most storms no topic is altered.
         let mut choices = Random::new(plan.seed ^ 0xa17e_4ed0);
-        let alterations = if choices.chance(40) { alterations(&mut choices) } else { Vec::new() };
+        if plan.trims {
+            for limits in machine.logs.iter_mut().map(|node| &mut node.config.limits) {
+                (limits.retention_check_us, limits.connections) = (15_000, 128);
+            }
+        }
+        let altered = choices.chance(40);
+        let alterations = if altered { alterations(&mut choices, keeping.as_mut()) } else { Vec::new() };
         let most = most_partitions(&alterations);
         let named = TOPICS.iter().zip(most).flat_map(|(topic, most)| (0..most).map(move |at| (topic, at)));
-        let partitions =
-            named.map(|(topic, partition)| Partition::new(topic.0, partition, topic.1)).collect();
+        let expires = config.retention_bytes.is_some() || plan.trims && altered;
+        let new = |(topic, partition): (&(&'static str, _), u32)| {
+            let mut partition = Partition::new(topic.0, partition, topic.1);
+            partition.expires = expires;
+            partition
+        };
+        let partitions = named.map(new).collect();
         let (seats, spare_replies) = (Vec::new(), Vec::new());
         let mut world =
             Self { random, machine, seats, partitions, spare_replies, power_losses: 0, kills: 0, packs: 0 };
@@ -152,6 +174,11 @@ impl World {
         for number in 0..plan.committers {
             let partition = number as usize % world.partitions.len();
             world.seat(Client::Committer(Box::new(Committer::new(number.into(), partition))));
+        }
+        if plan.trims {
+            for partition in 0..world.partitions.len() {
+                world.seat(Client::Trimmer(Trimmer::new(partition)));
+            }
         }
         world
     }
@@ -252,6 +279,7 @@ impl World {
             Client::Producer(producer) => self.partitions[producer.partition].log,
             Client::Consumer(consumer) => self.partitions[consumer.partition].log,
             Client::Committer(committer) => self.partitions[committer.partition].log,
+            Client::Trimmer(trimmer) => self.partitions[trimmer.partition].log,
         }
     }
 
@@ -291,6 +319,7 @@ impl World {
             Client::Producer(producer) => producer.disconnected(),
             Client::Consumer(consumer) => consumer.disconnected(),
             Client::Committer(committer) => committer.disconnected(),
+            Client::Trimmer(trimmer) => trimmer.disconnected(),
         }
         let conn = ConnId { slot: at as u32, generation: seat.generation };
         if std::mem::take(&mut seat.is_guest) {
@@ -310,6 +339,7 @@ impl World {
             (None, Client::Producer(producer)) => producer.wants(&partitions[producer.partition], random),
             (None, Client::Consumer(consumer)) => consumer.wants(&partitions[consumer.partition], random),
             (None, Client::Committer(committer)) => committer.wants(&partitions[committer.partition], random),
+            (None, Client::Trimmer(trimmer)) => trimmer.wants(&mut partitions[trimmer.partition], random),
         };
         let Some(correlation) = wanted else { return };
         let request = match &seat.client {
@@ -317,6 +347,7 @@ impl World {
             Client::Producer(producer) => producer.request(&partitions[producer.partition]),
             Client::Consumer(consumer) => consumer.request(&partitions[consumer.partition]),
             Client::Committer(committer) => committer.request(&partitions[committer.partition]),
+            Client::Trimmer(trimmer) => trimmer.request(&partitions[trimmer.partition]),
         };
         let at = match request {
             Request::ProducerId => LogId(0),
@@ -368,6 +399,10 @@ impl World {
                 consumer.answered(correlation, &response, &bytes, &self.partitions[consumer.partition]);
             }
             Client::Committer(committer) => committer.answered(&response),
+            Client::Trimmer(trimmer) => {
+                let at = trimmer.partition;
+                trimmer.answered(&response, &mut self.partitions[at]);
+            }
         }
     }
 
@@ -379,6 +414,7 @@ impl World {
             match &mut seat.client {
                 Client::Producer(producer) => producer.draining = true,
                 Client::Committer(committer) => committer.draining = true,
+                Client::Trimmer(trimmer) => trimmer.draining = true,
                 Client::Admin(_) | Client::Consumer(_) => {}
             }
         }
@@ -390,6 +426,7 @@ impl World {
                 Client::Producer(producer) => producer.is_done(),
                 Client::Consumer(consumer) => consumer.caught_up,
                 Client::Committer(committer) => committer.is_done(),
+                Client::Trimmer(trimmer) => trimmer.is_done(),
             };
             if all_created && self.seats.iter().all(done) {
                 return;
@@ -404,17 +441,19 @@ impl World {
             Client::Producer(producer) => (!producer.is_done()).then(|| format!("{producer:?}")),
             Client::Consumer(consumer) => (!consumer.caught_up).then(|| format!("{consumer:?}")),
             Client::Committer(committer) => (!committer.is_done()).then(|| format!("{committer:?}")),
+            Client::Trimmer(trimmer) => (!trimmer.is_done()).then(|| format!("{trimmer:?}")),
         };
         self.seats.iter().filter_map(waits).collect()
     }
 
     /// Reads every partition as a new client would and compares it with all that was promised and seen.
     fn judge(mut self) -> Outcome {
-        let mut truncations = 0;
+        let (mut truncations, mut started_later) = (0, 0);
         for at in 0..self.partitions.len() {
             let (log_start, log) = self.read_all(at);
             self.machine.trace.line(format_args!("partition {at} from {log_start}: {} records", log.len()));
             self.partitions[at].judge(log_start, &log);
+            started_later += u64::from(log_start > 0);
             for seat in &self.seats {
                 if let Client::Consumer(consumer) = &seat.client
                     && consumer.partition == at
@@ -425,11 +464,15 @@ impl World {
             }
         }
         let positions = self.judge_positions();
+        let trimmed =
+            |seat: &Seat| if let Client::Trimmer(trimmer) = &seat.client { trimmer.acknowledged } else { 0 };
+        let trims = (self.seats.iter().map(trimmed).sum(), started_later);
         let acknowledged = self.partitions.iter().map(Partition::acknowledged).sum();
         let shards = self.machine.logs.iter().filter_map(|node| node.shard());
         let cold_reads = shards.map(|shard| shard.status().storage.cold_reads).sum();
         let (trace, kills) = (self.machine.trace, self.kills);
-        Outcome { trace, acknowledged, truncations, cold_reads, packs: self.packs, kills, positions }
+        let packs = self.packs;
+        Outcome { trace, acknowledged, truncations, cold_reads, packs, kills, positions, trims }
     }
 
     /// Reads every position once more, as somebody else; how many changes were acknowledged in all.

@@ -68,7 +68,7 @@ fn positions_survive_every_storm() {
     let (mut acknowledged, mut failed) = (0, Vec::new());
     for seed in 0..SEEDS {
         let logs = 1 + (seed % 4) as u16;
-        let plan = Plan { seed, logs, power_losses: 8, committers: 9, keep_trace: false };
+        let plan = Plan { seed, logs, power_losses: 8, committers: 9, trims: false, keep_trace: false };
         match catch_unwind(AssertUnwindSafe(|| run(plan))) {
             Ok(outcome) => acknowledged += outcome.positions,
             Err(_) => failed.push(seed),

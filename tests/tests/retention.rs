@@ -11,6 +11,7 @@ use corelog_tests::script::{
     CONN, EXTENT_BYTES, From, batch, crash_after_on_handle, create, describe, fetch, machine, machine_of,
     open, open_at, produce, produce_at, produce_blindly, restart, small_log, wait,
 };
+use corelog_tests::world::{Plan, run};
 
 const RECORDS: u64 = 20;
 
@@ -406,4 +407,34 @@ fn a_pass_over_many_partitions_takes_many_turns() {
     let opened = open(&mut machine, many, 199).unwrap();
     assert_eq!((opened.log_start, opened.high_watermark), (100, 100));
     machine.shard().unwrap().check();
+}
+
+/// Clients delete records, topics are told to keep theirs for a time or so many bytes, and everything else happens too:
+/// nothing that was not to go is gone, and nothing that was acknowledged as gone comes back.
+#[test]
+fn every_log_start_survives_every_storm() {
+    let (mut trims, mut later) = (0, 0);
+    let many = std::env::var("TEST_SEEDS").ok().and_then(|text| text.parse().ok());
+    let seeds: Vec<u64> = (0..many.unwrap_or(120)).collect();
+    for &seed in &seeds {
+        let logs = [1, 2, 1, 3][(seed % 4) as usize];
+        let plan = Plan { seed, logs, power_losses: 8, committers: 2, trims: true, keep_trace: false };
+        let caught = std::panic::catch_unwind(|| run(plan));
+        let outcome = caught.unwrap_or_else(|_| panic!("seed {seed} of {logs} logs failed"));
+        trims += outcome.trims.0 as usize;
+        later += outcome.trims.1 as usize;
+    }
+    assert!(
+        trims > 10 * seeds.len() && later > 2 * seeds.len(),
+        "{trims} deletions, {later} partitions that start later"
+    );
+}
+
+#[test]
+fn a_storm_of_deletions_has_the_same_trace_twice() {
+    for seed in [1, 2] {
+        let plan = Plan { seed, logs: 2, power_losses: 8, committers: 0, trims: true, keep_trace: true };
+        let (first, second) = (run(plan).trace, run(plan).trace);
+        assert!(first.lines() > 300 && first.text() == second.text(), "seed {seed} differs from itself");
+    }
 }

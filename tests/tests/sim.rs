@@ -12,7 +12,8 @@ const POWER_LOSSES: u32 = 10;
 
 /// Runs one seed; a failure names it and the command that runs it again.
 fn run_seed(seed: u64, logs: u16) -> Option<Outcome> {
-    let plan = Plan { seed, logs, power_losses: POWER_LOSSES, committers: 0, keep_trace: false };
+    let plan =
+        Plan { seed, logs, power_losses: POWER_LOSSES, committers: 0, trims: false, keep_trace: false };
     let outcome = catch_unwind(AssertUnwindSafe(|| run(plan)));
     if outcome.is_err() {
         eprintln!(
@@ -98,7 +99,14 @@ fn what_was_mended_stays_mended() {
 }
 
 fn plan(seed: u64) -> Plan {
-    Plan { seed, logs: logs_of(seed), power_losses: POWER_LOSSES, committers: 0, keep_trace: true }
+    Plan {
+        seed,
+        logs: logs_of(seed),
+        power_losses: POWER_LOSSES,
+        committers: 0,
+        trims: false,
+        keep_trace: true,
+    }
 }
 
 #[test]

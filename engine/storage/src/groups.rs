@@ -205,7 +205,8 @@ impl Groups {
         if rows.capacity() > (2 * left).max(ROWS_RESERVED) {
             rows.shrink_to(left.max(ROWS_RESERVED));
         }
-        self.grown_bytes = self.grown_bytes + grown_bytes(left) - grown_bytes(before);
+        // A start counts the rows of checkpoints at its end.
+        self.grown_bytes = self.grown_bytes.saturating_sub(grown_bytes(before) - grown_bytes(left));
     }
 
     /// The group is dropped: its rows, which nobody needs any more.

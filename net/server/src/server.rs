@@ -584,6 +584,7 @@ fn log_config(config: &Config, directory: &DataDir, tuning: Tuning, log: LogId) 
             .retention_bytes
             .map(|bytes| (bytes / logs).max(4 * config.log.extent_bytes)),
         provision_extents: config.log.provision.div_ceil(logs as u32),
+        spare_idle_us: 2 * config.log.retention_check_s * 1_000_000,
         preparation: tuning.preparation,
         durable_method: tuning.durable_method,
         frames_in_flight: tuning.frames_in_flight,
