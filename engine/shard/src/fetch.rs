@@ -155,7 +155,10 @@ impl Shard {
                 let cursors = partition.cursors();
                 out_of_range(fetch.offset, cursors.log_start, cursors.high_watermark).into()
             }
-            Read::Nothing if fetch.stream.is_some() => Outcome::AwaitData(visible_bytes + 1),
+            // All that is left before the watermark is lost, and that is accepted: it waits for what comes behind it.
+            Read::Nothing if fetch.stream.is_some() || (patient && wanted > 0) => {
+                Outcome::AwaitData(visible_bytes + 1)
+            }
             Read::Nothing => self.fetched(fetch.partition, from, out),
             Read::Damaged { first, last } => Refusal::Damaged { first, last }.into(),
         }

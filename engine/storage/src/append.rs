@@ -262,7 +262,8 @@ impl Log {
             self.groups.at_mut(slot).last_index = index;
         }
         let frame = self.queue.frames.back_mut().expect("a frame is open");
-        frame.worthy |= worthy;
+        // What is accepted as lost has to be there until a checkpoint says so.
+        frame.worthy |= worthy || kind == EntryKind::AcceptedLoss;
         Appended { frame: frame.sequence, slice }
     }
 

@@ -11,6 +11,7 @@
 
 use corelog_model::{GroupId, Term};
 
+use crate::accept::ACCEPTED_ROW_BYTES;
 use crate::append::Place;
 use crate::extent::{Claim, Extents, Fate, FooterAt, Live};
 use crate::feature;
@@ -388,7 +389,9 @@ pub(crate) fn encode_state(
     let from = if full { 0 } else { listed + 1 };
     let staying = |live: &&Live| live.indexed && live.fate == Fate::Stays && live.generation >= from;
     let chosen = || extents.live.iter().filter(staying);
-    let chosen_group = |group: &Group| full || group.moved || group.listed_rows(from).next().is_some();
+    let chosen_group = |group: &Group| {
+        full || group.moved || !group.accepted.is_empty() || group.listed_rows(from).next().is_some()
+    };
     let table = || groups.iter().filter(|(_, group)| !group.dropped && chosen_group(group));
     out.extend((table().count() as u32).to_le_bytes());
     out.extend((chosen().count() as u32).to_le_bytes());
@@ -401,7 +404,8 @@ pub(crate) fn encode_state(
         out.extend(group.log_end.to_le_bytes());
         out.extend(group.last_index.to_le_bytes());
         out.extend((rows as u32).to_le_bytes());
-        out.extend((if wide { ROW_COUNTED_BYTES as u32 } else { 0 }).to_le_bytes());
+        out.extend((if wide { ROW_COUNTED_BYTES as u16 } else { 0 }).to_le_bytes());
+        out.extend((group.accepted().count() as u16).to_le_bytes());
         for row in group.listed_rows(from) {
             out.extend(row.generation.to_le_bytes());
             out.extend(row.first_offset.to_le_bytes());
@@ -410,6 +414,10 @@ pub(crate) fn encode_state(
             if wide {
                 out.extend(row.bytes.to_le_bytes());
             }
+        }
+        for (first, last) in group.accepted() {
+            out.extend(first.to_le_bytes());
+            out.extend(last.to_le_bytes());
         }
     }
 }
@@ -511,13 +519,22 @@ pub(crate) fn decode_state(mut bytes: &[u8], extents: &mut Extents, groups: &mut
         if group.log_start > group.log_end || !held {
             return None;
         }
-        let row_bytes = match field!(piece, 36, u32) {
+        let row_bytes = match field!(piece, 36, u16) {
             0 => ROW_BYTES,
             40 => ROW_COUNTED_BYTES,
             _ => return None,
         };
         for row in pieces(&mut bytes, field!(piece, 32, u32), row_bytes)? {
             decode_row(row, extents, group)?;
+        }
+        group.accepted.clear();
+        for range in pieces(&mut bytes, field!(piece, 38, u16).into(), ACCEPTED_ROW_BYTES)? {
+            let (first, last) = (field!(range, 0, u64), field!(range, 8, u64));
+            let follows = group.accepted.last().is_none_or(|(_, before)| *before < last);
+            if first > last || last >= group.log_end || !follows {
+                return None;
+            }
+            group.accepted.push((first, last));
         }
     }
     bytes.is_empty().then_some(head.covers)

@@ -12,15 +12,18 @@ pub const ALTERED_TOPICS: u64 = 1 << 1;
 pub const RETENTION: u64 = 1 << 2;
 /// Packs: files that hold the records of several extents, sorted by partition.
 pub const PACKS: u64 = 1 << 3;
+/// Entries of kind `accepted loss`, and where they stand in checkpoints.
+pub const ACCEPTED_LOSS: u64 = 1 << 4;
 /// All that this version knows.
-pub const ALL: u64 = POSITIONS | ALTERED_TOPICS | RETENTION | PACKS;
+pub const ALL: u64 = POSITIONS | ALTERED_TOPICS | RETENTION | PACKS | ACCEPTED_LOSS;
 
 /// Each with its name, as the store's file has it.
-pub const NAMES: [(u64, &str); 4] = [
+pub const NAMES: [(u64, &str); 5] = [
     (POSITIONS, "positions"),
     (ALTERED_TOPICS, "altered-topics"),
     (RETENTION, "retention"),
     (PACKS, "packs"),
+    (ACCEPTED_LOSS, "accepted-loss"),
 ];
 
 #[cfg(test)]

@@ -27,7 +27,11 @@ enum Held {
 impl Held {
     fn unless_named(self, damage: &Damages, slot: GroupSlot) -> Self {
         match self {
-            Self::Batch { first, last, .. } if damage.at(slot, first).is_some() => Self::Lost { first, last },
+            Self::Batch { first, last, .. }
+                if damage.at(slot, first).is_some() || damage.passed(slot, first).is_some() =>
+            {
+                Self::Lost { first, last }
+            }
             held => held,
         }
     }
@@ -116,7 +120,7 @@ impl Log {
         let (mut next, mut ended) = (cold.runs.first().map_or(offset, |run| run.first_offset), false);
         let (damage, batches) = (&mut self.damage, &mut cold.batches);
         let (mut first_kept, mut end_kept) = (None, 0);
-        // What is named stays so, also where the disk has found it again: readers were told to pass it over.
+        // What is named or accepted stays so, also where the disk has found it again: readers were told to pass it over.
         let mut take = |held: Held| match held.unless_named(damage, slot) {
             Held::Lost { first, last } => {
                 damage.name(slot, first, last);

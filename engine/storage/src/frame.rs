@@ -62,6 +62,8 @@ pub enum EntryKind {
     Footer = 11,
     /// The group's records below an offset are gone.
     Trim = 12,
+    /// Offsets whose loss an operator has accepted; the log's own.
+    AcceptedLoss = 13,
 }
 
 impl EntryKind {
@@ -80,13 +82,14 @@ impl EntryKind {
             10 => Self::Beacon,
             11 => Self::Footer,
             12 => Self::Trim,
+            13 => Self::AcceptedLoss,
             _ => return None,
         })
     }
 
     /// Whether the entry is about the log itself and never shown to the log's owner.
     pub const fn is_internal(self) -> bool {
-        matches!(self, Self::Checkpoint | Self::Footer | Self::Beacon)
+        matches!(self, Self::Checkpoint | Self::Footer | Self::Beacon | Self::AcceptedLoss)
     }
 }
 

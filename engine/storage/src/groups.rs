@@ -50,6 +50,15 @@ pub(crate) struct Group {
     pub(crate) open_bytes: u64,
     /// Closed extents that hold the group, oldest first.
     pub(crate) rows: VecDeque<Row>,
+    /// Offsets whose loss an operator has accepted, in order.
+    pub(crate) accepted: Vec<(u64, u64)>,
+}
+
+impl Group {
+    /// Those that are above the start.
+    pub(crate) fn accepted(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.accepted.iter().copied().filter(|(_, last)| *last >= self.log_start)
+    }
 }
 
 impl Group {
@@ -112,6 +121,7 @@ impl Groups {
             newest_run: NO_RUN,
             open_bytes: 0,
             rows: VecDeque::with_capacity(ROWS_RESERVED),
+            accepted: Vec::new(),
         });
         self.by_id.insert(id, slot);
         slot

@@ -14,6 +14,7 @@
 //! header. Nothing allocates on append, cut, completion and reads from the window once warm.
 #![forbid(unsafe_code)]
 
+mod accept;
 mod ahead;
 mod append;
 mod arena;
@@ -53,6 +54,7 @@ mod window;
 
 /// The numbers of FORMAT.md, in bytes unless the name says otherwise.
 pub mod format {
+    pub use crate::accept::{ACCEPTED_BYTES, ACCEPTED_ROW_BYTES};
     pub use crate::checkpoint::{
         EXTENT_BYTES, FOOTER_AT_BYTES, GROUP_BYTES, LISTED_PACK, LISTED_SCATTERED, LISTED_WORTHY,
         PART_HEADER_BYTES, ROW_BYTES, ROW_COUNTED_BYTES,
@@ -69,6 +71,7 @@ pub mod format {
     };
 }
 
+pub use accept::accepted_ranges;
 pub use append::Appended;
 pub use checkpoint::{CheckpointKind, PartHeader, Parts, StateHead};
 pub use cold::Finished;
@@ -85,6 +88,9 @@ pub use index::FooterHeader;
 pub use log::Log;
 pub use op::{DiskCompletion, DiskError, DiskOp, FileName, Listing, OpClass, OpId, UnknownFile};
 pub use read::{Read, ReadRequest, TimeFound};
+pub use recovery::survey::{
+    Checked, Container, ContainerCheck, LostRange, SuperblockCopy, Survey, Surveying,
+};
 pub use recovery::{Opening, Replayed};
 pub use stats::LogStats;
 pub use tape::{Recorded, Tape};

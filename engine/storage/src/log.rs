@@ -275,6 +275,7 @@ impl Log {
             cold_used_bytes,
             cold_limit_bytes,
             damaged_ranges: self.damaged_ranges() as u64,
+            accepted_ranges: self.accepted_ranges(),
             uncertain_groups: self.possibly_lost.len() as u64,
             groups: self.groups.len() as u64,
             index_bytes: self.groups.row_bytes() + self.runs.bytes() + self.footers.bytes(),

@@ -84,6 +84,9 @@ pub enum TimeFound {
 impl Log {
     /// Reads batches of a group: from memory at once, or asks the disk.
     pub fn read(&mut self, request: &ReadRequest, slices: &mut Vec<Slice>, out: &mut Vec<DiskOp>) -> Read {
+        // What is accepted as lost is passed over; an answer never reaches across it.
+        let passed = self.damage.passed(request.slot, request.offset);
+        let request = &ReadRequest { offset: passed.unwrap_or(request.offset), ..*request };
         let Some(group) = self.groups.get(request.slot) else { return Read::Nothing };
         let (log_start, log_end, newest) = (group.log_start, group.log_end, group.newest);
         if request.offset < log_start || group.dropped {
@@ -120,14 +123,21 @@ impl Log {
     fn damaged(&mut self, request: &ReadRequest, next: u64) -> Read {
         let (first, last) = (request.offset, next - 1);
         self.damage.name(request.slot, first, last);
-        Read::Damaged { first, last }
+        // What is accepted of it is not named.
+        let named = self.damage.at(request.slot, first);
+        named.map_or(Read::Damaged { first, last }, |named| Read::Damaged {
+            first,
+            last: named.last.min(last),
+        })
     }
 
     fn read_window(&mut self, from: u64, request: &ReadRequest, slices: &mut Vec<Slice>) -> Read {
         let (mut id, mut next_offset, mut bytes) = (Some(from), request.offset, 0_u32);
         while let Some(entry) = id.and_then(|id| self.window.get(id)) {
             let fits = bytes == 0 || bytes.saturating_add(entry.length) <= request.max_bytes;
-            if !fits || entry.last_offset >= request.end_offset {
+            let passed = self.damage.passed(request.slot, entry.first_offset).is_some();
+            let follows = bytes == 0 || (entry.first_offset == next_offset && !passed);
+            if !fits || !follows || entry.last_offset >= request.end_offset {
                 break;
             }
             slices.push(self.arena.slice(entry.block, entry.offset, entry.length));

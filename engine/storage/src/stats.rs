@@ -69,6 +69,8 @@ pub struct LogStats {
     pub cold_limit_bytes: u64,
     /// Ranges of offsets that do not verify.
     pub damaged_ranges: u64,
+    /// Ranges of offsets whose loss an operator has accepted.
+    pub accepted_ranges: u64,
     /// Groups of which records may be lost without anything left that tells their offsets.
     pub uncertain_groups: u64,
     /// Groups the log knows.
@@ -102,7 +104,7 @@ impl AddAssign for LogStats {
             recycled_extents, checkpoints, settled_bytes, settle_read_bytes, packs_made, packs_abandoned,
             derived_indexes, superblock_failures, live_extents, live_packs, pack_bytes, spare_extents,
             window_bytes, window_limit_bytes, window_pins, cold_used_bytes, cold_limit_bytes,
-            damaged_ranges, uncertain_groups, groups, index_bytes;
+            damaged_ranges, accepted_ranges, uncertain_groups, groups, index_bytes;
             |= read_only, full, index_full;
             max scrub_passed_us
         }

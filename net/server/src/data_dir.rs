@@ -129,7 +129,7 @@ pub struct DataDir {
     path: PathBuf,
     store: Store,
     first_start: bool,
-    _lock: File,
+    _lock: Option<File>,
 }
 
 /// What `store.toml` says.
@@ -154,9 +154,24 @@ impl DataDir {
             write_store(path, Store { id: random_id()?, logs: 1, founded: 0, features: feature::ALL })?;
         }
         let store = read_store(&store_file)?;
-        let directory = Self { path: path.to_path_buf(), store, first_start, _lock: lock };
+        let directory = Self { path: path.to_path_buf(), store, first_start, _lock: Some(lock) };
         directory.find_logs()?;
         directory.make_logs(store.founded, store.logs)?;
+        Ok(directory)
+    }
+
+    /// Locks a store that is there, to look at it: nothing is made or written, so it may be mounted to be read only. Where
+    /// there is no lock file no broker has ever held it.
+    pub fn look(path: &Path) -> Result<Self, DataDirError> {
+        let lock_path = path.join(LOCK_FILE);
+        let lock = match File::open(&lock_path) {
+            Ok(file) => Some(held(file, &lock_path)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(at(Step::Lock, &lock_path)(error)),
+        };
+        let store = read_store(&path.join(STORE_FILE))?;
+        let directory = Self { path: path.to_path_buf(), store, first_start: false, _lock: lock };
+        directory.find_logs()?;
         Ok(directory)
     }
 
@@ -251,7 +266,10 @@ fn at(step: Step, path: &Path) -> impl FnOnce(io::Error) -> DataDirError {
 
 fn lock(path: &Path) -> Result<File, DataDirError> {
     let options = OpenOptions::new().write(true).create(true).truncate(false).open(path);
-    let file = options.map_err(at(Step::Lock, path))?;
+    held(options.map_err(at(Step::Lock, path))?, path)
+}
+
+fn held(file: File, path: &Path) -> Result<File, DataDirError> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(DataDirError::Locked { path: path.to_path_buf() }),

@@ -11,6 +11,7 @@ use super::lost::Lost;
 use super::plan::Planned;
 use super::scan::{Entry, entries_of};
 use super::{Replay, Replayed};
+use crate::accept::{accept, accepted_ranges};
 use crate::checkpoint::{CheckpointKind, PartHeader, decode_state};
 use crate::config::LogConfig;
 use crate::damage::Damages;
@@ -80,6 +81,11 @@ impl Applied {
         self.full = kind == CheckpointKind::Full;
         let covers = decode_state(own, &mut self.extents, &mut self.groups);
         self.listed = covers.unwrap_or(0);
+        for (slot, group) in self.groups.iter() {
+            let known = |first: &u64| self.damage.passed(slot, *first).is_some();
+            let new: Vec<_> = group.accepted.iter().filter(|(first, _)| !known(first)).copied().collect();
+            new.into_iter().for_each(|(first, last)| self.damage.accept(slot, first, last));
+        }
         covers.is_some()
     }
 
@@ -173,6 +179,10 @@ impl Applied {
                 return;
             }
             EntryKind::Beacon => return,
+            EntryKind::AcceptedLoss => {
+                self.accepted(payload);
+                return;
+            }
             _ => {
                 let slot = self.groups.slot(entry.group);
                 let group = self.groups.at_mut(slot);
@@ -187,6 +197,17 @@ impl Applied {
         }
         if self.awaited.is_none() {
             replay(Replayed::Entry { header: entry, payload, frame: frame.sequence });
+        }
+    }
+
+    /// What an operator has accepted as lost; it is needed here until a checkpoint has it.
+    fn accepted(&mut self, payload: &[u8]) {
+        for range in accepted_ranges(payload).unwrap_or_default() {
+            let slot = self.groups.slot(range.group);
+            accept(&mut self.groups, &mut self.damage, slot, range.first, range.last);
+        }
+        if let Some(current) = self.current.as_mut() {
+            current.worthy = true;
         }
     }
 

@@ -23,6 +23,10 @@ impl Opening {
     /// Flushes every extent that was scanned. A process that was killed, with the power on, leaves frames that were
     /// written and not flushed: they were read from a cache, and from here on they count as durable.
     pub(super) fn settle(&mut self, out: &mut Vec<DiskOp>) -> Result<(), OpenError> {
+        if self.surveys {
+            self.stage = Stage::Done;
+            return Ok(());
+        }
         if self.planned.is_empty() {
             return self.begin(out);
         }

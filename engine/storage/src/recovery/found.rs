@@ -7,6 +7,11 @@ use crate::superblock::{SUPERBLOCK_BYTES, SUPERBLOCK_COPIES, slice_of};
 
 impl Opening {
     pub(super) fn found(&mut self, out: &mut Vec<DiskOp>) {
+        if self.surveys {
+            // There is no log yet.
+            self.stage = Stage::Done;
+            return;
+        }
         self.superblock.version = 1;
         self.superblock.incompatible = self.config.features;
         self.features = self.config.features;

@@ -17,6 +17,7 @@ mod reader;
 mod restore;
 mod scan;
 mod superblock;
+pub(crate) mod survey;
 mod walk;
 
 use corelog_model::time::Now;
@@ -128,6 +129,8 @@ enum Stage {
 /// A log on its way to be open.
 pub struct Opening {
     config: LogConfig,
+    /// It is only to be looked at: nothing is written.
+    surveys: bool,
     /// Whether configuration and memory can work.
     checked: Result<(), ConfigError>,
     seed: FrameSeed,
@@ -197,6 +200,7 @@ impl Opening {
             term: Term(0),
             generation: 0,
             config,
+            surveys: false,
             checked,
         };
         if opening.checked.is_err() {

@@ -1,4 +1,5 @@
 //! The log from outside: crashes, failures, and the bytes it writes.
+mod accept;
 mod ahead;
 mod crash;
 mod disk;

@@ -210,6 +210,11 @@ pub(crate) const LOG: &[Metric<ShardStatus>] = &[
         Count(|of| of.storage.damaged_ranges),
         "Ranges of offsets that do not verify, and are not served.",
     ),
+    level(
+        "log_accepted_ranges",
+        Count(|of| of.storage.accepted_ranges),
+        "Ranges of damaged offsets that were given up, and are passed over by consumers.",
+    ),
     rising(
         "log_lost_sectors",
         Count(|of| of.storage.lost_sectors),
