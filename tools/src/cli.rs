@@ -519,6 +519,22 @@ pub enum Log {
         /// The data directory, or one of its logs.
         dir: PathBuf,
     },
+    /// Read everything and say what is damaged; changes nothing. Ends with 1 if anything is.
+    Verify {
+        /// The data directory, or one of its logs.
+        dir: PathBuf,
+        /// Only this log.
+        #[arg(long, value_name = "N")]
+        log: Option<u16>,
+    },
+    /// Note in the log that records which are damaged are given up: consumers pass them over from then on.
+    Repair {
+        /// The data directory.
+        dir: PathBuf,
+        /// Offsets that are damaged, the last one included; may be given several times. There is no way back.
+        #[arg(long, value_name = "TOPIC/PARTITION:FIRST-LAST", required = true)]
+        accept_loss: Vec<String>,
+    },
 }
 
 fn name(text: &str) -> Result<String, String> {

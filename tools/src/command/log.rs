@@ -1,8 +1,14 @@
+//! `corelog log`: a stopped store, looked into. `verify` reads and judges all of it,
+//! `repair` notes what of it is given up.
+//!
 //! `corelog log dump`: the frames and entries of a stopped store, extent by extent, and where a frame is missing. Reads
 //! through the page cache and changes nothing in the logs.
 
 mod entry;
 mod extent;
+mod offline;
+mod repair;
+mod verify;
 
 use std::path::{Path, PathBuf};
 
@@ -20,7 +26,14 @@ use crate::failure::{Exit, Failure};
 use crate::output::Output;
 
 pub(super) fn run(arguments: &Log, format: Format) -> Result<(), Failure> {
-    let Log::Dump { dir } = arguments;
+    match arguments {
+        Log::Dump { dir } => dump(dir, format),
+        Log::Repair { dir, accept_loss } => repair::run(dir, accept_loss, format),
+        Log::Verify { dir, log } => verify::run(dir, *log, format),
+    }
+}
+
+fn dump(dir: &Path, format: Format) -> Result<(), Failure> {
     let (store, only) = find(dir)?;
     let store = DataDir::open(&store).map_err(|error| unopened(dir, &error))?;
     let mut dump = Dump { format, output: Output::new(), names: Names::default() };
@@ -82,7 +95,7 @@ fn unread(path: &Path) -> impl Fn(std::io::Error) -> Failure {
 
 fn unopened(dir: &Path, error: &DataDirError) -> Failure {
     let help = match error {
-        DataDirError::Locked { .. } => "stop the broker first: only a stopped store is dumped",
+        DataDirError::Locked { .. } => "stop the broker first: only a stopped store is looked into",
         DataDirError::Io { .. } => "give the user of the process access to the directory",
         DataDirError::LogMissing { .. } => "mount the directory of that log, or put it back from a copy",
         DataDirError::Malformed { .. } => "put store.toml back from a copy: it says whose store this is",

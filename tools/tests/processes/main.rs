@@ -23,3 +23,4 @@ mod small_disk;
 mod start;
 mod stopping;
 mod story;
+mod verify;

@@ -7,7 +7,9 @@ use std::ops::Range;
 use corelog_model::batch::{BATCH_HEADER_BYTES, BatchHeader};
 use corelog_model::{GroupId, Retention, TopicId};
 use corelog_shard::inspect::{self, Change, Fact, Step};
-use corelog_storage::{CheckpointKind, EntryHeader, EntryKind, FooterHeader, PartHeader, StateHead};
+use corelog_storage::{
+    CheckpointKind, EntryHeader, EntryKind, FooterHeader, LostRange, PartHeader, StateHead, accepted_ranges,
+};
 use serde_json::{Value, json};
 
 /// The names behind the numbers of groups, from every entry of the store that tells them, in the order in
@@ -28,7 +30,16 @@ struct Named {
 impl Names {
     /// Learns what an entry tells.
     pub(super) fn learn(&mut self, entry: &EntryHeader, payload: &[u8]) {
-        for fact in facts(entry, payload).unwrap_or_default() {
+        self.learn_facts(facts(entry, payload).unwrap_or_default());
+    }
+
+    /// Learns what a part of a shard's checkpoint tells.
+    pub(super) fn learn_state(&mut self, content: &[u8]) {
+        self.learn_facts(inspect::checkpoint(content).unwrap_or_default());
+    }
+
+    fn learn_facts(&mut self, facts: Vec<Fact>) {
+        for fact in facts {
             match fact {
                 Fact::Topic { topic, name, spans, partitions, next, .. } => {
                     let ends = spans.iter().skip(1).map(|span| span.partition).chain([partitions]);
@@ -67,6 +78,13 @@ impl Names {
             Step::Reverted => named.added = 0,
             _ => {}
         }
+    }
+
+    /// The group of a partition.
+    pub(super) fn find(&self, topic: &str, partition: u32) -> Option<GroupId> {
+        // A topic of this name that was deleted comes before the one that there is.
+        let of = |(name, number): &(String, u32)| name == topic && *number == partition;
+        self.groups.iter().rev().find(|(_, partition)| of(partition)).map(|(group, _)| *group)
     }
 
     /// Topic and partition of a group, or what else it is.
@@ -269,6 +287,7 @@ pub(super) fn content(entry: &EntryHeader, payload: &[u8], names: &Names) -> Con
             None => undecoded(),
         },
         EntryKind::Trim => trim(payload),
+        EntryKind::AcceptedLoss => accepted_loss(payload, names),
         EntryKind::Footer => {
             FooterHeader::decode(payload).map_or_else(undecoded, |footer| footer_part(&footer))
         }
@@ -335,6 +354,24 @@ fn part_of_checkpoint(part: &PartHeader, whose: &str) -> (String, Value) {
         "of": if part.owner { "shard" } else { "log" },
     });
     (line, document)
+}
+
+fn accepted_loss(payload: &[u8], names: &Names) -> Content {
+    let Some(ranges) = accepted_ranges(payload) else { return undecoded() };
+    let words = |range: &LostRange| {
+        format!(
+            "the loss of {} offsets {} to {} is accepted",
+            names.group(range.group),
+            range.first,
+            range.last
+        )
+    };
+    let document = |range: &LostRange| json!({ "of": names.group(range.group), "group": range.group.0, "first": range.first, "last": range.last });
+    Content {
+        line: String::new(),
+        below: ranges.iter().map(words).collect(),
+        fields: vec![("accepted_loss", ranges.iter().map(document).collect())],
+    }
 }
 
 fn footer_part(footer: &FooterHeader) -> Content {
