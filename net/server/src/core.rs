@@ -306,7 +306,9 @@ impl Core {
             Op::Aside => {}
             Op::Disk(place, op) => {
                 let Served { shard, disk, .. } = self.logs.at(place);
-                shard.on(now, Event::Disk(disk.complete(op, completion)));
+                let answer = disk.complete(op, completion);
+                disk.record_end(&answer, |slice| shard.bytes(slice));
+                shard.on(now, Event::Disk(answer));
             }
         }
     }
@@ -321,6 +323,7 @@ impl Core {
     ) {
         let Served { shard, disk, .. } = self.logs.at(place);
         disk.background_ended(opened);
+        disk.record_end(&ended, |slice| shard.bytes(slice));
         shard.on(now, Event::Disk(ended));
     }
 

@@ -40,6 +40,7 @@ mod tuning;
 pub use budget::OverBudget;
 pub use config::{Config, ConfigError};
 pub use control::ControlError;
+pub use corelog_storage::Tape;
 pub use server::{Ready, Running, Server, ServerError};
 pub use stop::Stop;
 pub use translate::Place;

@@ -12,7 +12,7 @@ use corelog_model::LogId;
 use corelog_shard::{
     Access as Anonymous, Limits as ShardLimits, ProducerLimits, ShardConfig, StartError, Starting,
 };
-use corelog_storage::{DurableMethod, Listing, LogConfig, Preparation};
+use corelog_storage::{DurableMethod, Listing, LogConfig, Preparation, Tape};
 use corelog_uring::arena::ArenaError;
 use corelog_uring::file::{self, Access, FileError};
 use corelog_uring::host::{Host, HostConfig, HostError};
@@ -233,6 +233,16 @@ pub struct Running {
 impl Server {
     /// Runs a broker, each shard on a thread of its own, until `stop` says so. `ready` is called once it serves.
     pub fn run(config: &Config, stop: &Stop, ready: impl FnOnce(&Ready)) -> Result<(), ServerError> {
+        Self::run_recorded(config, &[], stop, ready)
+    }
+
+    /// The same with a tape for each of the first logs.
+    fn run_recorded(
+        config: &Config,
+        tapes: &[Tape],
+        stop: &Stop,
+        ready: impl FnOnce(&Ready),
+    ) -> Result<(), ServerError> {
         let started_us = clock::now().mono_us;
         Host::check()?;
         Host::prepare()?;
@@ -252,7 +262,7 @@ impl Server {
         let access = tuning::access(&directory.log_path(LogId(0)), config.log.buffered)?;
         let tuning = tuning::tune(config, &directory, access)?;
         let budget = budget(config, &directory, tuning, cores.len())?;
-        let broker = Broker { config, directory: &directory, access, tuning, budget, stop };
+        let broker = Broker { config, tapes, directory: &directory, access, tuning, budget, stop };
         let shards = broker.prepare(cores, &doors, seats)?;
         let say = |up: &[Up]| {
             if let Err(error) = directory.note_founded() {
@@ -298,11 +308,17 @@ impl Server {
 
     /// Runs a broker on threads of its own; returns once it serves.
     pub fn spawn(config: Config) -> Result<Running, ServerError> {
+        Self::spawn_recorded(config, Vec::new())
+    }
+
+    /// The same for tests, with a tape for each of the first logs: on it is what the log's disk was asked and answered, and the
+    /// base offset of each produce that was acknowledged. It takes memory for every byte written.
+    pub fn spawn_recorded(config: Config, tapes: Vec<Tape>) -> Result<Running, ServerError> {
         let stop = Stop::new();
         let (sender, receiver) = mpsc::sync_channel(1);
         let of_thread = stop.clone();
         let thread = thread::Builder::new().name("corelog".to_owned()).spawn(move || {
-            Self::run(&config, &of_thread, |ready| {
+            Self::run_recorded(&config, &tapes, &of_thread, |ready| {
                 // The one who waits may be gone; the broker is stopped by its handle then.
                 let _ = sender.send(ready.clone());
             })
@@ -413,6 +429,8 @@ impl Drop for Running {
 /// What all shards of a broker have in common.
 struct Broker<'a> {
     config: &'a Config,
+    /// By log; none for those behind the last.
+    tapes: &'a [Tape],
     directory: &'a DataDir,
     access: Access,
     tuning: Tuning,
@@ -476,7 +494,7 @@ impl Broker<'_> {
         host: Host,
         events: mpsc::Sender<Event>,
     ) -> Result<Reactor, ServerError> {
-        let Self { config, directory, access, tuning, budget, stop } = *self;
+        let Self { config, tapes, directory, access, tuning, budget, stop } = *self;
         let Shard { number, core, logs, listener, address, mut post, seat, places } = shard;
         let log = |&log| LogConfig {
             index_bytes: budget.index_bytes,
@@ -503,7 +521,7 @@ impl Broker<'_> {
             let (id, blocks) = (log.log, memory.blocks().collect());
             let config = shard_config(config, directory, budget, log, places.len());
             let starting = Starting::new(config, memory, listing, clock::now());
-            Start { log: id, starting, blocks }
+            Start { log: id, starting, blocks, tape: tapes.get(usize::from(id.0)).cloned() }
         });
         let operations = core::operations(config.limits.connections, files.len());
         let mut opening = Opening::new(starts.collect(), operations);

@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::{env, fmt, io};
 
-use corelog_server::{Config, ConfigError, Ready, Running, Server, ServerError};
+use corelog_server::{Config, ConfigError, Ready, Running, Server, ServerError, Tape};
 use tempfile::TempDir;
 
 /// What differs from the product's defaults.
@@ -42,6 +42,7 @@ const SETTINGS: [&str; 13] = [
 #[derive(Debug)]
 pub struct Broker {
     config: Config,
+    tapes: Vec<Tape>,
     running: Option<Running>,
     address: SocketAddr,
     store: PathBuf,
@@ -54,6 +55,7 @@ pub struct Broker {
 pub struct Builder {
     settings: Vec<String>,
     directory: Option<PathBuf>,
+    tapes: Vec<Tape>,
 }
 
 /// Why a broker did not start, or ended.
@@ -106,7 +108,8 @@ impl Broker {
     /// Stops it if it runs, and starts it again with the same store and address.
     pub fn restart(&mut self) -> Result<(), BrokerError> {
         self.stop()?;
-        self.running = Some(Server::spawn(self.config.clone()).map_err(BrokerError::Server)?);
+        let running = Server::spawn_recorded(self.config.clone(), self.tapes.clone());
+        self.running = Some(running.map_err(BrokerError::Server)?);
         Ok(())
     }
 }
@@ -126,6 +129,13 @@ impl Builder {
         self
     }
 
+    /// Records what the disk of the next log, from log 0 on, is asked and answers; for tests of the broker itself.
+    #[must_use]
+    pub fn record(mut self, tape: Tape) -> Self {
+        self.tapes.push(tape);
+        self
+    }
+
     /// Starts the broker; returns once it serves.
     pub fn start(self) -> Result<Broker, BrokerError> {
         let directory = match self.directory {
@@ -138,11 +148,19 @@ impl Builder {
         settings.extend(self.settings);
         settings.push(format!("log.data_dir={}", store.display()));
         let mut config = Config::load(None, [], &settings).map_err(BrokerError::Config)?;
-        let running = Server::spawn(config.clone()).map_err(BrokerError::Server)?;
+        let running =
+            Server::spawn_recorded(config.clone(), self.tapes.clone()).map_err(BrokerError::Server)?;
         let address = running.address();
         config.server.listen = address;
         config.server.http = running.ready().http;
-        Ok(Broker { config, running: Some(running), address, store, _directory: directory })
+        Ok(Broker {
+            config,
+            tapes: self.tapes,
+            running: Some(running),
+            address,
+            store,
+            _directory: directory,
+        })
     }
 }
 

@@ -5,7 +5,8 @@
 
 use std::collections::HashMap;
 
-use corelog_storage::{DiskCompletion, DiskError, DiskOp, FileName, OpClass, OpId};
+use corelog_model::Slice;
+use corelog_storage::{DiskCompletion, DiskError, DiskOp, FileName, OpClass, OpId, Tape};
 use corelog_uring::{Completion, Errno, FileId, Submission};
 
 use super::ops::OpSlab;
@@ -20,6 +21,8 @@ pub(crate) struct Disk {
     files: HashMap<FileName, FileId>,
     commits: usize,
     background: usize,
+    /// Where a test records what is asked and answered.
+    tape: Option<Tape>,
     /// Answers that did not need the disk.
     answered: Vec<DiskCompletion>,
 }
@@ -34,6 +37,32 @@ pub(crate) struct InFlight {
 }
 
 impl Disk {
+    /// No files and nothing under way; with a tape, everything is recorded on it.
+    pub(crate) fn new(tape: Option<Tape>) -> Self {
+        Self { tape, ..Self::default() }
+    }
+
+    /// The log's operations are about to be started.
+    pub(crate) fn record<'a>(&self, ops: &[DiskOp], bytes: impl Fn(Slice) -> &'a [u8]) {
+        if let Some(tape) = &self.tape {
+            tape.issued(ops, bytes);
+        }
+    }
+
+    /// The log is about to be told of this answer.
+    pub(crate) fn record_end<'a>(&self, answer: &DiskCompletion, bytes: impl Fn(Slice) -> &'a [u8]) {
+        if let Some(tape) = &self.tape {
+            tape.ended(answer, bytes);
+        }
+    }
+
+    /// Records are about to be acknowledged, from this offset on.
+    pub(crate) fn record_promise(&self, base_offset: u64) {
+        if let Some(tape) = &self.tape {
+            tape.promised(base_offset);
+        }
+    }
+
     /// The ring knows `file` under this id from now on.
     pub(crate) fn opened(&mut self, file: FileName, id: FileId) -> Option<FileId> {
         self.files.insert(file, id)

@@ -3,7 +3,7 @@
 use corelog_model::time::Now;
 use corelog_model::{BlockId, LogId, Slice};
 use corelog_shard::{Actions, Event, Shard, StartError, Starting};
-use corelog_storage::{DiskCompletion, FileName};
+use corelog_storage::{DiskCompletion, FileName, Tape};
 use corelog_uring::{Completion, FileId};
 
 use super::disk::Disk;
@@ -25,6 +25,8 @@ pub struct Start {
     pub starting: Starting,
     /// All blocks that the shard was given.
     pub blocks: Vec<BlockId>,
+    /// Where a test records what the disk is asked and answers.
+    pub tape: Option<Tape>,
 }
 
 struct OpeningLog {
@@ -42,9 +44,9 @@ impl Opening {
     /// Prepares the start; `operations` is the number of slots of the ring. A log's place is its place in `starts`.
     pub fn new(starts: Vec<Start>, operations: u32) -> Self {
         let (mut logs, mut owners) = (Vec::with_capacity(starts.len()), Owners::default());
-        for (place, Start { log, starting, blocks }) in starts.into_iter().enumerate() {
+        for (place, Start { log, starting, blocks, tape }) in starts.into_iter().enumerate() {
             owners.add(place, blocks);
-            let (disk, actions) = (Disk::default(), Actions::sized(REPLIES));
+            let (disk, actions) = (Disk::new(tape), Actions::sized(REPLIES));
             logs.push(OpeningLog { log, starting, disk, actions, shard: None });
         }
         Self { logs, owners, ops: OpSlab::new(operations as usize) }
@@ -104,8 +106,7 @@ impl Opening {
 
     /// The bytes of a slice that an operation names.
     pub fn bytes(&self, slice: Slice) -> &[u8] {
-        let OpeningLog { starting, shard, .. } = &self.logs[self.owners.of(slice.block)];
-        shard.as_ref().map_or_else(|| starting.bytes(slice), |shard| shard.bytes(slice))
+        self.logs[self.owners.of(slice.block)].bytes(slice)
     }
 
     /// The core, once [`Opening::is_open`].
@@ -127,6 +128,7 @@ impl Opening {
     fn perform(&mut self, now: Now, place: usize, out: &mut Output) -> Result<(), StartError> {
         let log = &mut self.logs[place];
         loop {
+            log.disk.record(&log.actions.disk, |slice| log.bytes(slice));
             log.disk.start(place, &mut log.actions.disk, &mut self.ops, out);
             match log.disk.answered() {
                 Some(answer) => log.take(now, answer)?,
@@ -137,7 +139,12 @@ impl Opening {
 }
 
 impl OpeningLog {
+    fn bytes(&self, slice: Slice) -> &[u8] {
+        self.shard.as_ref().map_or_else(|| self.starting.bytes(slice), |shard| shard.bytes(slice))
+    }
+
     fn take(&mut self, now: Now, answer: DiskCompletion) -> Result<(), StartError> {
+        self.disk.record_end(&answer, |slice| self.bytes(slice));
         match &mut self.shard {
             // What was under way when the last piece came belongs to the running shard.
             Some(shard) => shard.on(now, Event::Disk(answer)),

@@ -35,10 +35,17 @@ impl Core {
         let Served { log, shard, disk, actions, evicted } = self.logs.at(place);
         evicted.retain(|&(_, until_us)| until_us > now.mono_us);
         let (log, mut actions) = (*log, mem::take(actions));
+        disk.record(&actions.disk, |slice| shard.bytes(slice));
         disk.start(place, &mut actions.disk, &mut self.ops, out);
         while let Some(answer) = disk.answered() {
+            disk.record_end(&answer, |slice| shard.bytes(slice));
             shard.on(now, Event::Disk(answer));
             self.again = true;
+        }
+        for Reply { response, .. } in &actions.replies {
+            if let Response::Produced { base_offset, .. } = response {
+                disk.record_promise(*base_offset);
+            }
         }
         self.answered |= !actions.replies.is_empty();
         for Reply { conn, correlation, response } in actions.replies.drain(..) {

@@ -106,7 +106,7 @@ impl Bed {
         let listing = Listing { files: files.iter().map(|&(name, _, bytes)| (name, bytes)).collect() };
         let blocks = log.blocks().collect();
         let starting = Starting::new(config, log, listing, now);
-        let start = Start { log: LogId(me), starting, blocks };
+        let start = Start { log: LogId(me), starting, blocks, tape: None };
         let mut opening = Opening::new(vec![start], operations(CONNECTIONS, 1));
         for (name, id, _) in files {
             assert_eq!(opening.opened(0, name, id), None);
