@@ -5,6 +5,7 @@ mod control;
 mod damage;
 mod flights;
 mod full_disk;
+mod kept;
 mod kill_alter;
 mod kill_topics;
 mod many;
