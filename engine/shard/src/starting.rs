@@ -157,16 +157,8 @@ impl Starting {
                 let topic = &metadata.topics[&partition.topic];
                 expiry.set(&mut partition, topic.spec.retention);
             }
-            partition.slot = log.open_group(group, partition.topic, partition.partition);
+            open(&mut log, group, &mut partition);
             let log_slot = partition.slot;
-            // Where the newest entries are damaged the log still knows that they were there: their offsets and
-            // indexes are not given again.
-            let cursors = partition.cursors();
-            log.reaches(log_slot, cursors.log_end);
-            let log_end = log.log_end(log_slot);
-            partition.set_cursors(Cursors { high_watermark: log_end, log_end, ..cursors });
-            partition.next_index = partition.next_index.max(log.last_index(log_slot) + 1);
-            partition.recycled(log.log_start(log_slot));
             let id = partitions.insert(partition);
             groups.insert(group, id);
             by_log_slot.insert(log_slot, id);
@@ -174,8 +166,8 @@ impl Starting {
         // A topic that was deleted behind the last checkpoint is in that checkpoint still.
         log.drop_unopened();
         let (own, logs) = (config.log.log, config.logs);
-        let directory =
-            if own == LogId(0) { Directory::of_first(logs, &metadata) } else { Directory::new(logs) };
+        let is_first = own == LogId(0);
+        let directory = if is_first { Directory::of_first(logs, &metadata) } else { Directory::new(logs) };
         let shard = Shard {
             directory,
             peers: Peers::new(own, logs),
@@ -323,4 +315,17 @@ impl Replay {
         partition.appended(header.leader_epoch, header.next_offset(), header.append_timestamp_us);
         Ok(())
     }
+}
+
+/// Gives a partition its place in the log. Where its newest entries are damaged the log still knows that they were there:
+/// their offsets and indexes are not given again.
+fn open(log: &mut Log, group: GroupId, partition: &mut Partition) {
+    let slot = log.open_group(group, partition.topic, partition.partition);
+    let cursors = partition.cursors();
+    log.reaches(slot, cursors.log_end);
+    let log_end = log.log_end(slot);
+    partition.slot = slot;
+    partition.set_cursors(Cursors { high_watermark: log_end, log_end, ..cursors });
+    partition.next_index = partition.next_index.max(log.last_index(slot) + 1);
+    partition.recycled(log.log_start(slot));
 }

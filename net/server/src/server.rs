@@ -611,7 +611,6 @@ fn log_config(config: &Config, directory: &DataDir, tuning: Tuning, log: LogId) 
         zero_ahead_bytes: config.log.zero_ahead_bytes,
         checkpoint_bytes: config.log.checkpoint_bytes,
         settle_extents: config.log.settle_extents,
-        spare_idle_us: 2 * config.log.retention_check_s * 1_000_000,
         scrub_us: Some(config.log.scrub_days * DAY_US).filter(|&period| period > 0),
         features: directory.features(),
         ..LogConfig::new(log, directory.store())

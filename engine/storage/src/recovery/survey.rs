@@ -137,7 +137,7 @@ impl Survey {
     pub fn containers(&self) -> Vec<Container> {
         let live = self.0.applied.extents.live.iter().filter(|live| live.end > 0);
         live.map(|live| Container {
-            file: FileName::Extent(live.extent),
+            file: live.file(),
             bytes: live.end,
             generation: live.generation,
             index_parts: live.footers.len() as u32,
