@@ -12,18 +12,20 @@ pub const ALTERED_TOPICS: u64 = 1 << 1;
 pub const RETENTION: u64 = 1 << 2;
 /// Packs: files that hold the records of several extents, sorted by partition.
 pub const PACKS: u64 = 1 << 3;
-/// Entries of kind `accepted loss`, and where they stand in checkpoints.
+/// Entries of kind `accepted loss`, and where they stand in checkpoints. No store gets it before an operator accepts a
+/// loss in it.
 pub const ACCEPTED_LOSS: u64 = 1 << 4;
+/// All that a new store gets.
+pub const ALL: u64 = POSITIONS | ALTERED_TOPICS | RETENTION | PACKS;
 /// All that this version knows.
-pub const ALL: u64 = POSITIONS | ALTERED_TOPICS | RETENTION | PACKS | ACCEPTED_LOSS;
+pub const KNOWN: u64 = ALL | ACCEPTED_LOSS;
 
 /// Each with its name, as the store's file has it.
-pub const NAMES: [(u64, &str); 5] = [
+pub const NAMES: [(u64, &str); 4] = [
     (POSITIONS, "positions"),
     (ALTERED_TOPICS, "altered-topics"),
     (RETENTION, "retention"),
     (PACKS, "packs"),
-    (ACCEPTED_LOSS, "accepted-loss"),
 ];
 
 #[cfg(test)]

@@ -91,7 +91,7 @@ impl Superblock {
 
     /// Bits of features that this version must not write to.
     pub(crate) const fn unknown_features(&self) -> u64 {
-        (self.incompatible & !feature::ALL) | (self.read_only_compatible & !KNOWN_READ_ONLY_COMPATIBLE)
+        (self.incompatible & !feature::KNOWN) | (self.read_only_compatible & !KNOWN_READ_ONLY_COMPATIBLE)
     }
 
     pub(crate) fn is_written(&self, extent: u32) -> bool {

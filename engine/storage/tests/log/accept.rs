@@ -10,7 +10,15 @@ const A: GroupId = GroupId(16);
 const B: GroupId = GroupId(17);
 
 fn open(disk: &mut Disk, config: &LogConfig) -> Log {
-    open_with(disk, config.clone(), &mut Random::new(1)).expect("the log opens").0
+    let mut log = open_with(disk, config.clone(), &mut Random::new(1)).expect("the log opens").0;
+    // Until its superblock says what it can do.
+    settle(&mut log, disk, 0);
+    log
+}
+
+/// As for a log of which an operator accepts a loss.
+fn accepting(config: LogConfig) -> LogConfig {
+    LogConfig { features: feature::ALL | feature::ACCEPTED_LOSS, ..config }
 }
 
 /// The offsets of a group that a reader from the start gets, who never asks for what it was given already.
@@ -28,7 +36,7 @@ fn damaged(disk: &mut Disk) -> LogConfig {
     for at in [2, 3] {
         disk.damage(oldest.name, oldest.entries[at] + 200);
     }
-    always
+    accepting(always)
 }
 
 #[test]
@@ -129,7 +137,7 @@ fn the_entry_has_the_bytes_of_its_table() {
 #[test]
 fn an_answer_ends_before_what_is_passed_over() {
     let mut disk = Disk::default();
-    let mut log = open(&mut disk, &config());
+    let mut log = open(&mut disk, &accepting(config()));
     for _ in 0..3 {
         append(&mut log, A, 2, 100).expect("room");
     }

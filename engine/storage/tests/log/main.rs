@@ -1,6 +1,7 @@
 //! The log from outside: crashes, failures, and the bytes it writes.
 mod accept;
 mod ahead;
+mod answers;
 mod crash;
 mod disk;
 mod failures;
