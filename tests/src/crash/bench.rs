@@ -281,7 +281,14 @@ impl Bench {
             Pace::Reversed => waiting.iter().rposition(|op| !held(op)),
         };
         let Some(at) = at else { return false };
-        let commit = matches!(waiting[at], DiskOp::WriteFrame { .. } | DiskOp::Sync { .. });
+        // Where the two are apart, it is the flush that fails, but for two of the fates that a write may have.
+        let of_flush = self.manner.method == DurableMethod::Fdatasync
+            && !matches!(self.manner.failure, Fate::Header | Fate::Hole);
+        let commit = match waiting[at] {
+            DiskOp::WriteFrame { .. } => !of_flush,
+            DiskOp::Sync { .. } => true,
+            _ => false,
+        };
         let fails = commit && std::mem::take(&mut self.fail);
         self.engine.end(at, if fails { Ending::Failed(self.manner.failure) } else { Ending::Done });
         self.acknowledge();
