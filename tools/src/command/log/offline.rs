@@ -205,6 +205,7 @@ pub(super) fn configuration(log: LogId, store: u64, extent_bytes: u64) -> (LogCo
         ids.map(|id| Block::heap(BlockId(id), bytes)).collect::<Vec<_>>()
     };
     let memory = Memory {
+        settle: Vec::new(),
         window: blocks(0..2, frame),
         cold: blocks(2..4, frame.max(READ_BYTES)),
         scrub: None,
