@@ -1,5 +1,7 @@
 //! The cold questions: open a handle, find an offset, list topics, report counters.
 
+use std::ops::Range;
+
 use corelog_model::{LogId, Term, TopicId};
 
 use crate::event::{Actions, Taken};
@@ -52,6 +54,23 @@ impl Shard {
     /// The term that the shard of a log serves in; 0 before it has started.
     pub fn term_of(&self, log: LogId) -> Term {
         self.directory.term(log)
+    }
+
+    /// What a partition that this log keeps shows: from its start to its high watermark.
+    pub fn offsets(&self, topic: TopicId, partition: u32) -> Option<Range<u64>> {
+        let mut kept = self.groups.values().filter_map(|id| self.partitions.get(*id));
+        let found = kept.find(|kept| (kept.topic, kept.partition) == (topic, partition))?;
+        let cursors = found.cursors();
+        Some(cursors.log_start..cursors.high_watermark)
+    }
+
+    /// Partitions whose newest records may have been in frames that the last start found lost, each with the first
+    /// offset that it cannot account for.
+    pub fn possibly_lost(&self) -> impl Iterator<Item = (TopicId, u32, u64)> {
+        self.log.possibly_lost().filter_map(|(slot, first)| {
+            let partition = self.partitions.get(*self.by_log_slot.get(&slot)?)?;
+            Some((partition.topic, partition.partition, first))
+        })
     }
 
     pub(crate) fn report(&mut self, asker: Asker, out: &mut Actions) -> Taken {

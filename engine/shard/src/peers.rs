@@ -154,7 +154,7 @@ impl Shard {
     }
 
     /// All that is known to be damaged. What retention has taken since is not missed any more.
-    fn damage(&self) -> Vec<(TopicId, DamageView)> {
+    pub fn damage(&self) -> Vec<(TopicId, DamageView)> {
         let known = self.log.damage().filter_map(|(slot, first, last)| {
             let partition = self.partitions.get(*self.by_log_slot.get(&slot)?)?;
             let missed = last >= partition.cursors().log_start;
