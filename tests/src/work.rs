@@ -83,7 +83,14 @@ pub(crate) fn run(kind: Kind, numbers: Range<u64>) -> io::Result<bool> {
 fn storm(seed: u64) -> Counts {
     let logs = [1, 2, 1, 3, 1, 4][(seed % 6) as usize];
     let committers = if seed % 3 == 2 { 4 } else { 0 };
-    let outcome = world::run(Plan { seed, logs, power_losses: 10, committers, keep_trace: false });
+    let outcome = world::run(Plan {
+        seed,
+        logs,
+        power_losses: 10,
+        committers,
+        trims: seed % 4 == 3,
+        keep_trace: false,
+    });
     vec![
         ("power losses", 10),
         ("kills", outcome.kills.into()),
