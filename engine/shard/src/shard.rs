@@ -336,11 +336,11 @@ impl Shard {
         let recycled = self.follow_log(out);
         self.step_changes(now, out);
         self.step_holdings(now, out);
+        self.step_expiry(now);
         self.resume_reads(now, out);
         self.wake_shown(now, out);
         self.expire_waits(now, out);
         self.producers.expire(now);
-        self.step_expiry(now);
         self.write_checkpoint();
         self.log.cut(now, &mut out.disk);
         if self.log.is_read_only() {
