@@ -43,10 +43,12 @@ fn a_shard_that_sleeps_between_its_turns_allocates_nothing() {
 /// Serves the batches and asserts that nothing was allocated for them.
 fn serve(mode: &str) -> u64 {
     let _alone = alone();
-    // Extents are rolled, recycled and checkpointed all the time; none is made, which is the host's work and not free.
+    // Extents are rolled, recycled and checkpointed all the time; none is made, nor a pack, which is the host's work and
+    // not free.
     let settings = [
         "log.extent_bytes=8 MiB",
         "log.retention_bytes=32 MiB",
+        "log.settle_extents=0",
         "log.checkpoint_bytes=8 MiB",
         "log.window_bytes=32 MiB",
     ];

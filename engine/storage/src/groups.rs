@@ -90,6 +90,7 @@ pub(crate) struct Groups {
     by_id: HashMap<GroupId, GroupSlot>,
     /// Memory of lists of rows beyond what every group has, at most, in bytes.
     grown_bytes: u64,
+    repeated: Vec<u64>,
 }
 
 /// Of a list of so many rows.
@@ -148,12 +149,26 @@ impl Groups {
         self.table.len()
     }
 
-    /// One more extent holds the group.
+    /// One more extent holds the group. What an earlier one holds of the same offsets is of frames that were moved after a failed
+    /// write, whose seal is lost: the later extent has them as they were acknowledged.
     pub(crate) fn add_row(&mut self, slot: GroupSlot, row: Row) {
         let rows = &mut self.table[slot.0 as usize].rows;
         let before = grown_bytes(rows.len());
+        while let Some(last) = rows.back_mut().filter(|last| last.last_offset >= row.first_offset) {
+            if last.first_offset < row.first_offset {
+                last.last_offset = row.first_offset - 1;
+                break;
+            }
+            self.repeated.push(last.generation);
+            rows.pop_back();
+        }
         rows.push_back(row);
-        self.grown_bytes += grown_bytes(rows.len()) - before;
+        self.grown_bytes = self.grown_bytes + grown_bytes(rows.len()) - before;
+    }
+
+    /// Generations, one for each row that was taken out because a later extent has all of it.
+    pub(crate) fn take_repeated(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.repeated)
     }
 
     /// Extents up to this generation are going: what the group has in them is before its start. Whether it had anything.

@@ -25,7 +25,7 @@ const SETTINGS: [&str; 6] = [
     "limits.requests=64",
     "memory.slow_bytes=128 KiB",
     "memory.reply_bytes=16 MiB",
-    "memory.max_bytes=448 MiB",
+    "memory.max_bytes=496 MiB",
 ];
 
 fn narrow(address: SocketAddr) -> Peer {
@@ -96,7 +96,7 @@ fn a_thousand_consumers_and_a_thousand_producers_that_stop_take_no_more_than_the
         }
         let status = observer.status();
         let (limit, peak) = (status.memory_limit_bytes, broker.peak_bytes());
-        assert_eq!(limit, 448 << 20);
+        assert_eq!(limit, 496 << 20);
         assert!(peak <= limit + limit / 10, "{peak} bytes, {limit} allowed");
         drop((consumers, producers));
         // The records are there for who reads them.

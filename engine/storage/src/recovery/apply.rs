@@ -339,6 +339,8 @@ impl Applied {
             self.footers.closed(generation, runs);
         }
         self.extents.live.push_back(live);
+        let repeated = self.groups.take_repeated();
+        self.extents.forget_rows(repeated);
     }
 
     /// Takes extents that hold nothing out of the log, and settles which footers are already written. What is
