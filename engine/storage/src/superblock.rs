@@ -2,7 +2,8 @@
 //! its head. Four copies; FORMAT.md has the table.
 //!
 //! **Invariant:** one copy is rewritten at a time, so at least three are whole whatever happens; a rewrite raises
-//! the version and goes through all four before anything an older version points at may be overwritten. A copy of
+//! the version and goes through all four before anything an older version points at may be overwritten. The last whole copy
+//! is not touched: a disk that fails for a while may tear one after the other. A copy of
 //! the newest version is rewritten last: what only older ones point at may be overwritten already.
 
 use corelog_model::crc::crc32c;
@@ -209,6 +210,8 @@ pub(crate) struct SuperblockWriter {
     settled: u64,
     /// A copy that holds the newest version.
     newest: u8,
+    /// Copies that are whole, as far as is known: a write that fails may have torn what it was to replace.
+    whole: [bool; SUPERBLOCK_COPIES as usize],
     failed_copies: u64,
     /// Incompatible features of the version that went through all copies.
     features: u64,
@@ -224,11 +227,17 @@ struct Writing {
 }
 
 impl SuperblockWriter {
-    /// Of a log whose copy `newest` holds `current`, but with these features.
-    pub(crate) fn new(current: Superblock, newest: u8, features: u64, page: Block) -> Self {
+    /// Of a log whose copy `newest` holds `current`, but with these features; copies that are `whole` verify.
+    pub(crate) fn new(
+        current: Superblock,
+        newest: u8,
+        whole: [bool; SUPERBLOCK_COPIES as usize],
+        features: u64,
+        page: Block,
+    ) -> Self {
         let (settled, dirty) = (current.version, current.incompatible != features);
         let (retry_us, writing, failed_copies) = (None, None, 0);
-        Self { current, page, dirty, retry_us, writing, settled, newest, failed_copies, features }
+        Self { current, page, dirty, retry_us, writing, settled, newest, whole, failed_copies, features }
     }
 
     /// Incompatible features that no start can fail to see.
@@ -275,6 +284,14 @@ impl SuperblockWriter {
                 good: 0,
             });
         }
+        // The last whole copy is left alone until another one is: this round comes to nothing, and the next one tries the
+        // others again.
+        if let Some(copy) =
+            self.writing.as_ref().filter(|writing| !writing.in_flight).map(|writing| writing.copy)
+            && self.is_last_whole(copy)
+        {
+            self.end_copy(false, now);
+        }
         let Some(writing) = self.writing.as_mut().filter(|writing| !writing.in_flight) else { return };
         writing.in_flight = true;
         // A change after the first copy keeps the version and makes the log rewrite all four once more; until
@@ -295,14 +312,25 @@ impl SuperblockWriter {
             return;
         };
         writing.in_flight = false;
-        writing.copy = (copy + 1) % SUPERBLOCK_COPIES;
-        writing.left -= 1;
+        self.whole[usize::from(copy)] = good;
         if good {
-            writing.good += 1;
             self.newest = copy;
         } else {
             self.failed_copies += 1;
         }
+        self.end_copy(good, now);
+    }
+
+    fn is_last_whole(&self, copy: u8) -> bool {
+        self.whole[usize::from(copy)] && self.whole.iter().filter(|whole| **whole).count() == 1
+    }
+
+    /// The copy whose turn it was is written, or not; the next one follows.
+    fn end_copy(&mut self, good: bool, now: Now) {
+        let Some(writing) = &mut self.writing else { return };
+        writing.copy = (writing.copy + 1) % SUPERBLOCK_COPIES;
+        writing.left -= 1;
+        writing.good += u8::from(good);
         if writing.left == 0 {
             // Two good copies outlive the loss of any one; fewer, and the older versions stay in force, which keeps
             // extents from being recycled: so it is tried until it succeeds.
@@ -406,9 +434,32 @@ mod tests {
         }
     }
 
+    /// A disk that tears whatever it is given, for a while.
+    #[test]
+    fn the_last_whole_copy_is_not_touched_until_another_one_is_whole() {
+        let mut writer = SuperblockWriter::new(superblock(5), 3, [true; 4], 0, page());
+        let (mut out, mut torn) = (Vec::new(), Vec::new());
+        writer.touch();
+        for at in 0..5 {
+            for _ in 0..SUPERBLOCK_COPIES {
+                writer.advance(now(at * RETRY_US), &mut out);
+                let Some(DiskOp::WriteSuperblock { copy, .. }) = out.pop() else { continue };
+                torn.push(copy);
+                writer.on_written(copy, false, now(at * RETRY_US));
+            }
+        }
+        assert!(!torn.contains(&3) && torn.len() >= 12, "{torn:?}");
+        for _ in 0..2 * SUPERBLOCK_COPIES {
+            writer.advance(now(10 * RETRY_US), &mut out);
+            let Some(DiskOp::WriteSuperblock { copy, .. }) = out.pop() else { continue };
+            writer.on_written(copy, true, now(10 * RETRY_US));
+        }
+        assert!(writer.is_idle() && writer.settled() == writer.current.version, "the disk is well again");
+    }
+
     #[test]
     fn a_version_is_settled_only_after_all_four_copies() {
-        let mut writer = SuperblockWriter::new(superblock(5), 3, 0, page());
+        let mut writer = SuperblockWriter::new(superblock(5), 3, [true; 4], 0, page());
         let mut out = Vec::new();
         let version = writer.touch();
         for copy in 0..SUPERBLOCK_COPIES {
@@ -424,7 +475,7 @@ mod tests {
 
     #[test]
     fn a_version_on_one_copy_only_settles_nothing_and_is_written_again() {
-        let mut writer = SuperblockWriter::new(superblock(5), 3, 0, page());
+        let mut writer = SuperblockWriter::new(superblock(5), 3, [true; 4], 0, page());
         let mut out = Vec::new();
         let version = writer.touch();
         for copy in 0..SUPERBLOCK_COPIES {
@@ -449,7 +500,7 @@ mod tests {
     #[test]
     fn the_copy_that_is_in_force_is_rewritten_last() {
         for newest in 0..SUPERBLOCK_COPIES {
-            let mut writer = SuperblockWriter::new(superblock(5), newest, 0, page());
+            let mut writer = SuperblockWriter::new(superblock(5), newest, [true; 4], 0, page());
             let (mut out, mut order) = (Vec::new(), Vec::new());
             writer.touch();
             for _ in 0..SUPERBLOCK_COPIES {

@@ -155,6 +155,8 @@ pub struct Opening {
     features: u64,
     /// The copy that it was read from, or written to last.
     newest_copy: u8,
+    /// Which copies verify.
+    whole_copies: [bool; SUPERBLOCK_COPIES as usize],
     candidates: Vec<Candidate>,
     planned: Vec<Planned>,
     applied: Applied,
@@ -192,6 +194,7 @@ impl Opening {
             superblock,
             features: 0,
             newest_copy: SUPERBLOCK_COPIES - 1,
+            whole_copies: [true; SUPERBLOCK_COPIES as usize],
             candidates: Vec::new(),
             planned: Vec::new(),
             applied,

@@ -36,12 +36,16 @@ impl Opening {
             self.read_copy(next, out);
             return Ok(());
         }
+        let mut pages = file.chunks(SUPERBLOCK_BYTES);
+        self.whole_copies =
+            std::array::from_fn(|_| pages.next().is_some_and(|page| Superblock::decode(page).is_some()));
         let extents = self.listing.files.iter().any(|(file, _)| matches!(file, FileName::Extent(_)));
         let Some((newest, superblock)) = Superblock::newest(file) else {
             if extents {
                 return Err(OpenError::NoSuperblock);
             }
             // The first superblock never became whole, so there is no log yet.
+            self.whole_copies = [true; SUPERBLOCK_COPIES as usize];
             self.found(out);
             return Ok(());
         };
@@ -60,6 +64,7 @@ impl Opening {
         }
         if !extents {
             // There is no log yet, and perhaps no other copy: one that has records does not hang on a single one.
+            self.whole_copies = [true; SUPERBLOCK_COPIES as usize];
             self.found(out);
             return Ok(());
         }
