@@ -10,10 +10,10 @@ use crate::checkpoint::Checkpoints;
 use crate::cold::Cold;
 use crate::commit::Commit;
 use crate::error::OpenError;
-use crate::extent::{GENERATIONS_SKIPPED, RESERVE, Spare};
+use crate::extent::{Extents, GENERATIONS_SKIPPED, RESERVE, Spare};
 use crate::frame::FLAG_START;
 use crate::log::Log;
-use crate::op::{DiskCompletion, DiskError, DiskOp, FileName, Purpose};
+use crate::op::{DiskCompletion, DiskError, DiskOp, FileName, Listing, Purpose};
 use crate::scrub::Scrub;
 use crate::settle::Settle;
 use crate::superblock::SuperblockWriter;
@@ -77,14 +77,7 @@ impl Opening {
             _ => None,
         });
         extents.next_number = numbers.max().unwrap_or(0);
-        for file in self.listing.names() {
-            let FileName::Pack(pack) = file else { continue };
-            extents.next_pack = extents.next_pack.max(pack.saturating_add(1));
-            // One that was being made when the log stopped: what it was made from is still there.
-            if extents.live.iter().all(|live| live.file() != file) {
-                extents.leftover.push(file);
-            }
-        }
+        find_packs(&self.listing, extents);
         let scanned = extents.live.iter().map(|live| live.generation).max().unwrap_or(0);
         extents.next_generation = self.generation.max(scanned) + GENERATIONS_SKIPPED;
         // Sequences of frames that were cut are used again, in another generation.
@@ -168,6 +161,18 @@ impl Opening {
                 Err(OpenError::Disk { file, position: 0, error })
             }
             _ => Ok(None),
+        }
+    }
+}
+
+/// Numbers of packs go on behind those that are there; one that no checkpoint lists was being made when the log stopped:
+/// what it was made from is still there, and it goes.
+fn find_packs(listing: &Listing, extents: &mut Extents) {
+    for file in listing.names() {
+        let FileName::Pack(pack) = file else { continue };
+        extents.next_pack = extents.next_pack.max(pack.saturating_add(1));
+        if extents.live.iter().all(|live| live.file() != file) {
+            extents.leftover.push(file);
         }
     }
 }
