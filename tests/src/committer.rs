@@ -53,6 +53,8 @@ pub struct Committer {
     pub acknowledged: u64,
     /// Set when nothing more is to be changed.
     pub draining: bool,
+    /// The medium is harmed: what was acknowledged last may be gone, and positions ahead of what is left.
+    pub harmed: bool,
 }
 
 impl Committer {
@@ -73,6 +75,7 @@ impl Committer {
             last: 0,
             acknowledged: 0,
             draining: false,
+            harmed: false,
         }
     }
 
@@ -170,9 +173,17 @@ impl Committer {
         let sent = self.changes.get(&number).copied().flatten();
         assert_eq!(sent, Some(position.offset), "{}: nobody sent this as {number}", self.name);
         // The records it has passed lie before it in the log.
-        assert!(position.offset <= view.high_watermark, "{}: ahead of what is there: {view:?}", self.name);
+        let there = position.offset <= view.high_watermark;
+        assert!(there || self.harmed, "{}: ahead of what is there: {view:?}", self.name);
         self.known = number;
-        self.changes.retain(|kept, _| *kept >= number);
+        if !self.harmed {
+            self.changes.retain(|kept, _| *kept >= number);
+        }
+    }
+
+    /// A start may have lost the end of the log, and with it any number of changes.
+    pub fn lost(&mut self) {
+        self.known = 0;
     }
 
     /// The connection is gone.

@@ -6,12 +6,14 @@
 //! | `random` | the one source of chance |
 //! | `clock` | time, which only the driver moves |
 //! | `crash` | what a loss of power can leave, image by image |
-//! | `disk` | an in-memory directory that forgets what was not flushed |
+//! | `disk` | an in-memory directory that forgets what was not flushed, and what else a medium does |
 //! | `machine` | a clock, a disk, and the shard on them |
 //! | `model` | what a shard has to answer, as plain lists |
 //! | `net` | producers and consumers that lose their connections |
 //! | `committer` | a client that keeps a position |
+//! | `plan` | how a world is made, and what comes of it |
 //! | `oracle` | what was promised, and whether the log keeps it |
+//! | `regime` | which faults a world has |
 //! | `script` | small steps for tests that tell one story |
 //! | `world` | the driver: crashes, restarts, and the trace of it all |
 //!
@@ -29,7 +31,9 @@ pub mod model;
 pub mod net;
 pub mod node;
 pub mod oracle;
+mod plan;
 pub mod random;
+pub mod regime;
 pub mod script;
 pub mod trace;
 pub mod trimmer;

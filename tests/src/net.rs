@@ -17,6 +17,8 @@ use crate::random::Random;
 const HANDLE: u32 = 1;
 /// Larger than any batch here, smaller than the log's limit.
 const BATCH_BYTES: usize = 3_000;
+/// Answers in a row after which a producer believes that a batch is out of order.
+const GIVES_UP: u32 = 100;
 
 /// What a producer asks of the broker besides durability.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +66,8 @@ pub struct Producer {
     /// The request being offered.
     outgoing: AlignedVec<16>,
     correlation: u64,
+    /// Answers in a row that an earlier batch is missing.
+    out_of_order: u32,
     builder: BatchBuilder,
     /// Set when no more records are to be made.
     pub draining: bool,
@@ -85,6 +89,7 @@ impl Producer {
             unacknowledged: VecDeque::new(),
             outgoing: AlignedVec::new(),
             correlation: 0,
+            out_of_order: 0,
             builder: BatchBuilder::new(BATCH_BYTES),
             draining: false,
         }
@@ -209,6 +214,7 @@ impl Producer {
 
     fn taken(&mut self, correlation: u64, base_offset: u64, batches: u32, at: &mut Partition) {
         let mut offset = base_offset;
+        self.out_of_order = 0;
         if self.mode == Mode::Conditional
             && self.expected_offset.is_some_and(|expected| expected != base_offset)
         {
@@ -232,9 +238,16 @@ impl Producer {
         self.take_back(correlation);
         match refusal {
             Refusal::OffsetMismatch { actual, .. } => self.expected_offset = Some(actual),
-            Refusal::OutOfOrderSequence { expected, .. } if first.is_none_or(|first| first <= expected) => {}
+            Refusal::OutOfOrderSequence { expected, .. } if first.is_none_or(|first| first <= expected) => {
+                self.out_of_order += 1;
+                if self.out_of_order > GIVES_UP && at.may_have_forgotten() {
+                    // What came after it is there, and it is not: nobody will ever take it.
+                    self.out_of_order = 0;
+                    self.unacknowledged.pop_front();
+                }
+            }
             Refusal::OutOfOrderSequence { .. } | Refusal::UnknownProducerId => {
-                assert!(at.may_have_fallen_back(), "{refusal:?}: the broker forgot an acknowledged batch");
+                assert!(at.may_have_forgotten(), "{refusal:?}: the broker forgot an acknowledged batch");
                 self.id = ProducerId::NONE;
                 self.stage = Stage::Nameless;
             }
@@ -413,7 +426,13 @@ impl Consumer {
     }
 
     /// The answer to one request, with the bytes of its slices.
-    pub fn answered(&mut self, correlation: u64, response: &Response, slices: &[Vec<u8>], at: &Partition) {
+    pub fn answered(
+        &mut self,
+        correlation: u64,
+        response: &Response,
+        slices: &[Vec<u8>],
+        at: &mut Partition,
+    ) {
         self.pushed |= matches!(response, Response::Pushed { .. });
         match response {
             Response::Opened { .. } => {
@@ -454,28 +473,54 @@ impl Consumer {
                 }
                 self.caught_up = self.offset == *high_watermark;
             }
-            Response::Refused(Refusal::LogTruncated { offset }) => {
+            Response::Refused(refusal) => self.refused(*refusal, at),
+            other => panic!("no answer to a consumer: {other:?}"),
+        }
+        self.waiting = false;
+    }
+
+    fn refused(&mut self, refusal: Refusal, at: &mut Partition) {
+        match refusal {
+            Refusal::LogTruncated { offset } => {
                 assert!(at.may_have_fallen_back(), "a durable log fell back to {offset}");
                 // What others appended since, in the new term, may be durable: what it has seen may not have been.
-                let behind = self.view.iter().filter(|place| place.offset >= *offset);
+                let behind = self.view.iter().filter(|place| place.offset >= offset);
                 assert!(
                     !behind.clone().any(|place| at.is_durable(place)),
                     "durable records fell back to {offset}"
                 );
-                assert!(*offset < self.offset, "told to go back from {} to {offset}", self.offset);
-                self.view.retain(|place| place.offset < *offset);
-                self.offset = *offset;
+                assert!(offset < self.offset, "told to go back from {} to {offset}", self.offset);
+                self.view.retain(|place| place.offset < offset);
+                self.offset = offset;
                 self.truncations += 1;
             }
-            Response::Refused(Refusal::OffsetOutOfRange { log_start, .. }) => {
-                assert!(self.offset < *log_start, "an end that falls back must name the offset");
-                self.offset = *log_start;
+            Refusal::OffsetOutOfRange { log_start, high_watermark, .. } => {
+                if self.epoch.is_none() && self.offset > high_watermark && at.may_have_fallen_back() {
+                    // It has skipped damage, and what was behind that fell back: nobody can tell it where it differs.
+                    self.view.retain(|place| place.offset < high_watermark);
+                    self.offset = high_watermark;
+                } else {
+                    assert!(self.offset < log_start, "an end that falls back must name the offset");
+                    self.offset = log_start;
+                }
             }
-            Response::Refused(Refusal::NotReady) => self.stage = Stage::Closed,
-            Response::Refused(Refusal::TooMany { .. } | Refusal::ReadFailed) => {}
-            other => panic!("no answer to a consumer: {other:?}"),
+            Refusal::Damaged { first, last } => {
+                assert!((first..=last).contains(&self.offset), "{first} to {last} asked for {}", self.offset);
+                at.name(first, last);
+                self.offset = last + 1;
+                // What it would go on from it has not seen.
+                self.epoch = None;
+            }
+            Refusal::UnknownEpoch { current } => {
+                // The whole term is gone that it has read in: it cannot tell what of what it has seen is left.
+                assert!(at.may_have_fallen_back(), "term {current} after {:?}", self.epoch);
+                self.view.clear();
+                (self.offset, self.epoch) = (0, None);
+            }
+            Refusal::NotReady => self.stage = Stage::Closed,
+            Refusal::TooMany { .. } | Refusal::ReadFailed => {}
+            other => panic!("a correct consumer was refused: {other:?}"),
         }
-        self.waiting = false;
     }
 
     fn see(&mut self, bytes: &[u8], at: &Partition) {

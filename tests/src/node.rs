@@ -63,6 +63,7 @@ impl Node {
 
     /// Begins to start from what the disk holds.
     pub(crate) fn start(&mut self, now: Now, trace: &mut Trace) -> Result<(), StartError> {
+        self.tell_harm(trace);
         let listing = self.disk.listing();
         trace.line(format_args!("start {:?}", listing.files));
         let memory = memory(&self.config.log);
@@ -201,11 +202,20 @@ impl Node {
         self.disk.submit(now.mono_us, &mut self.actions.disk);
     }
 
+    /// What the medium did that nobody else knows of.
+    fn tell_harm(&mut self, trace: &mut Trace) {
+        for (what, file, range) in self.disk.harm.drain(..) {
+            trace.line(format_args!("harm: {what} {file} at {range:?}"));
+        }
+    }
+
     /// What the disk has done by now.
     pub(crate) fn complete(&mut self, now: Now, trace: &mut Trace) -> Result<(), StartError> {
         loop {
             let Self { disk, state, .. } = self;
+            disk.is_starting = matches!(state, State::Starting(_));
             let Some(completion) = disk.complete(now.mono_us, &|slice| bytes_of(state, slice)) else {
+                self.tell_harm(trace);
                 return Ok(());
             };
             trace.line(format_args!("{} done {:x} {:?}", now.mono_us, completion.id.0, completion.result));

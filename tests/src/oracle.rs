@@ -2,12 +2,25 @@
 //!
 //! Knows every record by its number: the high half is the client, the low half counts. Contents follow from the
 //! number, so a record that is read can be regenerated and compared.
+//!
+//! **The rules**, for records that were acknowledged as durable:
+//! 1. Under faults that a power loss and failing operations make, each is there exactly once, in order, with its bytes,
+//!    and nothing is named damaged or possibly lost.
+//! 2. Under faults of the medium each is there, or its offset is named: as damaged, by an answer to a reader or by the
+//!    log's list, or as possibly lost, by the start after which it is gone. What is read has its bytes, always.
+//! 3. One copy cannot tell a damaged end from one that never was (FORMAT.md, "Of one copy"). So a start may lose, and
+//!    not name, what lies at or behind a frame that the medium did not keep, if it was acknowledged before any frame was
+//!    asked for that is whole and lies where the start finds it. [`Doubt`] says when that is; a lying flush that is
+//!    followed by a power loss comes under the same rule, no other.
+//! 4. What is lost by 2 or 3 is forgotten: its offsets may be given again, in a newer term, to readers who are told.
+//!    A record whose place was named once may be there again and twice: its producer was told of nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use corelog_model::batch::{AlignedVec, BatchHeader, BatchView};
 use corelog_model::{Durability, LogId, Term, TopicId};
 
+use crate::disk::Doubt;
 use crate::random::Random;
 
 /// A record in the order of a log.
@@ -37,7 +50,7 @@ pub struct Partition {
     /// Acknowledged records, and at which offset.
     acknowledged: BTreeMap<u64, u64>,
     /// Those of them that no crash may take.
-    durable: BTreeMap<u64, u64>,
+    durable: BTreeMap<u64, Promise>,
     /// Those that were acknowledged since the last start.
     recent: Vec<(u64, u64)>,
     /// It is known to start here or later, and nobody has asked for more than that to go.
@@ -45,6 +58,35 @@ pub struct Partition {
     may_start_at: u64,
     /// Records go by themselves, because of their age or of how many there are.
     pub expires: bool,
+    /// The number of its disk's last operation.
+    now: u64,
+    /// Faults of the medium are under way: damage may be named.
+    pub harmed: bool,
+    /// Offsets that were ever named as damaged, first and last.
+    named: BTreeSet<(u64, u64)>,
+    /// Durable records that a start has lost, by rule or by name.
+    lost: BTreeSet<u64>,
+    /// A start has named its end as possibly lost, or could not tell that it is.
+    uncertain: bool,
+    /// Where the log ended for such a start, at its lowest.
+    cut: u64,
+}
+
+/// A durable record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Promise {
+    offset: u64,
+    /// The number of its disk's last operation when it was durable for the client.
+    at: u64,
+}
+
+/// What a start has lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// Records in offsets that it named as possibly lost.
+    pub named: u64,
+    /// Records at the end that nothing proved.
+    pub unproven: u64,
 }
 
 impl Partition {
@@ -54,6 +96,8 @@ impl Partition {
         let was_weaker = !matches!(durability, Durability::Durable);
         let (topic, log, level) = (None, LogId(0), durability);
         let (starts_at, may_start_at, expires) = (0, 0, false);
+        let (named, lost) = (BTreeSet::new(), BTreeSet::new());
+        let (now, harmed, uncertain) = (0, false, false);
         Self {
             name,
             topic,
@@ -67,7 +111,18 @@ impl Partition {
             starts_at,
             may_start_at,
             expires,
+            now,
+            harmed,
+            named,
+            lost,
+            uncertain,
+            cut: u64::MAX,
         }
+    }
+
+    /// Its disk was last asked for this operation.
+    pub const fn pass(&mut self, operation: u64) {
+        self.now = operation;
     }
 
     /// The broker said that this record is safe at its level.
@@ -76,7 +131,7 @@ impl Partition {
         assert_eq!(before, None, "record {number:x} was acknowledged twice");
         self.recent.push((number, offset));
         if self.level == Durability::Durable {
-            self.durable.insert(number, offset);
+            self.durable.insert(number, Promise { offset, at: self.now });
         }
     }
 
@@ -90,7 +145,8 @@ impl Partition {
     pub fn has_become(&mut self, level: Durability) {
         self.level = level;
         if level == Durability::Durable {
-            self.durable.extend(self.recent.iter().copied());
+            let at = self.now;
+            self.durable.extend(self.recent.iter().map(|&(number, offset)| (number, Promise { offset, at })));
         }
     }
 
@@ -121,8 +177,70 @@ impl Partition {
     }
 
     /// Whether acknowledged records may be gone.
-    pub const fn may_have_fallen_back(&self) -> bool {
-        self.was_weaker
+    pub fn may_have_fallen_back(&self) -> bool {
+        self.was_weaker || !self.lost.is_empty() || self.uncertain
+    }
+
+    /// Whether a producer may be told of a gap: acknowledged records are gone, or were not there for a start.
+    pub fn may_have_forgotten(&self) -> bool {
+        self.may_have_fallen_back() || !self.named.is_empty()
+    }
+
+    /// These offsets are said to be damaged.
+    pub fn name(&mut self, first: u64, last: u64) {
+        assert!(
+            self.harmed,
+            "{}: {first} to {last} are named as damaged, and nothing harms the medium",
+            self.name
+        );
+        assert!(first <= last, "{}: damage from {first} to {last}", self.name);
+        self.named.insert((first, last));
+    }
+
+    /// How many ranges were named.
+    pub fn named(&self) -> u64 {
+        self.named.len() as u64
+    }
+
+    fn is_named(&self, offset: u64) -> bool {
+        let upto = self.named.range(..=(offset, u64::MAX));
+        upto.rev().any(|(_, last)| offset <= *last)
+    }
+
+    /// A start has found the partition to end at `end`; behind `possibly` it can account for nothing. `doubts` are those
+    /// of all starts since the last one that was judged, which may have lost something and died before they said so.
+    pub fn started(&mut self, end: u64, possibly: Option<u64>, doubts: &[Doubt]) -> Lost {
+        if let Some(first) = possibly {
+            assert!(self.harmed, "{}: possibly lost from {first}, and nothing harms the medium", self.name);
+            assert!(first >= end, "{}: {first} is possibly lost and there", self.name);
+            self.uncertain = true;
+        }
+        if doubts.iter().any(Doubt::is_open) {
+            // What readers have seen and its producer was not told of may be gone with it, and the term that said so.
+            self.uncertain = true;
+            self.cut = self.cut.min(end);
+        }
+        let mut lost = Lost::default();
+        let gone: Vec<_> =
+            self.durable.iter().filter(|(_, promise)| promise.offset >= end).map(|(n, p)| (*n, *p)).collect();
+        for (number, Promise { offset, at }) in gone {
+            // One that died before it spoke may have named everything behind a lost frame.
+            let earlier = doubts.split_last().map_or(&[][..], |(_, earlier)| earlier);
+            let unheard = earlier.iter().any(|doubt| doubt.marred);
+            let named = possibly.is_some_and(|first| first <= offset) || self.is_named(offset);
+            let unproven = doubts.iter().any(|doubt| doubt.may_take(at));
+            assert!(
+                self.harmed && (named || unproven || unheard),
+                "{}: record {number:x} at {offset}, acknowledged at {at}, is lost: the start ends at {end} and names \
+                 {possibly:?}; {doubts:?}",
+                self.name
+            );
+            lost.named += u64::from(named);
+            lost.unproven += u64::from(!named);
+            self.durable.remove(&number);
+            self.lost.insert(number);
+        }
+        lost
     }
 
     /// Records acknowledged so far.
@@ -132,12 +250,17 @@ impl Partition {
 
     /// The end of all acknowledged durable records.
     pub fn durable_end(&self) -> u64 {
-        self.durable.values().max().map_or(0, |offset| offset + 1)
+        self.durable.values().map(|promise| promise.offset + 1).max().unwrap_or(0)
     }
 
     /// Whether this is an acknowledged record that no crash may take.
     pub fn is_durable(&self, place: &Place) -> bool {
-        self.durable.get(&place.number) == Some(&place.offset)
+        self.durable.get(&place.number).is_some_and(|promise| promise.offset == place.offset)
+    }
+
+    /// Whether a reader may have seen it although it is not there now: damaged since, or lost.
+    pub fn may_be_gone(&self, place: &Place) -> bool {
+        self.is_named(place.offset) || self.lost.contains(&place.number) || place.offset >= self.cut
     }
 
     /// Judges the whole log of the partition, from `log_start` on.
@@ -150,22 +273,54 @@ impl Partition {
         for place in log {
             let Place { offset, number } = *place;
             assert!(
-                offset == next || place == &log[0] && offset <= log_start,
-                "a hole before {place:x?}, at {next}"
+                offset == next
+                    || place == &log[0] && offset <= log_start
+                    || (next..offset).all(|missing| self.is_named(missing)),
+                "{}: a hole before {place:x?}, at {next}",
+                self.name
             );
             next = offset + 1;
-            assert!(seen.insert(number), "{}: record {number:x} is there twice", self.name);
+            if self.is_named(offset) {
+                // It was out of sight once, and its producer may have sent it again.
+                seen.insert(number);
+                continue;
+            }
+            assert!(
+                seen.insert(number) || self.again(number),
+                "{}: record {number:x} is there twice",
+                self.name
+            );
             let client = number >> 32;
             if let Some(before) = last_of_client.insert(client, number) {
-                assert!(before < number, "{}: {number:x} comes after {before:x}", self.name);
+                assert!(
+                    before < number || self.again(number),
+                    "{}: {number:x} comes after {before:x}",
+                    self.name
+                );
             }
             if let Some(promised) = self.acknowledged.get(&number) {
-                assert_eq!(*promised, offset, "{}: record {number:x} moved", self.name);
+                assert!(
+                    *promised == offset || self.again(number),
+                    "{}: record {number:x} moved from {promised} to {offset}",
+                    self.name
+                );
             }
         }
-        for (number, offset) in self.durable.iter().filter(|(_, offset)| **offset >= log_start) {
-            assert!(seen.contains(number), "acknowledged record {number:x} at {offset} is lost");
+        for (number, Promise { offset, .. }) in self.durable.iter() {
+            assert!(
+                *offset < log_start || seen.contains(number) || self.is_named(*offset),
+                "{}: acknowledged record {number:x} at {offset} is lost",
+                self.name
+            );
         }
+    }
+}
+
+impl Partition {
+    /// Whether a record may be there again: its first place was lost, or named once.
+    fn again(&self, number: u64) -> bool {
+        let named = self.acknowledged.get(&number).is_some_and(|offset| self.is_named(*offset));
+        named || self.lost.contains(&number)
     }
 }
 

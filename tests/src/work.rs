@@ -13,8 +13,9 @@ use corelog_tests::crash::enumerate::{Judge, record, steps_of};
 use corelog_tests::crash::shard;
 use corelog_tests::model::{self, Act};
 use corelog_tests::random::Random;
+use corelog_tests::regime::Regime;
 use corelog_tests::script::small_log;
-use corelog_tests::world::{self, Plan};
+use corelog_tests::world::{self, End, Plan};
 
 /// Rows of up to three steps, and manners in which each may be led.
 const ROWS: u64 = 12 + 144 + 1_728;
@@ -83,22 +84,26 @@ pub(crate) fn run(kind: Kind, numbers: Range<u64>) -> io::Result<bool> {
 fn storm(seed: u64) -> Counts {
     let logs = [1, 2, 1, 3, 1, 4][(seed % 6) as usize];
     let committers = if seed % 3 == 2 { 4 } else { 0 };
-    let outcome = world::run(Plan {
-        seed,
-        logs,
-        power_losses: 10,
-        committers,
-        trims: seed % 4 == 3,
-        keep_trace: false,
-    });
-    vec![
-        ("power losses", 10),
+    let (power_losses, keep_trace) = (10, false);
+    // What a log may let go of is not told apart from what its medium took.
+    let (trims, regime) = match (seed % 4 == 3, Regime::of(seed)) {
+        (true, regime) if regime.harms() => (true, Regime::Crash),
+        other => other,
+    };
+    let outcome = world::run(Plan { seed, logs, power_losses, committers, trims, keep_trace, regime });
+    let mut counts = vec![
+        ("power losses", power_losses.into()),
         ("kills", outcome.kills.into()),
         ("records acknowledged", outcome.acknowledged as u64),
         ("readers told to go back", outcome.truncations),
         ("cold reads", outcome.cold_reads),
         ("positions acknowledged", outcome.positions),
-    ]
+        ("packs made", outcome.packs),
+        ("damage named", outcome.losses.named),
+        ("refused by name", u64::from(matches!(outcome.end, End::Refused(_)))),
+    ];
+    counts.extend(outcome.injected.counts());
+    counts
 }
 
 /// Rows in an order that mixes their lengths; every row in every manner after `ROWS * MANNERS` of them.

@@ -6,6 +6,7 @@ use corelog_model::{Durability, LogId, Term, TopicId};
 use corelog_shard::{Bounded, PositionView, PositionsView, Refusal, Request, Response, Taken, Which};
 use corelog_storage::{LogConfig, feature};
 use corelog_tests::machine::Machine;
+use corelog_tests::regime::Regime;
 use corelog_tests::script::{
     CONN, EXTENT_BYTES, From, batch, crash_after_on_handle, create, describe, machine, machine_of, open,
     open_at, produce, produce_at, produce_blindly, restart, small_log,
@@ -68,7 +69,9 @@ fn positions_survive_every_storm() {
     let (mut acknowledged, mut failed) = (0, Vec::new());
     for seed in 0..SEEDS {
         let logs = 1 + (seed % 4) as u16;
-        let plan = Plan { seed, logs, power_losses: 8, committers: 9, trims: false, keep_trace: false };
+        let regime = if seed % 2 == 0 { Regime::Plain } else { Regime::of(seed) };
+        let (trims, keep_trace) = (false, false);
+        let plan = Plan { seed, logs, power_losses: 8, committers: 9, trims, keep_trace, regime };
         match catch_unwind(AssertUnwindSafe(|| run(plan))) {
             Ok(outcome) => acknowledged += outcome.positions,
             Err(_) => failed.push(seed),

@@ -7,6 +7,7 @@ use corelog_shard::{Access, At, ConnId, Event, Principal, Refusal, Request, Resp
 use corelog_storage::{DurableMethod, LogConfig, feature};
 use corelog_tests::machine::Machine;
 use corelog_tests::oracle::read_batch;
+use corelog_tests::regime::Regime;
 use corelog_tests::script::{
     CONN, EXTENT_BYTES, From, batch, crash_after_on_handle, create, describe, fetch, machine, machine_of,
     open, open_at, produce, produce_at, produce_blindly, restart, small_log, wait,
@@ -418,7 +419,9 @@ fn every_log_start_survives_every_storm() {
     let seeds: Vec<u64> = (0..many.unwrap_or(120)).collect();
     for &seed in &seeds {
         let logs = [1, 2, 1, 3][(seed % 4) as usize];
-        let plan = Plan { seed, logs, power_losses: 8, committers: 2, trims: true, keep_trace: false };
+        let regime = if seed % 2 == 0 { Regime::Plain } else { Regime::Crash };
+        let (power_losses, committers, keep_trace) = (8, 2, false);
+        let plan = Plan { seed, logs, power_losses, committers, trims: true, keep_trace, regime };
         let caught = std::panic::catch_unwind(|| run(plan));
         let outcome = caught.unwrap_or_else(|_| panic!("seed {seed} of {logs} logs failed"));
         trims += outcome.trims.0 as usize;
@@ -433,7 +436,8 @@ fn every_log_start_survives_every_storm() {
 #[test]
 fn a_storm_of_deletions_has_the_same_trace_twice() {
     for seed in [1, 2] {
-        let plan = Plan { seed, logs: 2, power_losses: 8, committers: 0, trims: true, keep_trace: true };
+        let (trims, keep_trace, regime) = (true, true, Regime::Plain);
+        let plan = Plan { seed, logs: 2, power_losses: 8, committers: 0, trims, keep_trace, regime };
         let (first, second) = (run(plan).trace, run(plan).trace);
         assert!(first.lines() > 300 && first.text() == second.text(), "seed {seed} differs from itself");
     }

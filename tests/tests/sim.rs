@@ -1,19 +1,21 @@
 //! The shard in a storm: whatever the disk forgets and whoever hangs up, every promise is kept.
 
+use std::fmt;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 
-use corelog_tests::world::{Outcome, Plan, run};
+use corelog_tests::disk::Injected;
+use corelog_tests::regime::Regime;
+use corelog_tests::world::{End, Losses, Outcome, Plan, run};
 
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 500;
 /// Of each seed; kills with the power on come besides.
 const POWER_LOSSES: u32 = 10;
 
 /// Runs one seed; a failure names it and the command that runs it again.
-fn run_seed(seed: u64, logs: u16) -> Option<Outcome> {
-    let plan =
-        Plan { seed, logs, power_losses: POWER_LOSSES, committers: 0, trims: false, keep_trace: false };
+fn run_seed(seed: u64, logs: u16, regime: Regime) -> Option<Outcome> {
+    let plan = Plan { logs, regime, keep_trace: false, ..plan(seed) };
     let outcome = catch_unwind(AssertUnwindSafe(|| run(plan)));
     if outcome.is_err() {
         eprintln!(
@@ -36,28 +38,35 @@ fn seeds() -> Range<u64> {
 }
 
 /// Acknowledged durable records are there exactly once, in order, byte for byte; the weaker levels may fall back, but
-/// no reader is left believing in records that are gone.
+/// no reader is left believing in records that are gone. Where the medium is harmed, what is gone is named.
 #[test]
 fn every_promise_survives_every_storm() {
     let seeds = seeds();
-    let (from, count) = (seeds.start, seeds.end.saturating_sub(seeds.start));
+    let (from, to, count) = (seeds.start, seeds.end, seeds.end.saturating_sub(seeds.start));
     let half = move |first: u64| {
         let mut sum = Sum::default();
-        for seed in (first..seeds.end).step_by(2) {
-            sum.add(seed, run_seed(seed, logs_of(seed)));
+        for seed in (first..to).step_by(2) {
+            sum.add(seed, run_seed(seed, logs_of(seed), Regime::of(seed)));
         }
         sum
     };
     let (here, there) = (half, thread::spawn(move || half(from + 1)));
-    let (a, b) = (here(from), there.join().expect("failures are collected"));
-    assert!(a.failed.is_empty() && b.failed.is_empty(), "these seeds failed: {:?} {:?}", a.failed, b.failed);
+    let mut sum = here(from);
+    sum.join(there.join().expect("failures are collected"));
+    println!("seeds {from} to {to}: {sum}");
+    assert!(sum.failed.is_empty(), "these seeds failed: {:?}", sum.failed);
     // A storm in which nothing happens proves nothing.
-    let (acknowledged, truncations) = (a.acknowledged + b.acknowledged, a.truncations + b.truncations);
-    assert!(acknowledged as u64 >= 333 * count, "{acknowledged} records acknowledged by {count} seeds");
-    assert!(truncations >= count / 3, "{truncations} times a reader was told to go back");
-    assert!(a.cold_reads + b.cold_reads >= 3 * count, "{} cold reads", a.cold_reads + b.cold_reads);
-    assert!(2 * (a.packs + b.packs) >= count, "{} packs made", a.packs + b.packs);
-    assert!(a.kills + b.kills >= 3 * count, "{} kills with the power on", a.kills + b.kills);
+    assert!(sum.acknowledged as u64 >= 250 * count, "{sum}");
+    assert!(sum.truncations >= count / 4 && sum.cold_reads >= 3 * count && sum.kills >= 3 * count, "{sum}");
+    assert!(2 * sum.packs >= count, "{sum}");
+    let judged = count.saturating_sub(sum.refused + sum.uncertain);
+    assert!(judged * 100 >= count * 85, "too few could be judged to their end: {sum}");
+    // Few seeds may miss one of the faults.
+    if count >= SEEDS {
+        let missed: Vec<_> = sum.injected.counts().filter(|(_, count)| *count < SEEDS / 100).collect();
+        assert!(missed.is_empty(), "hardly ever: {missed:?}");
+        assert!(sum.losses.possibly_lost + sum.losses.unproven > 0 && sum.losses.named >= SEEDS, "{sum}");
+    }
 }
 
 /// What came of many seeds.
@@ -68,6 +77,10 @@ struct Sum {
     cold_reads: u64,
     packs: u64,
     kills: u64,
+    refused: u64,
+    uncertain: u64,
+    injected: Injected,
+    losses: Losses,
     failed: Vec<u64>,
 }
 
@@ -79,6 +92,43 @@ impl Sum {
         self.cold_reads += outcome.cold_reads;
         self.packs += outcome.packs;
         self.kills += u64::from(outcome.kills);
+        self.refused += u64::from(matches!(outcome.end, End::Refused(_)));
+        self.uncertain += u64::from(outcome.end == End::Uncertain);
+        self.injected += outcome.injected;
+        self.losses += outcome.losses;
+    }
+
+    fn join(&mut self, mut other: Self) {
+        self.acknowledged += other.acknowledged;
+        self.truncations += other.truncations;
+        self.cold_reads += other.cold_reads;
+        self.packs += other.packs;
+        self.kills += other.kills;
+        self.refused += other.refused;
+        self.uncertain += other.uncertain;
+        self.injected += other.injected;
+        self.losses += other.losses;
+        self.failed.append(&mut other.failed);
+    }
+}
+
+impl fmt::Display for Sum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} records acknowledged, {} times a reader was told to go back, {} cold reads, {} packs made, {} kills with the power on; \
+             ended: {} refused, {} uncertain; {:?}; injected: {}, {} in all",
+            self.acknowledged,
+            self.truncations,
+            self.cold_reads,
+            self.packs,
+            self.kills,
+            self.refused,
+            self.uncertain,
+            self.losses,
+            self.injected,
+            self.injected.total()
+        )
     }
 }
 
@@ -89,24 +139,19 @@ fn what_was_mended_stays_mended() {
     // A cold read ran over frames that were not written yet, and the reader was told of damage.
     // Retention passed the one who reads everything at the end.
     for seed in [932, 1297, 1305, 6940] {
-        assert!(run_seed(seed, 1).is_some(), "seed {seed}");
+        assert!(run_seed(seed, 1, Regime::Plain).is_some(), "seed {seed}");
     }
     // A reader came back after a fall-back when others had already written over what it had seen, durably by then: the
     // simulator called that a loss.
     for seed in [54_939, 55_583] {
-        assert!(run_seed(seed, logs_of(seed)).is_some(), "seed {seed}");
+        assert!(run_seed(seed, logs_of(seed), Regime::Plain).is_some(), "seed {seed}");
     }
 }
 
 fn plan(seed: u64) -> Plan {
-    Plan {
-        seed,
-        logs: logs_of(seed),
-        power_losses: POWER_LOSSES,
-        committers: 0,
-        trims: false,
-        keep_trace: true,
-    }
+    let (logs, regime) = (logs_of(seed), Regime::of(seed));
+    let (committers, trims) = (0, false);
+    Plan { seed, logs, power_losses: POWER_LOSSES, committers, trims, keep_trace: true, regime }
 }
 
 #[test]
