@@ -8,7 +8,6 @@
 //! or hold what was read ahead and not asked for yet, and a read that is asked for takes those, too. While a frame waits for the disk, one
 //! piece is read ahead, not several.
 
-use crate::cold::RUNS_PER_READ;
 use crate::cold::{Job, ReadFor};
 use crate::extent::Live;
 use crate::groups::GroupSlot;
@@ -45,7 +44,6 @@ impl Log {
     pub(crate) fn plan_read(&mut self, at: usize, slot: GroupSlot, offset: u64, bytes: u32) -> Planned {
         let mut runs = std::mem::take(&mut self.cold.blocks[at].runs);
         runs.clear();
-        debug_assert!(runs.capacity() >= RUNS_PER_READ);
         let found = self.find_runs(slot, offset, &mut runs);
         let first = runs.first().map(|run| run.first_offset);
         let planned = match (found, first) {

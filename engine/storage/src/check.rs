@@ -72,10 +72,7 @@ impl Check {
     /// The extent's end was reached: what no frame of it held is missing. Gives the memory back.
     pub(crate) fn finish(self, groups: &Groups, lost: &mut impl FnMut(GroupSlot, u64, u64)) -> Vec<u64> {
         for (slot, group) in groups.iter() {
-            let Ok(at) = group.rows.binary_search_by_key(&self.walk.generation, |row| row.generation) else {
-                continue;
-            };
-            let row = group.rows[at];
+            let Some(row) = group.row_of(self.walk.generation) else { continue };
             let met = self.next.get(slot.0 as usize).copied().filter(|next| *next != UNMET);
             let from = met.unwrap_or(row.first_offset).max(group.log_start);
             if from <= row.last_offset {
@@ -127,7 +124,7 @@ impl Held<'_> {
         lost: &mut impl FnMut(GroupSlot, u64, u64),
     ) {
         let group = self.groups.at(slot);
-        let Ok(at) = group.rows.binary_search_by_key(&self.generation, |row| row.generation) else {
+        let Some(row) = group.row_of(self.generation) else {
             // Dropped, or before its start.
             return;
         };
@@ -136,7 +133,7 @@ impl Held<'_> {
             self.next.resize(at_slot + 1, UNMET);
         }
         let met = self.next[at_slot];
-        let expected = if met == UNMET { group.rows[at].first_offset } else { met };
+        let expected = if met == UNMET { row.first_offset } else { met };
         let from = expected.max(group.log_start);
         if first > from {
             lost(slot, from, first - 1);

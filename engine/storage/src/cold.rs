@@ -84,6 +84,12 @@ impl ColdBlock {
     fn is_here(&self) -> bool {
         self.block.is_some() && self.job.is_none()
     }
+
+    /// What the read under way is to bring.
+    fn coming(&self) -> Option<Filled> {
+        let Some(Job::Batches { slot, offset: first, next, .. }) = self.job else { return None };
+        Some(Filled { slot, first, next })
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +97,12 @@ pub(crate) struct Filled {
     pub(crate) slot: GroupSlot,
     pub(crate) first: u64,
     pub(crate) next: u64,
+}
+
+impl Filled {
+    fn holds(&self, slot: GroupSlot, offset: u64) -> bool {
+        self.slot == slot && self.first <= offset && offset < self.next
+    }
 }
 
 pub(crate) struct Cold {
@@ -151,8 +163,8 @@ impl Cold {
 
     /// The filled block that holds `offset` of the group.
     pub(crate) fn filled(&mut self, slot: GroupSlot, offset: u64) -> Option<usize> {
-        let holds = |filled: Filled| filled.slot == slot && filled.first <= offset && offset < filled.next;
-        let at = self.blocks.iter().position(|block| block.filled.is_some_and(holds))?;
+        let holds = |block: &ColdBlock| block.filled.is_some_and(|filled| filled.holds(slot, offset));
+        let at = self.blocks.iter().position(holds)?;
         self.clock += 1;
         let block = &mut self.blocks[at];
         (block.used, block.used_us) = (self.clock, self.now_us);
@@ -176,18 +188,8 @@ impl Cold {
 
     /// Where the block ends that holds `offset` of the group, or will hold it.
     pub(crate) fn end_of(&self, slot: GroupSlot, offset: u64) -> Option<u64> {
-        let filled = |block: &ColdBlock| {
-            let holds =
-                |filled: &Filled| filled.slot == slot && filled.first <= offset && offset < filled.next;
-            block.filled.filter(holds).map(|filled| filled.next)
-        };
-        let coming = |block: &ColdBlock| match block.job {
-            Some(Job::Batches { slot: reads, offset: first, next, .. }) => {
-                (reads == slot && first <= offset && offset < next).then_some(next)
-            }
-            _ => None,
-        };
-        self.blocks.iter().find_map(|block| filled(block).or_else(|| coming(block)))
+        let ranges = self.blocks.iter().flat_map(|block| [block.filled, block.coming()]);
+        ranges.flatten().find(|range| range.holds(slot, offset)).map(|range| range.next)
     }
 
     /// A block for a read of `length` bytes that nobody has asked for; `None` when too many are away or unread.
@@ -212,12 +214,7 @@ impl Cold {
 
     /// The read under way that will answer for `offset` of the group.
     pub(crate) fn coming(&mut self, slot: GroupSlot, wanted: u64) -> Option<&mut ColdBlock> {
-        self.blocks.iter_mut().find(|block| match block.job {
-            Some(Job::Batches { slot: reads, offset, next, .. }) => {
-                reads == slot && offset <= wanted && wanted < next
-            }
-            _ => false,
-        })
+        self.blocks.iter_mut().find(|block| block.coming().is_some_and(|range| range.holds(slot, wanted)))
     }
 
     /// Whether a read is under way.

@@ -268,10 +268,17 @@ impl Log {
         let awaited = self.commit.unproven && self.queue.frames.is_empty() && !self.commit.beacon_waits;
         let beacon = awaited.then_some(beacon);
         let removal = self.extents.remove_retry_us.filter(|_| self.extents.removing.is_none());
-        let retries = [self.extents.retry_us, removal, self.superblock.retry_us(), self.settle.retry_us()];
-        let retries = retries.into_iter().chain([self.shedding_us()]);
-        let reads = [self.cold.next_piece_us(), self.scrub.next_deadline()];
-        retries.chain(reads).chain([beacon]).flatten().min()
+        let all = [
+            beacon,
+            removal,
+            self.extents.retry_us,
+            self.superblock.retry_us(),
+            self.settle.retry_us(),
+            self.shedding_us(),
+            self.cold.next_piece_us(),
+            self.scrub.next_deadline(),
+        ];
+        all.into_iter().flatten().min()
     }
 
     /// Takes the answer to an operation. Call [`Log::cut`] afterwards in the same turn.

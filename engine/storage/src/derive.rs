@@ -43,10 +43,7 @@ impl Derivation {
         self.batches.dedup_by(|batch, run| {
             let same = (batch.slot, batch.frame) == (run.slot, run.frame);
             if same {
-                run.last_offset = batch.last_offset;
-                run.max_timestamp_us = run.max_timestamp_us.max(batch.max_timestamp_us);
-                run.end = batch.end;
-                run.bytes += batch.bytes;
+                run.extend(batch);
             }
             same
         });

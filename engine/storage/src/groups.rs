@@ -72,6 +72,11 @@ impl Group {
         !self.dropped && last_offset >= self.log_start
     }
 
+    /// What the extent of this generation holds of the group.
+    pub(crate) fn row_of(&self, generation: u64) -> Option<&Row> {
+        self.rows.binary_search_by_key(&generation, |row| row.generation).ok().map(|at| &self.rows[at])
+    }
+
     /// Rows of extents from this generation on, less what is going: what a checkpoint lists.
     pub(crate) fn listed_rows(&self, from: u64) -> impl Iterator<Item = &Row> {
         let start = self.coming_start();

@@ -42,6 +42,14 @@ impl Run {
     pub(crate) const fn own_bytes(&self) -> u32 {
         if self.bytes == 0 { self.end - self.start } else { self.bytes }
     }
+
+    /// What follows in the same frame is of the same run.
+    pub(crate) fn extend(&mut self, next: &Self) {
+        self.last_offset = next.last_offset;
+        self.max_timestamp_us = self.max_timestamp_us.max(next.max_timestamp_us);
+        self.end = next.end;
+        self.bytes += next.bytes;
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -117,10 +125,7 @@ impl OpenRuns {
         group.open_bytes += u64::from(batch.end - batch.start);
         let newest = group.newest_run;
         if let Some(run) = self.runs.get_mut(newest as usize).filter(|run| run.frame == batch.frame) {
-            run.last_offset = batch.last_offset;
-            run.max_timestamp_us = run.max_timestamp_us.max(batch.max_timestamp_us);
-            run.end = batch.end;
-            run.bytes += batch.bytes;
+            run.extend(&batch);
             return;
         }
         let links = match self.links.get(newest as usize) {

@@ -172,9 +172,8 @@ impl Log {
         };
         let runs = derivation.finish();
         for slot in self.groups.slots() {
-            let rows = &self.groups.at(slot).rows;
-            let Ok(at) = rows.binary_search_by_key(&generation, |row| row.generation) else { continue };
-            let (mut next, end) = (rows[at].first_offset, rows[at].last_offset + 1);
+            let Some(row) = self.groups.at(slot).row_of(generation) else { continue };
+            let (mut next, end) = (row.first_offset, row.last_offset + 1);
             for run in runs.of_group(slot) {
                 if run.first_offset > next {
                     self.damage.name(slot, next, run.first_offset - 1);

@@ -1,6 +1,5 @@
 //! One pass: frames of the pack are filled from the sources, then written; and, at the end, the pack's own index.
 
-use corelog_model::limits::FRAME_ALIGN;
 use corelog_model::time::Now;
 use corelog_model::{GroupId, Slice, Term};
 
@@ -13,8 +12,8 @@ use crate::index::Run;
 use crate::log::Log;
 use crate::op::{DiskCompletion, DiskError, DiskOp, FileName, Purpose};
 
-/// Operations under way while the log itself waits for the disk, and otherwise.
-const IN_FLIGHT_BUSY: usize = 2;
+/// Reads under way while the log itself waits for the disk; otherwise there are as many as blocks for them.
+const READS_BUSY: usize = 2;
 const WRITES_IN_FLIGHT: usize = 2;
 
 impl Log {
@@ -40,7 +39,7 @@ impl Log {
     pub(super) fn read_sources(&mut self, out: &mut Vec<DiskOp>) {
         let busy = self.commit.submitted > self.commit.durable;
         let settle = &mut self.settle;
-        let most = if busy { IN_FLIGHT_BUSY } else { settle.readers.len() };
+        let most = if busy { READS_BUSY } else { settle.readers.len() };
         while settle.next < settle.order.len() && settle.in_flight < most {
             let Some(at) = settle.readers.iter().position(|reader| reader.block.is_some()) else { return };
             let block = settle.readers[at].block.as_ref().expect("it is here");
@@ -141,12 +140,7 @@ impl Log {
             };
             let before = settle.runs.sorted.last_mut();
             match before.filter(|before| (before.slot, before.frame) == (run.slot, run.frame)) {
-                Some(before) => {
-                    before.last_offset = run.last_offset;
-                    before.max_timestamp_us = before.max_timestamp_us.max(run.max_timestamp_us);
-                    before.end = run.end;
-                    before.bytes += run.bytes;
-                }
+                Some(before) => before.extend(&run),
                 None => settle.runs.sorted.push(run),
             }
         }
@@ -203,7 +197,7 @@ impl Log {
         if self.settle.in_flight > 0 {
             return;
         }
-        let part_bytes = self.footers.part_bytes().min(self.config.max_batch_bytes as usize);
+        let part_bytes = self.footers.part_bytes();
         let settle = &mut self.settle;
         if part == settle.runs.parts(part_bytes) {
             settle.stage = Stage::Syncing;
@@ -250,5 +244,3 @@ fn put_entry(frame: &mut [u8], payload: &[u8], term: Term, seed: FrameSeed, sequ
     header.encode(seed.entries(sequence), entry);
     (FRAME_HEADER_BYTES + header.total_bytes()) as u32
 }
-
-const _: () = assert!(FRAME_ALIGN > FRAME_HEADER_BYTES + ENTRY_HEADER_BYTES);
