@@ -18,6 +18,7 @@ pub mod limits;
 pub mod network;
 pub mod op;
 pub mod probe;
+mod reads;
 pub mod ring;
 pub mod socket;
 pub mod status;
