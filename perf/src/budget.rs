@@ -34,6 +34,8 @@ pub enum Kind {
     Fio,
     /// A consumer that starts behind, within the live window.
     Tail,
+    /// Consumers of what is on the disk only.
+    Cold,
     /// Consumers that do not read, beside none.
     Stalled,
     /// A broker that parks.

@@ -1,7 +1,9 @@
 //! One way to measure per file. Each runs once and gives one sample; rounds and judgement are others'.
 
 mod bench;
+mod catch_up;
 mod checks;
+mod cold;
 mod cpu_ratio;
 mod fio;
 mod parked;
@@ -22,6 +24,7 @@ pub fn measure(run: &Run, place: &Place) -> io::Result<Sample> {
         Kind::Bench => bench::measure(run, place),
         Kind::CpuRatio => cpu_ratio::measure(run, place),
         Kind::Fio => fio::measure(run, place),
+        Kind::Cold => cold::measure(run, place),
         Kind::Tail => tail::measure(place),
         Kind::Stalled => stalled::measure(run, place),
         Kind::Parked => parked::measure(run, place),

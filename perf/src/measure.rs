@@ -36,6 +36,14 @@ pub enum Measure {
     ResponseP99Ratio,
     /// The same with stalled consumers over that without.
     StalledP99Ratio,
+    /// Bytes a second of a consumer of the cold log over the smaller of the disk's reads and the bare stream.
+    ColdShare,
+    /// Bytes read from the disk for several consumers of a stretch over its bytes.
+    SharedReads,
+    /// 99th percentile of the response beside a consumer that catches up over that without.
+    ColdP99Ratio,
+    /// Bytes a second of that consumer over the disk's reads.
+    ColdLiveShare,
     /// The larger of two figures for the disk over the smaller.
     DiskRatio,
     /// CPU seconds a second.

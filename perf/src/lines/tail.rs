@@ -1,14 +1,12 @@
 //! A consumer that starts half a gibibyte behind, within a live window of one: how fast it catches up.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::net::Ipv4Addr;
+use std::time::Duration;
 
-use corelog_client::{Client, ClientConfig, ConsumerConfig, Position};
-use corelog_uring::affinity;
 use corelog_uring::baseline::{self, End};
 
+use super::catch_up::{Partitions, Stretch};
 use crate::broker::Broker;
 use crate::child;
 use crate::measure::Measure;
@@ -44,13 +42,15 @@ pub(super) fn measure(place: &Place) -> io::Result<Sample> {
     let end = fill(&mut peer, place)?;
     let from = end - records(BEHIND_BYTES);
     let before = peer.status()?;
+    let partitions = Partitions::All(PARTITIONS);
+    let stretch = Stretch { topic: TOPIC, partitions, from, end, value_bytes: VALUE_BYTES };
     let mut seconds = 0.0;
     for _ in 0..CONSUMERS {
         child::go_on(&place.interrupt)?;
-        seconds += on_core(load, || catch_up(broker.address, from, end))?;
+        seconds += stretch.time(broker.address, load)?;
     }
     let after = peer.status()?;
-    let consumed = u64::from(CONSUMERS) * (end - from) * u64::from(PARTITIONS) * VALUE_BYTES as u64;
+    let consumed = u64::from(CONSUMERS) * stretch.bytes();
     sample.set(Measure::ConsumedBytesPerSecond, consumed as f64 / seconds);
     sample.set(Measure::ColdReads, (after.cold_reads - before.cold_reads) as f64);
     sample.say(format!(
@@ -81,42 +81,4 @@ fn fill(peer: &mut Peer, place: &Place) -> io::Result<u64> {
 /// Records of one partition in so many bytes of values over all partitions.
 fn records(bytes: u64) -> u64 {
     bytes / u64::from(PARTITIONS) / VALUE_BYTES as u64
-}
-
-/// Reads from offset `from` to `end` in every partition, every record; how long that took, in seconds.
-fn catch_up(address: SocketAddr, from: u64, end: u64) -> io::Result<f64> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let client =
-            Client::connect(ClientConfig::new([address.to_string()])).await.map_err(io::Error::other)?;
-        let topic = client.topic(TOPIC).await.map_err(io::Error::other)?;
-        let began = Instant::now();
-        let config = ConsumerConfig::new(&topic, Position::Offset(from));
-        let mut consumer = client.consumer(config).await.map_err(io::Error::other)?;
-        let (mut seen, wanted) = (0, (end - from) * u64::from(PARTITIONS));
-        while seen < wanted {
-            let mut batch = consumer.next().await.map_err(io::Error::other)?;
-            for record in batch.records().map_err(io::Error::other)? {
-                if record.value.map_or(0, <[u8]>::len) != VALUE_BYTES {
-                    return Err(io::Error::other("a record that was not written"));
-                }
-                seen += 1;
-            }
-        }
-        if seen != wanted {
-            return Err(io::Error::other("more records than were written"));
-        }
-        Ok(began.elapsed().as_secs_f64())
-    })
-}
-
-/// Runs `work` on a thread of its own that stays on `core`.
-fn on_core<T: Send>(core: usize, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
-    thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            affinity::pin(core);
-            work()
-        });
-        thread.join().unwrap_or_else(|_| Err(io::Error::other("the consumer panicked")))
-    })
 }
