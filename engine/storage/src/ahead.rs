@@ -82,6 +82,10 @@ impl Log {
                 next = end;
                 continue;
             }
+            // Whoever comes there will wait for them.
+            if self.meet.is_somebody_behind(slot, next, &self.cold) {
+                return;
+            }
             let Some(at) = self.cold.free_ahead(READ_BYTES) else { return };
             match self.plan_read(at, slot, next, u32::MAX) {
                 Planned::Read { job, file, position, length } => {

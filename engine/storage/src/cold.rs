@@ -192,6 +192,13 @@ impl Cold {
         ranges.flatten().find(|range| range.holds(slot, offset)).map(|range| range.next)
     }
 
+    /// Whether a reader at `next` comes to `offset` through blocks that are there or on their way, so few that they stay
+    /// until then.
+    pub(crate) fn is_shared(&self, slot: GroupSlot, next: u64, offset: u64) -> bool {
+        let mut ends = std::iter::successors(Some(next), |at| self.end_of(slot, *at));
+        ends.by_ref().take(self.blocks.len() / 4 + 2).any(|at| at >= offset)
+    }
+
     /// A block for a read of `length` bytes that nobody has asked for; `None` when too many are away or unread.
     pub(crate) fn free_ahead(&self, length: u32) -> Option<usize> {
         // Who it was for may be gone.

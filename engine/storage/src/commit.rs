@@ -86,6 +86,7 @@ impl Log {
     /// Once a turn, after completions and appends: hands out whatever the disk should do next.
     pub fn cut(&mut self, now: Now, out: &mut Vec<DiskOp>) {
         self.cold.pass(now);
+        self.end_waits();
         if self.commit.failed && self.commit.writes == 0 && self.commit.sync.is_none() {
             self.void_in_flight();
         }
@@ -276,6 +277,7 @@ impl Log {
             self.settle.retry_us(),
             self.shedding_us(),
             self.cold.next_piece_us(),
+            self.meet.next_look_us(self.cold.now_us()),
             self.scrub.next_deadline(),
         ];
         all.into_iter().flatten().min()

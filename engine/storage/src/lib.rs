@@ -37,6 +37,7 @@ mod groups;
 mod index;
 mod load;
 mod log;
+mod meet;
 mod op;
 mod read;
 mod recovery;

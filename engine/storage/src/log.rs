@@ -20,6 +20,7 @@ use crate::footer::Footers;
 use crate::frame::FrameSeed;
 use crate::groups::{GroupSlot, Groups};
 use crate::index::OpenRuns;
+use crate::meet::Meet;
 use crate::scrub::Scrub;
 use crate::settle::Settle;
 use crate::stats::{Counters, LogStats};
@@ -45,6 +46,7 @@ pub struct Log {
     pub(crate) checkpoints: Checkpoints,
     pub(crate) superblock: SuperblockWriter,
     pub(crate) cold: Cold,
+    pub(crate) meet: Meet,
     pub(crate) scrub: Scrub,
     pub(crate) settle: Settle,
     pub(crate) damage: Damages,

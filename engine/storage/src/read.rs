@@ -107,6 +107,9 @@ impl Log {
         }
         if let Some(at) = self.cold.filled(request.slot, request.offset) {
             let answer = self.read_filled(at, request, slices);
+            if let Read::Ready { next_offset } = answer {
+                self.meet.note(request.slot, request.offset, next_offset, self.cold.now_us());
+            }
             if let Some(end) = self.cold.end_in_order(at) {
                 self.read_ahead(request.slot, end, request.end_offset, out);
             }
@@ -174,8 +177,15 @@ impl Log {
 
     /// Plans and issues a read of the batches from `offset` on.
     fn read_disk(&mut self, request: &ReadRequest, out: &mut Vec<DiskOp>) -> Read {
-        let Some(at) = self.cold.free(READ_BYTES) else { return Read::Busy };
         let (slot, offset) = (request.slot, request.offset);
+        self.meet.note(slot, offset, offset, self.cold.now_us());
+        if self.meet.is_in_order(slot, offset)
+            && self.meet.is_somebody_behind(slot, offset, &self.cold)
+            && self.meet.wait(slot, offset, request.token, self.cold.now_us())
+        {
+            return Read::Pending;
+        }
+        let Some(at) = self.cold.free(READ_BYTES) else { return Read::Busy };
         let in_order = self.cold.ends_at(slot, offset);
         let bytes = if in_order { u32::MAX } else { request.max_bytes };
         match self.plan_read(at, slot, offset, bytes) {
@@ -237,6 +247,13 @@ impl Log {
             }
             None => Found::NeedsIndex { generation },
         }
+    }
+
+    /// Readers that have waited for others for long enough, or need not any more, may ask again.
+    pub(crate) fn end_waits(&mut self) {
+        let mut finished = std::mem::take(&mut self.cold.finished);
+        self.meet.pass(&self.cold, &mut finished);
+        self.cold.finished = finished;
     }
 
     /// Reads that are over.

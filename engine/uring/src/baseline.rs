@@ -15,10 +15,10 @@ use crate::affinity;
 use crate::arena::{Arena, Chunk};
 use crate::clock::monotonic_ns;
 use crate::frames::{IN_FLIGHT, LARGE, Run, Scratch, Writer};
-use crate::reads::Reader;
 use crate::limits::{DurableMethod, Preparation};
 use crate::network::Network;
 use crate::op::{FileId, Key, SocketId, Submission};
+use crate::reads::Reader;
 use crate::ring::{Ring, RingConfig};
 use crate::socket::{self, SocketOptions};
 

@@ -55,6 +55,8 @@ pub(super) fn measure(run: &Run, place: &Place) -> io::Result<Sample> {
     let stretch =
         Stretch { topic: TOPIC, partitions: Partitions::One(0), from: 0, end, value_bytes: VALUE_BYTES };
     let reads = one(place, &broker, &store, &stretch, &mut sample)?;
+    // As everywhere, the smaller of what the disk and the stream take.
+    let limit = sample.stream.map_or(limit as f64, |stream| stream.min(limit as f64));
     ten(place, &broker, &stretch, &mut sample)?;
     beside_a_load(&Load { run, limit, reads }, place, &broker, &stretch, &mut sample)?;
     broker.stop()?;
@@ -180,7 +182,7 @@ fn read_bytes(pid: u32) -> io::Result<u64> {
 struct Load<'a> {
     run: &'a Run,
     /// Of durable writes and of reads, bytes a second.
-    limit: u64,
+    limit: f64,
     reads: f64,
 }
 
@@ -192,7 +194,7 @@ fn beside_a_load(
     stretch: &Stretch<'_>,
     sample: &mut Sample,
 ) -> io::Result<()> {
-    let rate = (LIVE_SHARE * load.limit as f64 / VALUE_BYTES as f64) as u64;
+    let rate = (LIVE_SHARE * load.limit / VALUE_BYTES as f64) as u64;
     let run = load.run.with(&["--rate".to_owned(), rate.to_string()]);
     let (mut p99s, mut shares, mut flagged) = (Vec::new(), Vec::new(), 0);
     for turn in 0..TURNS {
@@ -233,6 +235,8 @@ fn beside_a_load(
 fn follow(place: &Place, broker: &Broker, stretch: &Stretch<'_>, stop: &AtomicBool) -> io::Result<f64> {
     let mut seen = 0;
     let seconds = on_core(place.cores.load, || {
+        // It shares a core with the load, of which it is to take what is left: what it does to the broker is the matter.
+        rustix::process::nice(19)?;
         alone(async {
             let began = Instant::now();
             while !stop.load(Ordering::Relaxed) {

@@ -13,6 +13,7 @@ use crate::error::OpenError;
 use crate::extent::{Extents, GENERATIONS_SKIPPED, RESERVE, Spare};
 use crate::frame::FLAG_START;
 use crate::log::Log;
+use crate::meet::Meet;
 use crate::op::{DiskCompletion, DiskError, DiskOp, FileName, Listing, Purpose};
 use crate::scrub::Scrub;
 use crate::settle::Settle;
@@ -105,6 +106,7 @@ impl Opening {
                 page,
             ),
             cold: Cold::new(std::mem::take(&mut self.pool)),
+            meet: Meet::new(),
             scrub: Scrub::new(self.scrub.take(), config.scrub_us),
             settle: Settle::new(std::mem::take(&mut self.settle)),
             damage: applied.damage,

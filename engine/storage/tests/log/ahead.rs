@@ -4,11 +4,11 @@ use crate::disk::{Disk, Random, append, config, now, open_with};
 use corelog_model::GroupId;
 use corelog_storage::{DiskOp, Log, LogConfig, Read, ReadRequest};
 
-const A: GroupId = GroupId(16);
-const BATCHES: u64 = 200;
+pub(crate) const A: GroupId = GroupId(16);
+pub(crate) const BATCHES: u64 = 200;
 
 /// A log with far more records of a group than its window names.
-fn filled() -> (Log, Disk) {
+pub(crate) fn filled() -> (Log, Disk) {
     let small = LogConfig { entries_in_window: 16, ..config() };
     let (mut disk, mut random) = (Disk::default(), Random::new(3));
     let (mut log, _) = open_with(&mut disk, small, &mut random).expect("it opens");

@@ -13,6 +13,7 @@ mod latent;
 mod lost;
 mod many;
 mod medium;
+mod meet;
 mod scrub;
 mod settle;
 mod trim;
