@@ -148,6 +148,14 @@ fn what_was_mended_stays_mended() {
     }
 }
 
+/// The same on media that are harmed.
+#[test]
+fn what_was_mended_stays_mended_on_harmed_media() {
+    // A frame before the checkpoint that the superblock names was taken for the tail, and the checkpoint cut with it.
+    let seed = 10_199;
+    assert!(run_seed(seed, logs_of(seed), Regime::of(seed)).is_some(), "seed {seed}");
+}
+
 fn plan(seed: u64) -> Plan {
     let (logs, regime) = (logs_of(seed), Regime::of(seed));
     let (committers, trims) = (0, false);

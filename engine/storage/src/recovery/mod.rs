@@ -163,6 +163,8 @@ pub struct Opening {
     /// Highest seen anywhere.
     last_sequence: u64,
     last_crc: u32,
+    /// Sequence of the last frame of the checkpoints: all up to it was durable, for the superblock names them.
+    checkpointed: u64,
     term: Term,
     generation: u64,
 }
@@ -200,6 +202,7 @@ impl Opening {
             applied,
             last_sequence: 0,
             last_crc: 0,
+            checkpointed: 0,
             term: Term(0),
             generation: 0,
             config,

@@ -91,6 +91,7 @@ impl Opening {
                 return Err(broken);
             }
             scan.taken(&header);
+            self.checkpointed = self.checkpointed.max(header.sequence);
             self.reader.consume(header.length as usize);
         }
         self.read_checkpoint(at + 1, replay, out)

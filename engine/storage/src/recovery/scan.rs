@@ -7,7 +7,8 @@
 //! | does not | no, after reading to the extent's end | the tail: cut here |
 //!
 //! Every header says up to which sequence all was durable, and lags its own sequence by at most the in-flight
-//! limit; so a frame beyond what could have been in flight is a proof too.
+//! limit; so a frame beyond what could have been in flight is a proof too. So is a checkpoint: the superblock names it
+//! only once its last frame, and all before that, were durable.
 
 use corelog_model::batch::BatchHeader;
 use corelog_model::limits::FRAME_ALIGN;
@@ -84,8 +85,15 @@ impl Scan {
         }
     }
 
-    /// Of the newest extent. `begun`: its first frame is known to have been durable.
-    pub(crate) const fn tail(seed: FrameSeed, generation: u64, extent_bytes: u64, begun: bool) -> Self {
+    /// Of the newest extent. `begun`: its first frame is known to have been durable; `proven`: all frames up to this
+    /// sequence are.
+    pub(crate) const fn tail(
+        seed: FrameSeed,
+        generation: u64,
+        extent_bytes: u64,
+        begun: bool,
+        proven: u64,
+    ) -> Self {
         let (end, mode) = (extent_bytes, Mode::Taking);
         Self {
             seed,
@@ -93,7 +101,7 @@ impl Scan {
             position: 0,
             end,
             last: None,
-            proven: 0,
+            proven,
             sealed: false,
             begun,
             first: None,

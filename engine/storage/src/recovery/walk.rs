@@ -61,7 +61,7 @@ impl Opening {
             Some(seal) => {
                 Scan::sealed(self.seed, planned.generation, seal.position.min(bytes), seal.sequence)
             }
-            None => Scan::tail(self.seed, planned.generation, bytes, planned.begun),
+            None => Scan::tail(self.seed, planned.generation, bytes, planned.begun, self.checkpointed),
         };
         let end = planned.seal.map_or(bytes, |seal| seal.position.min(bytes));
         let reader = Reader::new(FileName::Extent(planned.extent), 0, end);

@@ -1,6 +1,6 @@
 //! Frames whose headers are lost: what they held is named by whatever else tells of it, or called possible.
 
-use crate::disk::{Disk, Random, Told, append, config, open_with, read_all, state};
+use crate::disk::{Disk, Random, Told, append, config, now, open_with, read_all, state};
 use crate::failures::settle;
 use corelog_model::{GroupId, LogId};
 use corelog_storage::{CheckpointKind, FileName, FrameHeader, FrameSeed, Log, LogConfig, Read};
@@ -167,4 +167,35 @@ fn a_gap_that_an_earlier_start_named_is_never_passed_over_by_a_later_one() {
     assert_eq!(read_all(&mut log, &mut disk, slot, 0).unwrap_err(), Read::Damaged { first: 4, last: 7 });
     let after = read_all(&mut log, &mut disk, slot, 8).expect("the rest is served");
     assert_eq!(after.len(), 5);
+}
+
+/// A superblock names a checkpoint once all up to its end is durable. Where nothing but the checkpoint itself was written
+/// behind a damaged frame, and its header was cut before that frame was known to be durable, the frame was taken for
+/// the tail: what was acknowledged was gone, and with it the checkpoint, so that the start after this one was refused.
+#[test]
+fn what_lies_before_the_newest_checkpoint_is_never_the_tail() {
+    let mut disk = Disk::default();
+    let always = LogConfig { checkpoint_bytes: 1, ..config() };
+    let (mut log, _) = open(&mut disk, always.clone());
+    append(&mut log, A, 4, 100).expect("room");
+    let mut ops = Vec::new();
+    log.cut(now(1), &mut ops);
+    let written = log.durable_frame() + 1;
+    // The frame of the batch is on its way when the one of the checkpoint is cut.
+    log.checkpoint(CheckpointKind::Full, &mut state());
+    log.cut(now(1), &mut ops);
+    for op in ops {
+        let completion = disk.run(op, |slice| log.bytes(slice));
+        log.on(completion, now(1));
+    }
+    settle(&mut log, &mut disk, 2);
+    assert_eq!((log.stats().checkpoints, log.stats().beacons), (1, 0));
+    drop(log);
+    lose(&mut disk, written);
+    for start in 1..=2 {
+        let (mut log, told) = open(&mut disk, always.clone());
+        assert_eq!(told.tail_cut, 0, "start {start}");
+        assert_eq!(log.log_end(log.group(A).expect("listed")), 4, "start {start}");
+        damaged(&mut log, &mut disk, A, 0, 3);
+    }
 }
