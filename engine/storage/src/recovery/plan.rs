@@ -31,15 +31,17 @@ pub(crate) fn successor(candidates: &[Candidate], generation: u64) -> Option<(u3
 }
 
 /// Passes over first frames that lie in another extent than their generation: they were written to a wrong file, where
-/// their sums hold as well, for those know of no file. Where a generation lies is told by `known`, and by the seal that
-/// closed it.
+/// their sums hold as well, for those know of no file. And over those of an earlier use of their extent: what was to
+/// overwrite them never did. Where a generation lies is told by `known`, and by the seal that closed it.
 pub(crate) fn pass_strays(candidates: &mut [Candidate], known: impl Iterator<Item = (u64, u32)>) {
     let seals = candidates.iter().filter_map(|candidate| candidate.first).map(|first| first.seal);
     let known: Vec<_> = seals.map(|seal| (seal.generation, seal.extent)).chain(known).collect();
     for candidate in candidates {
         let strays = |first: &FrameHeader| {
-            let mut told = known.iter().filter(|(generation, _)| *generation == first.generation);
-            told.any(|(_, extent)| *extent != candidate.extent)
+            known.iter().any(|(generation, extent)| match *extent == candidate.extent {
+                true => *generation > first.generation,
+                false => *generation == first.generation,
+            })
         };
         candidate.first.take_if(|first| strays(first));
     }
@@ -172,6 +174,21 @@ mod tests {
         let mut all = [first(0, 66, (1, 2)), first(1, 2, (0, 1)), first(3, 67, (2, 66))];
         pass_strays(&mut all, [(67, 3)].into_iter());
         assert_eq!(generations(&chain(&all, 1, None, (3, 67))), [2, 66, 67]);
+    }
+
+    /// It was planned for both uses, and so was one file in two roles.
+    #[test]
+    fn a_first_frame_of_an_earlier_use_is_passed_over() {
+        // Extent 1 was used for 66, then for 130; the first frame of 130 was lost on its way.
+        let sealed = [first(0, 65, (2, 64)), first(1, 66, (0, 65)), first(3, 131, (1, 130))];
+        let mut all = sealed;
+        pass_strays(&mut all, [(131, 3)].into_iter());
+        assert!(all[1].first.is_none() && all[0].first.is_some());
+        assert_eq!(generations(&chain(&all, 64, None, (3, 131))), [65, 130, 131]);
+        // As the head it is told of by the superblock.
+        let mut all = [sealed[0], sealed[1]];
+        pass_strays(&mut all, [(130, 1)].into_iter());
+        assert_eq!(generations(&chain(&all, 64, None, (1, 130))), [65, 130]);
     }
 
     #[test]
