@@ -181,11 +181,12 @@ impl SimDisk {
                 // What earlier ones that are still under way hold decides whether this one is guarded, too.
                 let behind = self.started.iter().any(|other| other.order < order && is_write(&other.op));
                 let guarded = self.atlas.written(file, position, &bytes, order) || behind;
+                let written = bytes.clone();
                 let result = self.commit(Write { file, position, bytes, flush, guarded });
                 match result {
                     Ok(_) if flush => self.atlas.confirm_one(file, position, self.order),
                     Ok(_) => {}
-                    Err(_) => self.atlas.forget(file, position..position + source.length as usize),
+                    Err(_) => self.forget_unless_whole(file, position, &written),
                 }
                 done(result)
             }
@@ -370,14 +371,19 @@ impl SimDisk {
                 self.tear(name, write.position, &write.bytes);
             }
         }
-        for Started { op, .. } in std::mem::take(&mut self.started) {
+        for Started { order, op, .. } in std::mem::take(&mut self.started) {
             let file = op.file();
             match op {
                 DiskOp::WriteFrame { position, source, .. } => {
-                    self.cut_short(file, position as usize, &bytes(source))
+                    let (position, bytes) = (position as usize, bytes(source));
+                    self.tear(file, position, &bytes);
+                    self.atlas.written(file, position, &bytes, order);
+                    self.forget_unless_whole(file, position, &bytes);
                 }
                 DiskOp::Zero { position, bytes, .. } => {
-                    self.cut_short(file, position as usize, &vec![0; bytes as usize])
+                    let (position, bytes) = (position as usize, vec![0; bytes as usize]);
+                    self.atlas.forget(file, position..position + bytes.len());
+                    self.tear(file, position, &bytes);
                 }
                 DiskOp::WriteSuperblock { copy, source, .. } => {
                     self.tear(file, usize::from(copy) * PAGE, &bytes(source))
@@ -398,10 +404,13 @@ impl SimDisk {
         self.ended();
     }
 
-    /// A write that was under way when the power failed: nothing is expected at its place.
-    fn cut_short(&mut self, file: FileName, position: usize, bytes: &[u8]) {
-        self.atlas.forget(file, position..position + bytes.len());
-        self.tear(file, position, bytes);
+    /// A write that failed, or was under way when the power failed: nothing is expected at its place, unless all of it
+    /// arrived. Then the next start finds it, and goes on from there.
+    fn forget_unless_whole(&mut self, file: FileName, position: usize, bytes: &[u8]) {
+        let found = self.files.get(&file).map(|file| file.read(position, bytes.len()));
+        if found.as_deref() != Some(bytes) {
+            self.atlas.forget(file, position..position + bytes.len());
+        }
     }
 
     /// The process is killed and the power stays on: all that was complete is still seen, flushed or not, and what was
