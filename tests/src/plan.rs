@@ -74,8 +74,10 @@ pub struct Losses {
     pub unproven: u64,
     /// Ranges of offsets that were named as damaged.
     pub named: u64,
-    /// Sectors that could not be read and were given up.
+    /// Sectors that could not be read and were given up, for a start could not do without them.
     pub given_up: u64,
+    /// Starts that came to their end with sectors that could not be read.
+    pub starts_past: u64,
 }
 
 impl AddAssign for Losses {
@@ -84,5 +86,6 @@ impl AddAssign for Losses {
         self.unproven += other.unproven;
         self.named += other.named;
         self.given_up += other.given_up;
+        self.starts_past += other.starts_past;
     }
 }

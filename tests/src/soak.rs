@@ -15,6 +15,8 @@ use crate::work::Kind;
 const CHUNK: u64 = 50;
 /// What a table says of the end of a child's complaint.
 const LINES: usize = 3;
+/// And of each of its lines.
+const LINE: usize = 400;
 
 /// What one child did.
 pub(crate) struct Done {
@@ -143,6 +145,7 @@ fn violation(kind: Kind, number: u64, complaint: &str) -> String {
     let first = complaint
         .lines()
         .filter(|line| !line.trim().is_empty())
+        .map(|line| line.chars().take(LINE).collect::<String>())
         .take(LINES)
         .collect::<Vec<_>>()
         .join("\n    ");

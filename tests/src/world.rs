@@ -246,10 +246,13 @@ impl World {
             Err(error @ StartError::Log(OpenError::Disk { .. } | OpenError::NoRoom { .. }))
                 if self.may_fail() =>
             {
-                self.machine.trace.line(format_args!("no start: {error}"));
-                self.crash();
-                self.rescue();
-                self.start();
+                self.repeat_start(&error, false);
+            }
+            // What the log is hangs on a sector that cannot be read.
+            Err(error @ StartError::Log(OpenError::Disk { .. } | OpenError::Unreadable { .. }))
+                if self.is_decayed() =>
+            {
+                self.repeat_start(&error, true);
             }
             Err(error) if self.plan.regime == Regime::Wild && self.is_harmed => {
                 self.machine.trace.line(format_args!("refused: {error}"));
@@ -262,7 +265,22 @@ impl World {
     /// Whether a start may find an operation failed, or no room.
     fn may_fail(&self) -> bool {
         let fails = |faults: &Faults| faults.fail() || faults.full > 0;
-        self.machine.logs.iter().any(|node| fails(&node.disk.faults) || node.disk.injected.latent > 0)
+        self.machine.logs.iter().any(|node| fails(&node.disk.faults))
+    }
+
+    /// Whether something cannot be read.
+    fn is_decayed(&self) -> bool {
+        self.machine.logs.iter().any(|node| node.disk.unreadable() > 0)
+    }
+
+    /// A start has failed, and changed nothing.
+    fn repeat_start(&mut self, error: &StartError, rescues: bool) {
+        self.machine.trace.line(format_args!("no start: {error}"));
+        self.crash();
+        if rescues {
+            self.rescue();
+        }
+        self.start();
     }
 
     /// The medium begins to be harmed: before there are topics, there is nothing to lose.
@@ -293,6 +311,7 @@ impl World {
     fn judge_starts(&mut self) {
         for at in 0..self.starts.len() {
             if self.machine.logs[at].shard().is_some() && self.doubt(at) {
+                self.losses.starts_past += u64::from(self.machine.logs[at].disk.unreadable() > 0);
                 self.judge_start(LogId(at as u16));
             }
         }
@@ -534,7 +553,6 @@ impl World {
     fn calm(&mut self) {
         self.is_calm = true;
         self.machine.logs.iter_mut().for_each(|node| node.disk.faults.stop());
-        self.rescue();
         self.start();
         for seat in &mut self.seats {
             match &mut seat.client {
@@ -560,7 +578,10 @@ impl World {
             if all_created && self.seats.iter().all(done) {
                 return;
             }
-            assert!(turn < STUCK, "these wait for ever: {:?}", self.waiting());
+            // Whoever reads at a sector that cannot be read waits for most of a second.
+            let unreadable: usize = self.machine.logs.iter().map(|node| node.disk.unreadable()).sum();
+            let patience = STUCK * (1 + unreadable as u32);
+            assert!(turn < patience, "these wait for ever: {:?}", self.waiting());
         }
     }
 

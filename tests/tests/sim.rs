@@ -66,6 +66,7 @@ fn every_promise_survives_every_storm() {
         let missed: Vec<_> = sum.injected.counts().filter(|(_, count)| *count < SEEDS / 100).collect();
         assert!(missed.is_empty(), "hardly ever: {missed:?}");
         assert!(sum.losses.possibly_lost + sum.losses.unproven > 0 && sum.losses.named >= SEEDS, "{sum}");
+        assert!(sum.losses.starts_past >= SEEDS / 10, "starts without what they cannot read: {sum}");
     }
 }
 

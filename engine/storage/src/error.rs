@@ -32,6 +32,15 @@ pub enum OpenError {
         /// Why.
         error: DiskError,
     },
+    /// A sector cannot be read, and nothing else tells what the log has there. Another start may read it.
+    Unreadable {
+        /// The extent it lies in.
+        extent: u32,
+        /// Where, bytes.
+        position: u64,
+        /// What depends on it.
+        needed: Needed,
+    },
     /// There are extents, but none of the four superblock copies verifies.
     NoSuperblock,
     /// The superblock belongs to another store or another log.
@@ -77,11 +86,31 @@ pub enum OpenError {
     },
 }
 
+/// What a sector that cannot be read leaves open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needed {
+    /// Whether the log goes on in this extent.
+    Extent,
+    /// Whether the log ends before it.
+    End,
+    /// Which records a frame had.
+    Frame,
+}
+
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Config(error) => write!(f, "the log cannot work with its configuration: {error:?}"),
             Self::Disk { file, position, error } => write!(f, "{file} at {position}: {error}"),
+            Self::Unreadable { extent, position, needed } => {
+                let open = match needed {
+                    Needed::Extent => "whether the log goes on in this extent",
+                    Needed::End => "whether the log ends before it",
+                    Needed::Frame => "which records were there",
+                };
+                let file = FileName::Extent(*extent);
+                write!(f, "{file} at {position} cannot be read, and nothing else tells {open}")
+            }
             Self::NoSuperblock => f.write_str("none of the four superblock copies verifies"),
             Self::WrongStore { store, log } => {
                 write!(f, "the superblock belongs to log {log} of store {store:016x}")

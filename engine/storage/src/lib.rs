@@ -80,7 +80,7 @@ pub use config::{
     ConfigError, Copier, DurableMethod, FRAMES_IN_FLIGHT_MAX, LogConfig, Memory, Preparation,
     SETTLE_BLOCKS_MIN, Settings, plain_copy,
 };
-pub use error::{Full, OpenError};
+pub use error::{Full, Needed, OpenError};
 pub use frame::{
     ENTRY_HEADER_BYTES, EntryHeader, EntryKind, FRAME_HEADER_BYTES, FrameHeader, FrameSeed, Seal,
 };

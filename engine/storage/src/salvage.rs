@@ -52,6 +52,8 @@ pub(crate) struct Salvage {
     /// The sector has failed often enough: does anything answer?
     asks_other: bool,
     lost: u32,
+    /// Where the last lost sector lies in the file.
+    lost_at: Option<u64>,
     due_us: u64,
 }
 
@@ -66,8 +68,14 @@ impl Salvage {
             failures: 0,
             asks_other: false,
             lost: 0,
+            lost_at: None,
             due_us: 0,
         }
+    }
+
+    /// The place in the file of a sector that the last answer gave up, once.
+    pub(crate) const fn given_up(&mut self) -> Option<u64> {
+        self.lost_at.take()
     }
 
     /// When the next piece is to be read, monotonic microseconds.
@@ -100,6 +108,7 @@ impl Salvage {
             let from = (self.left - self.piece) as usize;
             block.bytes_mut()[from..self.left as usize].fill(0);
             self.lost += 1;
+            self.lost_at = Some(self.position + from as u64);
             return self.go_on(SECTOR);
         }
         if answered {

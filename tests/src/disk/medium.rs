@@ -129,6 +129,11 @@ impl SimDisk {
         self.harm.push(("unreadable", name, range));
     }
 
+    /// How many sectors cannot be read.
+    pub fn unreadable(&self) -> usize {
+        self.files.values().map(|file| file.latent.len()).sum()
+    }
+
     /// Somebody copies what can be read to another disk: what cannot is zeros there. How many sectors.
     pub fn rescue(&mut self) -> u64 {
         let mut lost = 0;

@@ -138,6 +138,9 @@ fn failed(error: &ServerError) -> Failure {
         ServerError::Shard(StartError::Log(OpenError::Disk { .. })) => {
             "look into the disk of the data directory (`dmesg`); no record of the store was changed"
         }
+        ServerError::Shard(StartError::Log(OpenError::Unreadable { .. })) => {
+            "nothing was changed: try again; if it stays like that (`dmesg`), copy what can be read of the file to another disk"
+        }
         ServerError::Shard(StartError::Log(OpenError::Features { .. })) => {
             "start the version of corelog that wrote the store, or a later one"
         }
@@ -169,7 +172,7 @@ mod tests {
     use clap::Parser as _;
     use corelog_server::placement::PlacementError;
     use corelog_server::{ControlError, TuningError};
-    use corelog_storage::ConfigError;
+    use corelog_storage::{ConfigError, Needed};
     use corelog_uring::arena::ArenaError;
     use corelog_uring::file::{FileError, FileOperation};
     use corelog_uring::host::HostError;
@@ -242,6 +245,10 @@ mod tests {
             (log(OpenError::ExtentBytes { found: 77 }), "log.extent_bytes=77"),
             (log(OpenError::NoRoom { extents: 3, extent_bytes: 5 }), "free some space"),
             (log(OpenError::Features { incompatible: 2 }), "version"),
+            (
+                log(OpenError::Unreadable { extent: 3, position: 4096, needed: Needed::End }),
+                "copy what can be read",
+            ),
             (log(OpenError::NoSuperblock), "corelog log dump"),
             (ServerError::Shard(StartError::Checkpoint), "corelog log dump"),
             (ServerError::Placement(PlacementError::NoSuchCpu { cpu: 99 }), "taskset"),

@@ -45,6 +45,8 @@ pub(crate) struct Applied {
     /// Frames that are lost, and what is known of their records.
     lost: Lost,
     current: Option<Live>,
+    /// In what is looked at, the position of a sector that could not be read.
+    pub(crate) unreadable: Option<u64>,
     /// Footer parts met, by the extent they describe.
     met: HashMap<u64, Vec<(FooterHeader, FooterAt)>>,
     config: LogConfig,
@@ -67,6 +69,7 @@ impl Applied {
             awaited: None,
             lost: Lost::default(),
             current: None,
+            unreadable: None,
             met: HashMap::new(),
             config: config.clone(),
         }
@@ -273,9 +276,16 @@ impl Applied {
     pub(crate) fn lost(&mut self, first: u64, last: u64, replay: &mut Replay<'_>) {
         let before = self.extents.live.back().map_or(0, |live| live.last_sequence);
         let first = if first == 0 { (before + 1).min(last) } else { first };
-        let generation = self.current.as_ref().map_or(0, |live| live.generation);
-        self.lost.add(generation, first, last, self.awaited.is_some());
+        let (extent, generation) =
+            self.current.as_ref().map_or((0, 0), |live| (live.extent, live.generation));
+        let unreadable = self.unreadable.map(|position| (extent, position));
+        self.lost.add(generation, (first, last), self.awaited.is_some(), unreadable);
         replay(Replayed::Damaged { group: None, first, last });
+    }
+
+    /// A sector that could not be read, where nothing else tells what is lost with it.
+    pub(crate) fn undecided(&self) -> Option<(u32, u64)> {
+        self.lost.undecided()
     }
 
     /// The index of an extent, in a later one: it tells what lost frames held.

@@ -26,6 +26,8 @@ struct Frames {
     before: bool,
     /// Something tells all that they held.
     told: bool,
+    /// A sector of them that could not be read: its extent and position.
+    unreadable: Option<(u32, u64)>,
 }
 
 #[derive(Debug, Default)]
@@ -85,9 +87,21 @@ impl Lost {
         self.groups.get(slot.0 as usize).filter(|group| group.known).map(|group| group.offset)
     }
 
-    /// Frames are lost, behind or `before` the newest checkpoint.
-    pub(crate) fn add(&mut self, generation: u64, first: u64, last: u64, before: bool) {
-        self.frames.push(Frames { generation, first, last, before, told: false });
+    /// Frames are lost, behind or `before` the newest checkpoint; perhaps for a sector that could not be read.
+    pub(crate) fn add(
+        &mut self,
+        generation: u64,
+        (first, last): (u64, u64),
+        before: bool,
+        unreadable: Option<(u32, u64)>,
+    ) {
+        self.frames.push(Frames { generation, first, last, before, told: false, unreadable });
+    }
+
+    /// A sector that could not be read, of a frame of which nothing tells what it held. What cannot be read today may be
+    /// read tomorrow: nobody may go on as if it were gone.
+    pub(crate) fn undecided(&self) -> Option<(u32, u64)> {
+        self.frames.iter().filter(|frames| !frames.told).find_map(|frames| frames.unreadable)
     }
 
     /// Whether anything of the extent is lost.

@@ -29,6 +29,7 @@ use crate::error::OpenError;
 use crate::frame::{EntryHeader, FrameSeed};
 use crate::log::Log;
 use crate::op::{DiskCompletion, DiskOp, FileName, Listing, Purpose};
+use crate::salvage::Salvage;
 use crate::superblock::{SUPERBLOCK_COPIES, Superblock};
 use apply::Applied;
 use plan::{Candidate, Planned};
@@ -99,6 +100,8 @@ enum Stage {
     Probe {
         next: usize,
         outstanding: usize,
+        /// Reads that have failed, by their tickets.
+        again: Vec<(u64, Salvage)>,
     },
     Checkpoint {
         at: usize,
@@ -260,11 +263,8 @@ impl Opening {
                 let Some(Purpose::OpeningRead { ticket }) = Purpose::of(completion.id) else {
                     return Ok(None);
                 };
-                self.reader.take(ticket, completion, &mut self.pool).map_err(|error| OpenError::Disk {
-                    file,
-                    position: 0,
-                    error,
-                })?;
+                let taken = self.reader.take(ticket, completion, &mut self.pool, now, out);
+                taken.map_err(|error| OpenError::Disk { file, position: 0, error })?;
                 self.advance(replay, out).map(|()| None)
             }
             Stage::Settling { .. } => self.on_settled(completion, out).map(|()| None),

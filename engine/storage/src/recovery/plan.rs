@@ -11,6 +11,8 @@ use crate::frame::{FrameHeader, Seal};
 pub(crate) struct Candidate {
     pub(crate) extent: u32,
     pub(crate) first: Option<FrameHeader>,
+    /// Its first sector cannot be read: there may be a first frame.
+    pub(crate) is_unreadable: bool,
 }
 
 /// An extent to be scanned.
@@ -138,7 +140,11 @@ mod tests {
             wall_us: 0,
             seal,
         };
-        Candidate { extent, first: Some(header) }
+        Candidate { extent, first: Some(header), is_unreadable: false }
+    }
+
+    fn none(extent: u32) -> Candidate {
+        Candidate { extent, first: None, is_unreadable: false }
     }
 
     fn generations(planned: &[Planned]) -> Vec<u64> {
@@ -166,7 +172,7 @@ mod tests {
     #[test]
     fn a_first_frame_in_the_file_of_another_extent_is_passed_over() {
         // That of 66 went to extent 0, over that of 1.
-        let mut all = [first(0, 66, (1, 2)), first(1, 2, (0, 1)), Candidate { extent: 2, first: None }];
+        let mut all = [first(0, 66, (1, 2)), first(1, 2, (0, 1)), none(2)];
         pass_strays(&mut all, [(66, 2)].into_iter());
         assert!(all[0].first.is_none() && all[1].first.is_some());
         assert_eq!(generations(&chain(&all, 1, None, (2, 66))), [2, 66]);
@@ -193,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_head_whose_first_frame_is_damaged_is_missed() {
-        let all = [first(0, 1, (0, 0)), Candidate { extent: 1, first: None }];
+        let all = [first(0, 1, (0, 0)), none(1)];
         let planned = chain(&all, 0, None, (1, 2));
         assert_eq!(generations(&planned), [1, 2]);
         assert!(planned[1].begun, "its loss is damage, not a tail");

@@ -1,20 +1,29 @@
 //! A range of one file as a stream: a few reads ahead, bytes in order, whatever order they complete in.
 //!
+//! A read that fails is made once more in pieces (`salvage.rs`), at once: a start has no clock to wait by. Sectors that
+//! never answer read as zeros, and are noted.
+//!
 //! **Invariant:** every block lent to a read comes back to the pool.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
+use std::ops::Range;
 
 use corelog_model::Block;
 use corelog_model::limits::FRAME_ALIGN;
+use corelog_model::time::Now;
 
 use crate::op::{DiskCompletion, DiskError, DiskOp, FileName, Purpose};
+use crate::salvage::{Salvage, Salvaged, Wanted};
 
 /// One read covers at most this much.
 const READ_BYTES: u64 = 1 << 20;
 
 struct Waiting {
     ticket: u64,
+    position: u64,
     length: u32,
+    /// It has failed: its pieces.
+    salvage: Option<Salvage>,
     arrived: Option<Block>,
 }
 
@@ -27,11 +36,14 @@ pub(crate) struct Reader {
     buffer: Vec<u8>,
     /// Bytes of the buffer that were consumed.
     consumed: usize,
+    /// Sectors of the range that cannot be read, by their positions.
+    unreadable: BTreeSet<u64>,
 }
 
 impl Reader {
     pub(crate) fn new(file: FileName, from: u64, end: u64) -> Self {
-        Self { file, next: from, end, waiting: VecDeque::new(), buffer: Vec::new(), consumed: 0 }
+        let (waiting, buffer, unreadable) = (VecDeque::new(), Vec::new(), BTreeSet::new());
+        Self { file, next: from, end, waiting, buffer, consumed: 0, unreadable }
     }
 
     /// Asks for as much as there are blocks for, unless the buffer already holds plenty.
@@ -41,44 +53,61 @@ impl Reader {
             let length = (block.len() as u64).min(READ_BYTES).min(self.end - self.next);
             *ticket += 1;
             let id = Purpose::OpeningRead { ticket: *ticket }.id();
-            self.waiting.push_back(Waiting { ticket: *ticket, length: length as u32, arrived: None });
-            out.push(DiskOp::Read {
-                id,
-                file: self.file,
-                position: self.next,
-                length: length as u32,
-                into: block,
+            let (position, length) = (self.next, length as u32);
+            self.waiting.push_back(Waiting {
+                ticket: *ticket,
+                position,
+                length,
+                salvage: None,
+                arrived: None,
             });
-            self.next += length;
+            out.push(DiskOp::Read { id, file: self.file, position, length, into: block });
+            self.next += u64::from(length);
         }
     }
 
-    /// Takes a completion. Bytes beyond the end of a file read as nothing: the range ends there.
+    /// Takes a completion; what failed is asked for again, in pieces.
     pub(crate) fn take(
         &mut self,
         ticket: u64,
         completion: DiskCompletion,
         pool: &mut Vec<Block>,
+        now: Now,
+        out: &mut Vec<DiskOp>,
     ) -> Result<(), DiskError> {
-        let Some(block) = completion.block else { return Ok(()) };
+        let (id, result) = (completion.id, completion.result);
+        let Some(mut block) = completion.block else { return Ok(()) };
         let Some(waiting) = self.waiting.iter_mut().find(|waiting| waiting.ticket == ticket) else {
             // Of a range that is no longer needed.
             pool.push(block);
             return Ok(());
         };
-        let found = match completion.result {
-            Ok(found) if found == waiting.length => found,
-            Ok(found) => {
-                pool.push(block);
-                return Err(DiskError::Short { expected: waiting.length, found });
+        let Waiting { position, length, .. } = *waiting;
+        let file = self.file;
+        let salvaged = match &mut waiting.salvage {
+            None if result == Ok(length) => Salvaged::Done { lost: 0 },
+            None => {
+                waiting.salvage = Some(Salvage::new(file, position, length));
+                Salvaged::More
             }
-            Err(error) => {
-                pool.push(block);
-                return Err(error);
+            Some(salvage) => {
+                let salvaged = salvage.take(result, &mut block, now.mono_us);
+                self.unreadable.extend(salvage.given_up());
+                salvaged
             }
         };
-        debug_assert!(found as usize <= block.len());
-        waiting.arrived = Some(block);
+        match (salvaged, &waiting.salvage) {
+            (Salvaged::More, Some(salvage)) => {
+                let Wanted { file, position, length } = salvage.wanted();
+                out.push(DiskOp::Read { id, file, position, length, into: block });
+                return Ok(());
+            }
+            (Salvaged::Refused, _) => {
+                pool.push(block);
+                return Err(failure(result, length));
+            }
+            _ => waiting.arrived = Some(block),
+        }
         while let Some(block) = self.waiting.front_mut().and_then(|waiting| waiting.arrived.take()) {
             let waiting = self.waiting.pop_front().expect("its block was just taken");
             self.compact();
@@ -92,6 +121,11 @@ impl Reader {
     pub(crate) fn replace(&mut self, other: Self, pool: &mut Vec<Block>) {
         pool.extend(self.waiting.iter_mut().filter_map(|waiting| waiting.arrived.take()));
         *self = other;
+    }
+
+    /// The first sector in these bytes of the file that cannot be read.
+    pub(crate) fn unreadable(&self, range: Range<u64>) -> Option<u64> {
+        self.unreadable.range(range).next().copied()
     }
 
     fn compact(&mut self) {
@@ -111,5 +145,13 @@ impl Reader {
     /// Whether nothing will be added to the bytes any more.
     pub(crate) fn at_end(&self) -> bool {
         self.next >= self.end && self.waiting.is_empty()
+    }
+}
+
+/// Why a read of so many bytes did not bring them.
+pub(crate) fn failure(result: Result<u32, DiskError>, expected: u32) -> DiskError {
+    match result {
+        Ok(found) => DiskError::Short { expected, found },
+        Err(error) => error,
     }
 }

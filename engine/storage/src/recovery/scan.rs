@@ -24,6 +24,8 @@ pub(crate) struct Scan {
     generation: u64,
     /// Next byte of the extent to be looked at.
     pub(crate) position: u64,
+    /// Where the last frame taken ends.
+    pub(crate) taken_to: u64,
     end: u64,
     /// Sequence and CRC of the last frame taken; unknown before the first one and after damage.
     last: Option<(u64, Option<u32>)>,
@@ -42,8 +44,8 @@ pub(crate) struct Scan {
 enum Mode {
     /// Taking frames.
     Taking,
-    /// The frame at `from` is bad: looking for proof behind it.
-    Suspecting { from: u64, torn: u64 },
+    /// The frame at `from`, which reaches to `until`, is bad: looking for proof behind it.
+    Suspecting { from: u64, until: u64, torn: u64 },
     /// The frame at the cursor is damaged: looking for the next one.
     Seeking,
 }
@@ -61,8 +63,9 @@ pub(crate) enum Step {
     Lost { first: u64, last: u64 },
     /// Read again from this position: the frame there is damage, and now that is known.
     Again { position: u64 },
-    /// The log ends here; `torn` frames behind it were not proven durable and are cut.
-    Tail { end: u64, torn: u64 },
+    /// The log ends here; `torn` frames behind it were not proven durable and are cut. What is there instead of a next
+    /// frame reaches to `until`.
+    Tail { end: u64, until: u64, torn: u64 },
     /// The sealed end was reached.
     End,
 }
@@ -75,6 +78,7 @@ impl Scan {
             seed,
             generation,
             position: 0,
+            taken_to: 0,
             end,
             last: None,
             proven: sequence,
@@ -99,6 +103,7 @@ impl Scan {
             seed,
             generation,
             position: 0,
+            taken_to: 0,
             end,
             last: None,
             proven,
@@ -116,6 +121,7 @@ impl Scan {
             seed,
             generation,
             position,
+            taken_to: position,
             end,
             last: None,
             proven: 0,
@@ -142,7 +148,7 @@ impl Scan {
     pub(crate) fn step(&mut self, bytes: &[u8], at_end: bool) -> Step {
         match self.mode {
             Mode::Taking => self.take(bytes, at_end),
-            Mode::Suspecting { from, torn } => self.suspect(bytes, at_end, from, torn),
+            Mode::Suspecting { from, until, torn } => self.suspect(bytes, at_end, from, until, torn),
             Mode::Seeking => self.seek(bytes, at_end),
         }
     }
@@ -151,6 +157,7 @@ impl Scan {
     pub(crate) fn taken(&mut self, header: &FrameHeader) {
         self.last = Some((header.sequence, Some(header.crc)));
         self.position += u64::from(header.length);
+        self.taken_to = self.position;
     }
 
     fn take(&mut self, bytes: &[u8], at_end: bool) -> Step {
@@ -183,7 +190,8 @@ impl Scan {
             },
             // Its header was written, so the frame was on its way: it counts as torn.
             follows => {
-                self.mode = Mode::Suspecting { from: self.position, torn: u64::from(follows.is_some()) };
+                let (from, torn) = (self.position, u64::from(follows.is_some()));
+                self.mode = Mode::Suspecting { from, until: from + length as u64, torn };
                 self.skip(bytes)
             }
         }
@@ -218,15 +226,15 @@ impl Scan {
     fn finish(&self, torn: u64) -> Step {
         match self.sealed {
             true => Step::End,
-            false => Step::Tail { end: self.position, torn },
+            false => Step::Tail { end: self.position, until: self.position, torn },
         }
     }
 
-    fn suspect(&mut self, bytes: &[u8], at_end: bool, from: u64, torn: u64) -> Step {
+    fn suspect(&mut self, bytes: &[u8], at_end: bool, from: u64, until: u64, torn: u64) -> Step {
         if self.position >= self.end || (at_end && bytes.is_empty()) {
             self.position = from;
             self.mode = Mode::Taking;
-            return Step::Tail { end: from, torn };
+            return Step::Tail { end: from, until, torn };
         }
         if bytes.len() < FRAME_HEADER_BYTES {
             return Step::NeedMore;
@@ -239,7 +247,7 @@ impl Scan {
                 self.mode = Mode::Taking;
                 return Step::Again { position: from };
             }
-            self.mode = Mode::Suspecting { from, torn: torn + 1 };
+            self.mode = Mode::Suspecting { from, until, torn: torn + 1 };
         }
         self.skip(bytes)
     }

@@ -1,10 +1,10 @@
 //! The extents behind the newest checkpoint, frame by frame, oldest first.
 
-use super::plan;
+use super::plan::{self, Candidate};
 use super::reader::Reader;
 use super::scan::{Scan, Step};
 use super::{Opening, Replay, Replayed, Stage};
-use crate::error::OpenError;
+use crate::error::{Needed, OpenError};
 use crate::op::{DiskOp, FileName};
 
 impl Opening {
@@ -42,13 +42,33 @@ impl Opening {
             last.map(|place| (place.extent, place.generation)),
             head,
         );
+        self.missed()?;
         self.scan(0, replay, out)
+    }
+
+    /// An extent whose first frame could not be read is one that a checkpoint, a seal or the superblock tells of; of any
+    /// other one nobody knows whether the log goes on there, and it must not be taken for a spare.
+    fn missed(&self) -> Result<(), OpenError> {
+        let told = |extent: u32| {
+            self.planned.iter().any(|planned| planned.extent == extent)
+                || self.applied.extents.live.iter().any(|live| !live.pack && live.extent == extent)
+        };
+        let mut unreadable = self.candidates.iter().filter(|candidate| candidate.is_unreadable);
+        match unreadable.find(|candidate| !told(candidate.extent)) {
+            Some(Candidate { extent, .. }) => {
+                Err(OpenError::Unreadable { extent: *extent, position: 0, needed: Needed::Extent })
+            }
+            None => Ok(()),
+        }
     }
 
     fn scan(&mut self, at: usize, replay: &mut Replay<'_>, out: &mut Vec<DiskOp>) -> Result<(), OpenError> {
         let Some(planned) = self.planned.get(at) else {
             let nothing = Reader::new(FileName::Superblock, 0, 0);
             self.reader.replace(nothing, &mut self.pool);
+            if let Some((extent, position)) = self.applied.undecided() {
+                return Err(OpenError::Unreadable { extent, position, needed: Needed::Frame });
+            }
             self.applied.finish(replay);
             self.stage = Stage::Draining;
             return self.advance(replay, out);
@@ -86,19 +106,29 @@ impl Opening {
                 }
                 Step::Frame { header, damaged } => {
                     let frame = &self.reader.bytes()[..header.length as usize];
+                    let end = header.position + u64::from(header.length);
+                    self.applied.unreadable = self.reader.unreadable(header.position..end);
                     self.term = self.term.max(header.term);
                     self.applied.frame(&header, frame, damaged, replay);
                     scan.taken(&header);
                     self.reader.consume(header.length as usize);
                 }
                 Step::Skipped { bytes } => self.reader.consume(bytes),
-                Step::Lost { first, last } => self.applied.lost(first, last, replay),
+                Step::Lost { first, last } => {
+                    self.applied.unreadable = self.reader.unreadable(scan.taken_to..scan.position);
+                    self.applied.lost(first, last, replay);
+                }
                 Step::Again { position } => {
                     let end = self.config.extent_bytes;
                     let file = FileName::Extent(self.planned[at].extent);
                     self.reader.replace(Reader::new(file, position, end), &mut self.pool);
                 }
-                Step::Tail { end, torn } => {
+                Step::Tail { end, until, torn } => {
+                    // It may have been acknowledged: what is cut is gone for good, and it may be read tomorrow.
+                    if let Some(position) = self.reader.unreadable(end..until) {
+                        let extent = self.planned[at].extent;
+                        return Err(OpenError::Unreadable { extent, position, needed: Needed::End });
+                    }
                     if torn > 0 {
                         replay(Replayed::TailCut { frames: torn });
                     }

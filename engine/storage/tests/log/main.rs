@@ -18,3 +18,4 @@ mod scrub;
 mod settle;
 mod trim;
 mod under_way;
+mod unreadable;

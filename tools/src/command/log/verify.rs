@@ -201,6 +201,9 @@ fn what_to_do(error: &OpenError) -> &'static str {
         OpenError::Checkpoint { .. } => {
             "the records in the extents are as they are (`corelog log dump`), their index is lost: put the log back from a copy"
         }
+        OpenError::Unreadable { .. } => {
+            "nothing was changed: try again, and if it stays like that copy what can be read of the file to another disk"
+        }
         OpenError::MissingExtent { .. } => "put the file back from a copy",
         OpenError::Features { .. } => "use the version of corelog that wrote it, or a later one",
         _ => "the cause says what is wrong with the file",
