@@ -64,6 +64,7 @@ impl Log {
                 // The number is tried again: a half-made file is replaced.
                 self.extents.next_number = extent;
                 self.extents.retry_us = Some(now.mono_us + RETRY_US);
+                self.make_room(now);
             }
         }
     }

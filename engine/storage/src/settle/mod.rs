@@ -6,7 +6,7 @@
 //!
 //! **Invariants:** until that checkpoint is named by the superblock a crash finds the sources, and the pack is a file that
 //! nobody knows and the next start removes. One pack is made at a time. A source that does not verify, or that the disk
-//! does not give, stays as it is.
+//! does not give, stays as it is. A pack never has room that an extent needs.
 
 mod choose;
 mod copy;
@@ -234,6 +234,9 @@ impl Log {
     }
 
     fn create_pack(&mut self, now: Now, out: &mut Vec<DiskOp>) {
+        if self.extents.refused.is_some() {
+            return self.give_up(now);
+        }
         let frame_bytes = self.config.max_frame_bytes();
         let settle = &mut self.settle;
         settle.layout.make(&mut settle.pieces, frame_bytes);
@@ -265,8 +268,16 @@ impl Log {
         // One that could not be made may have left something behind.
         (self.settle.in_flight, self.settle.made) = (0, true);
         match result {
-            Ok(_) => self.begin_pass(0),
-            Err(_) => self.give_up(now),
+            Ok(_) if self.extents.refused.is_none() => self.begin_pass(0),
+            _ => self.give_up(now),
+        }
+    }
+
+    /// An extent found no room on the disk: the pack that is being made has perhaps taken it, and goes. One that is whole
+    /// stays: it gives back more than it takes.
+    pub(crate) fn make_room(&mut self, now: Now) {
+        if matches!(self.settle.stage, Stage::Reading | Stage::Writing | Stage::Footers { .. }) {
+            self.give_up(now);
         }
     }
 

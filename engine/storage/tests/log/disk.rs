@@ -81,6 +81,8 @@ pub(crate) struct Disk {
     pub(crate) full: bool,
     /// No more extents than these can be made.
     pub(crate) most_extents: Option<usize>,
+    /// Extents and packs take no more bytes than these.
+    pub(crate) most_bytes: Option<usize>,
     /// What is said instead of that the disk is full.
     pub(crate) says: Option<DiskError>,
 }
@@ -88,6 +90,12 @@ pub(crate) struct Disk {
 impl Disk {
     pub(crate) fn listing(&self) -> Listing {
         Listing { files: self.files.iter().map(|(name, file)| (*name, file.live.len() as u64)).collect() }
+    }
+
+    /// What extents and packs take.
+    pub(crate) fn bytes(&self) -> usize {
+        let files = self.files.iter().filter(|(name, _)| **name != FileName::Superblock);
+        files.map(|(_, file)| file.live.len()).sum()
     }
 
     /// Power is lost: each sector that was not flushed survives or does not.
@@ -183,7 +191,10 @@ impl Disk {
             }
             DiskOp::CreateExtent { file, bytes, .. } => {
                 let extents = self.files.keys().filter(|file| matches!(file, FileName::Extent(_))).count();
-                let no_more = self.full || self.most_extents.is_some_and(|most| extents >= most);
+                let bytes_after = self.bytes() + bytes as usize;
+                let no_more = self.full
+                    || self.most_extents.is_some_and(|most| extents >= most)
+                    || self.most_bytes.is_some_and(|most| bytes_after > most);
                 if no_more && file != FileName::Superblock {
                     Err(self.says.unwrap_or(DiskError::NoSpace))
                 } else {

@@ -218,6 +218,66 @@ fn a_disk_that_refuses_the_pack_costs_nothing_but_the_attempt() {
     }
 }
 
+/// The disk has room for the pack and not for an extent besides, and an extent is needed while the pack is made.
+#[test]
+fn a_pack_gives_way_to_an_extent_that_finds_no_room() {
+    let mut grown = Bench::new(LogConfig { settle_extents: 0, ..Bench::settling() });
+    grown.fill(4);
+    let mut bench = Bench::new(Bench::settling());
+    bench.disk.clone_from(&grown.disk);
+    bench.open().expect("it opens");
+    let of_pack = |op: &DiskOp| matches!(op, DiskOp::CreateExtent { file: FileName::Pack(_), .. });
+    let (mut ops, mut held, mut refused) = (Vec::new(), Vec::new(), false);
+    for at in 0.. {
+        assert!(at < 10_000, "no extent was refused");
+        bench.clock += 1;
+        bench.log.cut(now(bench.clock), &mut ops);
+        for op in ops.drain(..) {
+            let (making, reads) = (of_pack(&op), matches!(op, DiskOp::Read { .. }));
+            if reads && bench.disk.most_bytes.is_some() {
+                held.push(op);
+                continue;
+            }
+            let completion = bench.disk.run(op, |slice| bench.log.bytes(slice));
+            if making {
+                // Not quite room for an extent besides.
+                bench.disk.most_bytes = Some(bench.disk.bytes() + bench.config.extent_bytes as usize - 4096);
+            }
+            refused |= completion.result == Err(DiskError::NoSpace);
+            bench.log.on(completion, now(bench.clock));
+        }
+        if refused {
+            break;
+        }
+        // Far from the end of the reserve, which is not what this is about.
+        append(&mut bench.log, GroupId(16 + at % GROUPS), 5, 400).expect("there is room");
+    }
+    assert!(!held.is_empty(), "its sources are being read");
+    for op in held {
+        let completion = bench.disk.run(op, |slice| bench.log.bytes(slice));
+        bench.log.on(completion, now(bench.clock));
+    }
+    bench.quiet();
+    assert_eq!(bench.packs(), [], "its room is given back");
+    let (most, before) = (bench.disk.most_bytes, bench.log.stats());
+    assert_eq!((before.packs_made, before.packs_abandoned), (0, 1));
+    bench.clock += 1_000_000;
+    bench.quiet();
+    assert!(bench.log.stats().spare_extents > before.spare_extents, "the extent is made");
+    assert!(bench.disk.bytes() <= most.expect("it was set"));
+
+    // With room for both it is made after all.
+    bench.disk.most_bytes = None;
+    for _ in 0..10 {
+        bench.clock += 1_000_000;
+        bench.quiet();
+    }
+    assert!(bench.log.stats().packs_made >= 1);
+    bench.compare();
+    bench.crash();
+    bench.compare();
+}
+
 #[test]
 fn a_pack_that_is_gone_is_missed_by_name() {
     let mut bench = Bench::new(Bench::settling());
