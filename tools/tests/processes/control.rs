@@ -265,6 +265,12 @@ fn a_broker_that_sleeps_answers_and_sleeps_on() {
     }
 }
 
+/// What a broker says now of all samples with this name.
+#[track_caller]
+pub(crate) fn sum_of(broker: &Broker, name: &str) -> f64 {
+    Page::of(broker).sum(name)
+}
+
 /// Every write fails from now on, with EFBIG: as a disk does that is gone, and without the right to make one.
 fn forbid_writes(broker: &Broker) {
     let pid = Pid::from_raw(broker.pid() as i32).expect("a process id");

@@ -210,3 +210,40 @@ fn a_new_store_on_too_small_a_disk_is_refused_by_name() {
     assert_eq!(refused.code, Some(1));
     assert!(refused.message.contains("no space left for a new log"), "{}", refused.message);
 }
+
+/// Records that their owner gives up, or that their topic keeps no longer, make room on a full disk; who reads meanwhile
+/// reads on, and produce comes back by itself.
+#[test]
+fn records_that_are_deleted_or_expire_on_a_full_disk_make_room() {
+    for expire in [false, true] {
+        let Some((_disk, _ballast, mut place)) = prepare() else { return };
+        place.set("log.retention_check_s=1".to_owned());
+        let broker = place.start();
+        let topic = create_topic(&broker.address, "t");
+        let mut peer = Writer::connect(&broker.address, topic);
+        let records = fill(&mut peer, 0);
+        assert_readable(&broker.address, "t", records);
+        let server = ["--server", &broker.address];
+        if expire {
+            let keep = ["topic", "alter", "t", "--retention-bytes", "16MiB"];
+            output(&[&keep[..], &server].concat());
+        } else {
+            let before = (records - 200).to_string();
+            output(&[&["records", "delete", "t/0", "--before", &before][..], &server].concat());
+        }
+        produce_when_there_is_room(&mut peer, records);
+        control::wait_for(&broker, "/readyz", 200);
+        let more = fill(&mut peer, records + 1);
+        assert!(more > records + 200, "{} records found room", more - records);
+        let found = story::run(async {
+            let client = story::connect(&broker.address).await;
+            let topic = client.topic("t").await.expect("it is there");
+            story::read(&client, &topic, 0).await
+        });
+        let (first, last) = (found[0].0, found[found.len() - 1].0);
+        assert!(first > 0 && last == more - 1, "{first} to {last} of {more}");
+        assert_eq!(found.len() as u64, last - first + 1, "no gap");
+        assert!(found.iter().all(|(offset, found)| *found == value(*offset)));
+        broker.kill();
+    }
+}

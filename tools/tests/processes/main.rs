@@ -3,6 +3,7 @@
 mod broker;
 mod control;
 mod damage;
+mod failing_disk;
 mod flights;
 mod full_disk;
 mod kept;
