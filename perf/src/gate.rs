@@ -89,6 +89,9 @@ pub fn gate(asked: &Asked, interrupt: Interrupt) -> io::Result<Outcome> {
 fn repeat(samples: &mut Vec<Sample>, mut measure: impl FnMut() -> io::Result<Sample>) -> io::Result<()> {
     loop {
         let sample = measure()?;
+        for note in &sample.notes {
+            eprintln!("  {note}");
+        }
         if let Some(reason) = &sample.failed {
             eprintln!("failed: {reason}");
         }
