@@ -291,6 +291,10 @@ impl Engine {
         if self.waiting.is_empty() {
             self.turn();
         }
+        if self.waiting.is_empty() {
+            // A reader may wait for time to pass: for another one that reads there, or to ask a bad sector again.
+            self.clock_us = self.clock_us.max(self.log.next_deadline().unwrap_or(0));
+        }
         while !self.waiting.is_empty() {
             self.end(0, Ending::Done);
         }
