@@ -13,7 +13,6 @@ use corelog_tests::crash::enumerate::{Judge, record, steps_of};
 use corelog_tests::crash::shard;
 use corelog_tests::model::{self, Act};
 use corelog_tests::random::Random;
-use corelog_tests::regime::Regime;
 use corelog_tests::script::small_log;
 use corelog_tests::world::{self, End, Plan};
 
@@ -80,24 +79,17 @@ pub(crate) fn run(kind: Kind, numbers: Range<u64>) -> io::Result<bool> {
     Ok(true)
 }
 
-/// The storms of `tests/sim.rs`; every third one with clients that keep positions.
 fn storm(seed: u64) -> Counts {
-    let logs = [1, 2, 1, 3, 1, 4][(seed % 6) as usize];
-    let committers = if seed % 3 == 2 { 4 } else { 0 };
-    let (power_losses, keep_trace) = (10, false);
-    // What a log may let go of is not told apart from what its medium took.
-    let (trims, regime) = match (seed % 4 == 3, Regime::of(seed)) {
-        (true, regime) if regime.harms() => (true, Regime::Crash),
-        other => other,
-    };
-    let outcome = world::run(Plan { seed, logs, power_losses, committers, trims, keep_trace, regime });
+    let plan = Plan::storm(seed);
+    let outcome = world::run(plan);
     let mut counts = vec![
-        ("power losses", power_losses.into()),
+        ("power losses", plan.power_losses.into()),
         ("kills", outcome.kills.into()),
         ("records acknowledged", outcome.acknowledged as u64),
         ("readers told to go back", outcome.truncations),
         ("cold reads", outcome.cold_reads),
         ("positions acknowledged", outcome.positions),
+        ("deletions acknowledged", outcome.trims.0),
         ("packs made", outcome.packs),
         ("damage named", outcome.losses.named),
         ("refused by name", u64::from(matches!(outcome.end, End::Refused(_)))),

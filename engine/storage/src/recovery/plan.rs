@@ -55,12 +55,12 @@ pub(crate) fn is_superseded(candidates: &[Candidate], first: &FrameHeader) -> bo
     firsts.any(|other| other.seal.generation == first.seal.generation && other.generation > first.generation)
 }
 
-/// The extents after generation `covered`, oldest first. `checkpoint` lies in one of them; `head` was durable when
-/// the superblock was written.
+/// The extents after generation `covered`, oldest first. `named` lies among them where it is newer: what the superblock has
+/// checkpoints in. `head` was durable when it was written.
 pub(crate) fn chain(
     candidates: &[Candidate],
     covered: u64,
-    checkpoint: Option<(u32, u64)>,
+    named: &[(u32, u64)],
     head: (u32, u64),
 ) -> Vec<Planned> {
     let least = covered + 1;
@@ -105,12 +105,12 @@ pub(crate) fn chain(
             next = Some((older.extent, older.generation, true));
         }
     }
-    if let Some((extent, generation)) = checkpoint
-        && chain.iter().all(|planned| planned.generation != generation)
-    {
-        chain.push(Planned { extent, generation, seal: None, begun: true });
+    // Where first frames of several in a row are lost, no seal leads to these.
+    for &(extent, generation) in named.iter().filter(|(_, generation)| *generation >= least) {
+        if chain.iter().all(|planned| planned.generation != generation) {
+            chain.push(Planned { extent, generation, seal: None, begun: true });
+        }
     }
-    // Where first frames of several in a row are lost, the one with the checkpoint is not the oldest.
     chain.sort_by_key(|planned| planned.generation);
     chain
 }
@@ -154,10 +154,10 @@ mod tests {
     #[test]
     fn the_seals_lead_from_the_newest_extent_back_to_the_checkpoint() {
         let all = [first(0, 1, (0, 0)), first(1, 2, (0, 1)), first(2, 66, (1, 2)), first(3, 67, (2, 66))];
-        assert_eq!(generations(&chain(&all, 0, None, (0, 0))), [1, 2, 66, 67]);
-        assert_eq!(generations(&chain(&all, 1, Some((1, 2)), (3, 67))), [2, 66, 67]);
-        assert_eq!(generations(&chain(&all, 66, Some((3, 67)), (3, 67))), [67]);
-        let planned = chain(&all, 0, None, (3, 67));
+        assert_eq!(generations(&chain(&all, 0, &[], (0, 0))), [1, 2, 66, 67]);
+        assert_eq!(generations(&chain(&all, 1, &[(1, 2)], (3, 67))), [2, 66, 67]);
+        assert_eq!(generations(&chain(&all, 66, &[(3, 67)], (3, 67))), [67]);
+        let planned = chain(&all, 0, &[], (3, 67));
         assert!(planned[3].seal.is_none() && planned[3].begun);
         assert_eq!(planned[2].seal.map(|seal| seal.generation), Some(66));
     }
@@ -166,7 +166,7 @@ mod tests {
     fn an_extent_that_was_superseded_is_passed_by() {
         // 66 failed on its first frame and 67 sealed the same extent again.
         let all = [first(0, 1, (0, 0)), first(1, 66, (0, 1)), first(2, 67, (0, 1))];
-        assert_eq!(generations(&chain(&all, 0, None, (0, 1))), [1, 67]);
+        assert_eq!(generations(&chain(&all, 0, &[], (0, 1))), [1, 67]);
     }
 
     #[test]
@@ -175,11 +175,11 @@ mod tests {
         let mut all = [first(0, 66, (1, 2)), first(1, 2, (0, 1)), none(2)];
         pass_strays(&mut all, [(66, 2)].into_iter());
         assert!(all[0].first.is_none() && all[1].first.is_some());
-        assert_eq!(generations(&chain(&all, 1, None, (2, 66))), [2, 66]);
+        assert_eq!(generations(&chain(&all, 1, &[], (2, 66))), [2, 66]);
         // The superblock has gone on since; the next one's seal tells.
         let mut all = [first(0, 66, (1, 2)), first(1, 2, (0, 1)), first(3, 67, (2, 66))];
         pass_strays(&mut all, [(67, 3)].into_iter());
-        assert_eq!(generations(&chain(&all, 1, None, (3, 67))), [2, 66, 67]);
+        assert_eq!(generations(&chain(&all, 1, &[], (3, 67))), [2, 66, 67]);
     }
 
     /// It was planned for both uses, and so was one file in two roles.
@@ -190,24 +190,34 @@ mod tests {
         let mut all = sealed;
         pass_strays(&mut all, [(131, 3)].into_iter());
         assert!(all[1].first.is_none() && all[0].first.is_some());
-        assert_eq!(generations(&chain(&all, 64, None, (3, 131))), [65, 130, 131]);
+        assert_eq!(generations(&chain(&all, 64, &[], (3, 131))), [65, 130, 131]);
         // As the head it is told of by the superblock.
         let mut all = [sealed[0], sealed[1]];
         pass_strays(&mut all, [(130, 1)].into_iter());
-        assert_eq!(generations(&chain(&all, 64, None, (1, 130))), [65, 130]);
+        assert_eq!(generations(&chain(&all, 64, &[], (1, 130))), [65, 130]);
     }
 
     #[test]
     fn a_head_whose_first_frame_is_damaged_is_missed() {
         let all = [first(0, 1, (0, 0)), none(1)];
-        let planned = chain(&all, 0, None, (1, 2));
+        let planned = chain(&all, 0, &[], (1, 2));
         assert_eq!(generations(&planned), [1, 2]);
         assert!(planned[1].begun, "its loss is damage, not a tail");
-        assert_eq!(generations(&chain(&all, 0, None, (0, 1))), [1], "never durable, never missed");
+        assert_eq!(generations(&chain(&all, 0, &[], (0, 1))), [1], "never durable, never missed");
+    }
+
+    /// It was taken for a spare and written over, and the superblock still named the checkpoint in it.
+    #[test]
+    fn an_extent_that_the_superblock_names_is_of_the_log_though_no_seal_leads_to_it() {
+        // The first frames of 66 and of 67 are lost: it was the seal of 67 that led to 66.
+        let all = [first(0, 1, (0, 0)), first(1, 2, (0, 1)), none(2), none(3)];
+        let named = [(1, 2), (2, 66), (3, 67)];
+        assert_eq!(generations(&chain(&all, 2, &named, (3, 67))), [66, 67]);
+        assert_eq!(generations(&chain(&all, 66, &named, (3, 67))), [67], "the checkpoints tell of it");
     }
 
     #[test]
     fn an_empty_directory_has_no_chain() {
-        assert!(chain(&[], 0, None, (0, 0)).is_empty());
+        assert!(chain(&[], 0, &[], (0, 0)).is_empty());
     }
 }

@@ -36,12 +36,9 @@ impl Opening {
             self.candidates[file].first = None;
         }
         let head = (self.superblock.head_extent, self.superblock.head_generation);
-        self.planned = plan::chain(
-            &self.candidates,
-            self.applied.listed,
-            last.map(|place| (place.extent, place.generation)),
-            head,
-        );
+        let named: Vec<_> =
+            self.superblock.checkpoints.iter().map(|place| (place.extent, place.generation)).collect();
+        self.planned = plan::chain(&self.candidates, self.applied.listed, &named, head);
         self.missed()?;
         self.scan(0, replay, out)
     }
