@@ -1,6 +1,7 @@
 //! The index of an extent from its frames: what a damaged footer is replaced by. Pure: bytes in, runs out.
 //!
-//! **Invariant:** only what verifies makes a run; what is missing between runs is for the caller to name.
+//! **Invariants:** only what verifies makes a run; what is missing between runs is for the caller to name. What level 1 does
+//! not have makes none: a start could not tell of it, behind damage, and its offsets may have been given again since.
 
 use crate::extent::Live;
 use crate::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameSeed};
@@ -28,11 +29,20 @@ impl Derivation {
     }
 
     /// Takes what was read from the wanted position: `length` was asked for, and `bytes` came.
-    pub(crate) fn take(&mut self, bytes: &[u8], length: u32, seed: FrameSeed, groups: &mut Groups) {
-        let (first_sequence, batches) = (self.walk.first_sequence, &mut self.batches);
-        self.walk.take(bytes, length, seed, |walked| {
+    pub(crate) fn take(&mut self, bytes: &[u8], length: u32, seed: FrameSeed, groups: &Groups) {
+        let Self { walk, batches } = self;
+        let (generation, first_sequence) = (walk.generation, walk.first_sequence);
+        let known = |batch: &Run| {
+            let row = groups.at(batch.slot).row_of(generation);
+            row.is_some_and(|row| {
+                row.first_offset <= batch.first_offset && batch.last_offset <= row.last_offset
+            })
+        };
+        walk.take(bytes, length, seed, |walked| {
             if let Walked::Frame(header, bytes) = walked {
-                add_frame(header, bytes, seed, first_sequence, groups, batches);
+                add_frame(header, bytes, seed, first_sequence, groups, |batch| {
+                    batches.extend(known(&batch).then_some(batch))
+                });
             }
         });
     }
@@ -57,18 +67,19 @@ fn add_frame(
     bytes: &[u8],
     seed: FrameSeed,
     first_sequence: u64,
-    groups: &mut Groups,
-    batches: &mut Vec<Run>,
+    groups: &Groups,
+    mut each: impl FnMut(Run),
 ) {
     let Ok(frame) = u32::try_from(header.sequence - first_sequence) else { return };
     sound_entries(bytes, FRAME_HEADER_BYTES, header.used as usize, seed.entries(header.sequence), |sound| {
         let Sound::Batch { entry, batch, position, .. } = sound else { return };
+        let Some(slot) = groups.find(entry.group) else { return };
         let start = header.position as u32 + position as u32;
-        batches.push(Run {
+        each(Run {
             first_offset: batch.base_offset,
             last_offset: batch.last_offset(),
             max_timestamp_us: batch.max_timestamp_us,
-            slot: groups.slot(entry.group),
+            slot,
             start,
             end: start + entry.total_bytes() as u32,
             frame,

@@ -119,7 +119,7 @@ impl Log {
                 self.footers.loading = Some(loading);
                 return self.end_loading(true);
             }
-            Source::Frames(derivation) => derivation.take(bytes, cold.length, self.seed, &mut self.groups),
+            Source::Frames(derivation) => derivation.take(bytes, cold.length, self.seed, &self.groups),
             Source::Footer { part } => {
                 let part = *part;
                 let Some(live) = self.extents.by_generation(generation) else {

@@ -2,8 +2,9 @@
 
 use crate::disk::{Disk, Random, Told, append, config, now, open_with, read_all, state};
 use crate::failures::settle;
+use crate::index::{checkpoints, damage_footers, places};
 use corelog_model::{GroupId, LogId};
-use corelog_storage::{CheckpointKind, FileName, FrameHeader, FrameSeed, Log, LogConfig, Read};
+use corelog_storage::{CheckpointKind, EntryKind, FileName, FrameHeader, FrameSeed, Log, LogConfig, Read};
 
 const A: GroupId = GroupId(16);
 const B: GroupId = GroupId(17);
@@ -198,4 +199,36 @@ fn what_lies_before_the_newest_checkpoint_is_never_the_tail() {
         assert_eq!(log.log_end(log.group(A).expect("listed")), 4, "start {start}");
         damaged(&mut log, &mut disk, A, 0, 3);
     }
+}
+
+/// The index was derived from the frames, found them, and readers were given the old ones in place of the new.
+#[test]
+fn what_a_start_could_not_tell_of_behind_damage_does_not_come_back_in_place_of_what_was_given_its_offsets() {
+    let mut disk = Disk::default();
+    let mut log = three_frames(&mut disk, config());
+    settle(&mut log, &mut disk, 1_000_000);
+    drop(log);
+    // The first entry of frame 4 hides where the second one begins, which is whole.
+    let of_first = places(&disk, EntryKind::Batch).remove(0);
+    let [.., hides, _] = of_first.entries[..] else { panic!("{:?}", of_first.entries) };
+    disk.damage(of_first.name, hides + 20);
+    let always = LogConfig { checkpoint_bytes: 1, ..config() };
+    let (mut log, _) = open(&mut disk, always.clone());
+    let slot = log.group(B).expect("replayed");
+    assert_eq!(log.log_end(slot), 8, "of the third batch of the group nothing tells");
+    let mut turn = 0;
+    while log.stats().live_extents <= 4 {
+        append(&mut log, B, 4, 2_000).expect("room");
+        checkpoints(&mut log, &mut disk, turn);
+        turn += 1;
+    }
+    (turn..turn + 3).for_each(|turn| checkpoints(&mut log, &mut disk, turn));
+    drop(log);
+    assert!(damage_footers(&mut disk) >= 2);
+    let (mut log, _) = open(&mut disk, always);
+    let slot = log.group(B).expect("listed");
+    let found = read_all(&mut log, &mut disk, slot, 0).expect("served");
+    let terms: Vec<_> = found.iter().map(|batch| (batch.base_offset, batch.leader_epoch.0)).take(3).collect();
+    assert_eq!(terms, [(0, 1), (4, 1), (8, 2)]);
+    assert!(log.stats().derived_indexes > 0);
 }
