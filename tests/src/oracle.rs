@@ -11,7 +11,7 @@
 //! 3. One copy cannot tell a damaged end from one that never was (FORMAT.md, "Of one copy"). So a start may lose, and
 //!    not name, what lies at or behind a frame that the medium did not keep, if it was acknowledged before any frame was
 //!    asked for that is whole and lies where the start finds it. [`Doubt`] says when that is; a lying flush that is
-//!    followed by a power loss comes under the same rule, no other.
+//!    followed by a power loss comes under the same rule, no other. It holds for deletions, too.
 //! 4. What is lost by 2 or 3 is forgotten: its offsets may be given again, in a newer term, to readers who are told.
 //!    A record whose place was named once may be there again and twice: its producer was told of nothing.
 
@@ -55,6 +55,8 @@ pub struct Partition {
     recent: Vec<(u64, u64)>,
     /// It is known to start here or later, and nobody has asked for more than that to go.
     starts_at: u64,
+    /// Where it was known to start, and its disk's last operation then.
+    trimmed: Vec<(u64, u64)>,
     may_start_at: u64,
     /// Records go by themselves, because of their age or of how many there are.
     pub expires: bool,
@@ -109,6 +111,7 @@ impl Partition {
             durable,
             recent,
             starts_at,
+            trimmed: Vec::new(),
             may_start_at,
             expires,
             now,
@@ -162,13 +165,16 @@ impl Partition {
         assert!(asked, "{}: {log_start}, where {} was asked for", self.name, self.may_start_at);
         // Recycling may be undone by a crash, unless it was asked for.
         if !self.expires {
-            self.starts_at = log_start;
+            self.was_trimmed(log_start);
         }
     }
 
     /// The broker acknowledged that it starts here.
     pub fn was_trimmed(&mut self, log_start: u64) {
-        self.starts_at = self.starts_at.max(log_start);
+        if log_start > self.starts_at {
+            self.starts_at = log_start;
+            self.trimmed.push((log_start, self.now));
+        }
     }
 
     /// The broker was killed, or the power failed: records of weaker levels may be gone.
@@ -220,6 +226,9 @@ impl Partition {
             self.uncertain = true;
             self.cut = self.cut.min(end);
         }
+        // A deletion is a record of the log, too.
+        self.trimmed.retain(|(_, at)| !doubts.iter().any(|doubt| doubt.may_take(*at)));
+        self.starts_at = self.trimmed.iter().map(|(log_start, _)| *log_start).max().unwrap_or(0);
         let mut lost = Lost::default();
         let gone: Vec<_> =
             self.durable.iter().filter(|(_, promise)| promise.offset >= end).map(|(n, p)| (*n, *p)).collect();

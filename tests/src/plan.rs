@@ -31,19 +31,14 @@ impl Plan {
     /// The storm of this number, as a soak has it: half of them have one log, every third one clients that keep positions,
     /// every fourth one deletes records.
     pub fn storm(seed: u64) -> Self {
-        // What a log may let go of is not told apart from what its medium took.
-        let (trims, regime) = match (seed % 4 == 3, Regime::of(seed)) {
-            (true, regime) if regime.harms() => (true, Regime::Crash),
-            other => other,
-        };
         Self {
             seed,
             logs: [1, 2, 1, 3, 1, 4][(seed % 6) as usize],
             power_losses: 10,
             committers: if seed % 3 == 2 { 4 } else { 0 },
-            trims,
+            trims: seed % 4 == 3,
             keep_trace: false,
-            regime,
+            regime: Regime::of(seed),
         }
     }
 }

@@ -107,7 +107,8 @@ impl Board {
 
 /// Does what was asked for and prints the table; whether every promise was kept.
 pub(crate) fn run(asked: &Soak) -> io::Result<bool> {
-    let began = Instant::now();
+    // The tree may go on while this runs.
+    let (began, commit) = (Instant::now(), commit());
     let limit = asked.minutes.map(|minutes| Duration::from_secs(60 * minutes));
     let program = std::env::current_exe()?;
     let parts = [Part::default(), Part::default(), Part::default()];
@@ -136,7 +137,7 @@ pub(crate) fn run(asked: &Soak) -> io::Result<bool> {
         workers.into_iter().try_for_each(|worker| worker.join().expect("a worker does not panic"))
     })?;
     let board = board.into_inner().unwrap_or_else(PoisonError::into_inner);
-    print(&board, asked, began.elapsed());
+    print(&board, asked, &commit, began.elapsed());
     Ok(board.violations.is_empty())
 }
 
@@ -154,8 +155,8 @@ fn violation(kind: Kind, number: u64, complaint: &str) -> String {
     format!("cargo run -p corelog-tests --release -- work {name} {number} {next}\n    {first}")
 }
 
-fn print(board: &Board, asked: &Soak, took: Duration) {
-    println!("commit {}, {} s", commit(), took.as_secs());
+fn print(board: &Board, asked: &Soak, commit: &str, took: Duration) {
+    println!("commit {commit}, {} s", took.as_secs());
     println!("{:<28} {:>16} {:>14}", "what", "numbers", "done");
     for (kind, (part, next)) in KINDS.iter().zip(board.parts.iter().zip(board.next)) {
         let numbers = format!("{}..{next}", asked.from);

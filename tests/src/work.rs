@@ -94,6 +94,7 @@ fn storm(seed: u64) -> Counts {
         ("damage named", outcome.losses.named),
         ("refused by name", u64::from(matches!(outcome.end, End::Refused(_)))),
     ];
+    counts.push(("faults injected", outcome.injected.total()));
     counts.extend(outcome.injected.counts());
     counts
 }
