@@ -39,7 +39,7 @@ pub(crate) struct Commit {
     moved_to: Option<u64>,
     pub(crate) read_only: bool,
     /// When the last frame became durable, and whether a beacon has to prove it; monotonic microseconds.
-    last_durable_us: u64,
+    pub(crate) last_durable_us: u64,
     unproven: bool,
     /// A beacon is due and finds no room, which no time brings: whoever reads has to give blocks back.
     beacon_waits: bool,
@@ -274,7 +274,7 @@ impl Log {
             removal,
             self.extents.retry_us,
             self.superblock.retry_us(),
-            self.settle.retry_us(),
+            self.settle.next_deadline(),
             self.shedding_us(),
             self.cold.next_piece_us(),
             self.meet.next_look_us(self.cold.now_us()),

@@ -11,6 +11,7 @@
 mod choose;
 mod copy;
 mod layout;
+mod pace;
 mod pass;
 mod switch;
 
@@ -25,6 +26,7 @@ use crate::index::Runs;
 use crate::log::Log;
 use crate::op::{DiskError, DiskOp, FileName, Purpose, RETRY_US};
 use layout::{Layout, Piece};
+use pace::{Pace, QUIET_US};
 
 /// No pack is longer: positions in it are 32 bits.
 pub(crate) const PACK_BYTES_LIMIT: u64 = u32::MAX as u64;
@@ -113,6 +115,7 @@ pub(crate) struct Settle {
     order: Vec<u32>,
     next: usize,
     in_flight: usize,
+    pace: Pace,
     /// The file of this pack is there, and not in use yet.
     made: bool,
     pack: u32,
@@ -150,6 +153,7 @@ impl Settle {
             order: Vec::new(),
             next: 0,
             in_flight: 0,
+            pace: Pace::default(),
             made: false,
             pack: 0,
             end: 0,
@@ -175,9 +179,15 @@ impl Settle {
         (of(self.sources.first()), of(self.sources.last()))
     }
 
-    /// When it wants to try again after a failure, monotonic microseconds.
-    pub(crate) fn retry_us(&self) -> Option<u64> {
-        self.retry_us.filter(|_| self.stage == Stage::Idle)
+    /// When it wants to try again after a failure, or go on after a rest, monotonic microseconds.
+    pub(crate) fn next_deadline(&self) -> Option<u64> {
+        match self.stage {
+            Stage::Idle => self.retry_us,
+            Stage::Reading | Stage::Writing | Stage::Footers { .. } if self.in_flight == 0 => {
+                Some(self.pace.rest_us())
+            }
+            _ => None,
+        }
     }
 }
 
@@ -187,11 +197,22 @@ impl Log {
         match self.settle.stage {
             Stage::Idle => self.begin_settling(now, out),
             Stage::Indexing { source } => self.gather(source, now, out),
-            Stage::Reading => self.read_sources(out),
+            Stage::Reading => self.read_sources(now, out),
             Stage::Writing => self.write_frames(now, out),
             Stage::Footers { part } => self.write_pack_index(part, now, out),
             Stage::Switching => self.switch(now),
             Stage::Creating | Stage::Syncing | Stage::Draining => {}
+        }
+    }
+
+    /// How many operations of settling may be under way, of those that there could be on a disk that nobody else needs.
+    fn settling_most(&self, alone: usize, now: Now) -> usize {
+        let writing = self.commit.submitted > self.commit.durable;
+        let quiet = now.mono_us >= self.commit.last_durable_us.saturating_add(QUIET_US);
+        match writing || !quiet {
+            true if now.mono_us < self.settle.pace.rest_us() => 0,
+            true => 1,
+            false => alone,
         }
     }
 

@@ -12,8 +12,6 @@ use crate::index::Run;
 use crate::log::Log;
 use crate::op::{DiskCompletion, DiskError, DiskOp, FileName, Purpose};
 
-/// Reads under way while the log itself waits for the disk; otherwise there are as many as blocks for them.
-const READS_BUSY: usize = 2;
 const WRITES_IN_FLIGHT: usize = 2;
 
 impl Log {
@@ -36,10 +34,9 @@ impl Log {
         settle.stage = Stage::Reading;
     }
 
-    pub(super) fn read_sources(&mut self, out: &mut Vec<DiskOp>) {
-        let busy = self.commit.submitted > self.commit.durable;
+    pub(super) fn read_sources(&mut self, now: Now, out: &mut Vec<DiskOp>) {
+        let most = self.settling_most(self.settle.readers.len(), now);
         let settle = &mut self.settle;
-        let most = if busy { READS_BUSY } else { settle.readers.len() };
         while settle.next < settle.order.len() && settle.in_flight < most {
             let Some(at) = settle.readers.iter().position(|reader| reader.block.is_some()) else { return };
             let block = settle.readers[at].block.as_ref().expect("it is here");
@@ -49,6 +46,7 @@ impl Log {
             let reader = &mut settle.readers[at];
             reader.fetch = fetch;
             settle.in_flight += 1;
+            settle.pace.begun(now);
             self.counters.settle_read_bytes += u64::from(fetch.length);
             out.push(DiskOp::Read {
                 id: Purpose::SettleRead { reader: at as u32 }.id(),
@@ -70,6 +68,7 @@ impl Log {
         reader.block = completion.block.filter(|block| block.id() == id);
         let fetch = reader.fetch;
         settle.in_flight -= 1;
+        settle.pace.ended(now);
         if settle.stage == Stage::Draining {
             return self.end_draining();
         }
@@ -111,7 +110,8 @@ impl Log {
     }
 
     pub(super) fn write_frames(&mut self, now: Now, out: &mut Vec<DiskOp>) {
-        while self.settle.next < self.settle.pass.end && self.settle.in_flight < WRITES_IN_FLIGHT {
+        let most = self.settling_most(WRITES_IN_FLIGHT, now);
+        while self.settle.next < self.settle.pass.end && self.settle.in_flight < most {
             let (frame, block) = (self.settle.next, self.settle.next - self.settle.pass.start);
             self.settle.next += 1;
             let used = self.close_up(frame, block);
@@ -165,6 +165,7 @@ impl Log {
         (frame.busy, frame.length) = (true, length);
         (settle.frame, settle.crc) = (settle.frame + 1, crc);
         settle.in_flight += 1;
+        settle.pace.begun(now);
         out.push(DiskOp::WriteFrame {
             id: Purpose::SettleWrite { block: block as u32 }.id(),
             file: FileName::Pack(settle.pack),
@@ -181,6 +182,7 @@ impl Log {
         let Some(frame) = settle.frames.get_mut(block as usize).filter(|frame| frame.busy) else { return };
         frame.busy = false;
         settle.in_flight -= 1;
+        settle.pace.ended(now);
         let whole = result == Ok(frame.length);
         match settle.stage {
             Stage::Draining => self.end_draining(),
@@ -194,7 +196,7 @@ impl Log {
 
     /// Writes the parts of the pack's index, a frame each, then has all of it flushed.
     pub(super) fn write_pack_index(&mut self, part: usize, now: Now, out: &mut Vec<DiskOp>) {
-        if self.settle.in_flight > 0 {
+        if self.settle.in_flight > 0 || self.settling_most(1, now) == 0 {
             return;
         }
         let part_bytes = self.footers.part_bytes();

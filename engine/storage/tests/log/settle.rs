@@ -128,6 +128,47 @@ fn extents_of_many_groups_become_packs_and_come_back_to_the_pool() {
 
 /// Each operation of the making of a pack, its switch and what follows is the last one once.
 #[test]
+fn while_the_log_is_written_settling_has_the_disk_a_tenth_of_the_time() {
+    const TOOK_US: u64 = 200;
+    let mut bench = Bench::new(LogConfig { settle_extents: 0, ..config() });
+    bench.fill(4);
+    bench.config = Bench::settling();
+    bench.open().expect("it opens");
+    let (mut free_us, mut begun, mut ops) = (0, 0, Vec::new());
+    let paced = |op: &DiskOp| match op {
+        DiskOp::Read { .. } => true,
+        DiskOp::WriteFrame { file, .. } => matches!(file, FileName::Pack(_)),
+        _ => false,
+    };
+    for at in 0..20_000 {
+        append(&mut bench.log, GroupId(16 + at % GROUPS), 1, 100).expect("there is room");
+        bench.log.moved_starts(&mut Vec::new());
+        if let Some(kind) = bench.log.wants_checkpoint() {
+            bench.log.checkpoint(kind, &mut state());
+        }
+        bench.log.cut(now(bench.clock), &mut ops);
+        let of_settling: Vec<_> = ops.iter().filter(|op| paced(op)).collect();
+        let sources_known = bench.log.stats().settle_read_bytes > 0;
+        if sources_known && !of_settling.is_empty() {
+            assert!(of_settling.len() == 1 && bench.clock >= free_us, "{of_settling:?} at {}", bench.clock);
+            begun += 1;
+            free_us = bench.clock + 10 * TOOK_US;
+        }
+        bench.clock += TOOK_US;
+        for op in ops.drain(..) {
+            let completion = bench.disk.run(op, |slice| bench.log.bytes(slice));
+            bench.log.on(completion, now(bench.clock));
+        }
+        if bench.log.stats().packs_made > 0 {
+            break;
+        }
+    }
+    assert!(begun > 5 && bench.log.stats().packs_made == 1, "{begun} operations");
+    bench.quiet();
+    bench.compare();
+}
+
+#[test]
 fn a_crash_at_any_operation_leaves_all_records_and_no_file_that_nobody_knows() {
     let mut grown = Bench::new(LogConfig { settle_extents: 0, ..Bench::settling() });
     grown.fill(4);
