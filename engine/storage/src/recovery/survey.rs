@@ -162,7 +162,7 @@ impl Survey {
         let place = |footer: &FooterAt| {
             let holder = extents.by_generation(footer.generation)?;
             let bytes = ENTRY_HEADER_BYTES as u32 + footer.length;
-            Some((FileName::Extent(holder.extent), u64::from(footer.position), bytes))
+            Some((holder.file(), u64::from(footer.position), bytes))
         };
         live.into_iter().flat_map(|live| &live.footers).filter_map(place).collect()
     }
