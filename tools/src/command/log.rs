@@ -1,8 +1,8 @@
 //! `corelog log`: a stopped store, looked into. `verify` reads and judges all of it,
 //! `repair` notes what of it is given up.
 //!
-//! `corelog log dump`: the frames and entries of a stopped store, extent by extent, and where a frame is missing. Reads
-//! through the page cache and changes nothing in the logs.
+//! `corelog log dump`: the frames and entries of a stopped store, extent by extent, then pack by pack, and where a frame is
+//! missing. Reads through the page cache and changes nothing in the logs.
 
 mod entry;
 mod extent;
@@ -41,16 +41,16 @@ fn dump(dir: &Path, format: Format) -> Result<(), Failure> {
     // Names are in the logs that are not shown, too.
     for log in (0..store.logs()).map(LogId) {
         let seed = FrameSeed { store: store.store(), log };
-        let extents = extents(&store.log_path(log))?;
-        let seals = dump.learn_all(&extents, seed)?;
-        logs.push((seed, extents, seals));
+        let files = files(&store.log_path(log))?;
+        let seals = dump.learn_all(&files, seed)?;
+        logs.push((seed, files, seals));
     }
-    for (seed, extents, seals) in logs.iter().filter(|(seed, ..)| only.is_none_or(|only| only == seed.log)) {
-        for (number, path) in extents {
+    for (seed, files, seals) in logs.iter().filter(|(seed, ..)| only.is_none_or(|only| only == seed.log)) {
+        for (file, path) in files {
             if dump.output.is_reader_gone() {
                 return Ok(());
             }
-            dump.extent(path, *number, *seed, seals)?;
+            dump.file(path, *file, *seed, seals)?;
         }
     }
     dump.output.flush()
@@ -74,19 +74,28 @@ fn find(dir: &Path) -> Result<(PathBuf, Option<LogId>), Failure> {
     }
 }
 
-/// Numbers and paths of the extents of one log, in the order of their numbers.
-fn extents(log: &Path) -> Result<Vec<(u32, PathBuf)>, Failure> {
+/// Names and paths of the extents of one log, then of its packs, in the order of their numbers.
+fn files(log: &Path) -> Result<Vec<(FileName, PathBuf)>, Failure> {
     let unread = |error| Failure::io(format!("{} cannot be listed", log.display()), &error);
-    let mut extents = Vec::new();
+    let mut files = Vec::new();
     for entry in std::fs::read_dir(log).map_err(unread)? {
         let entry = entry.map_err(unread)?;
-        if let Some(FileName::Extent(number)) = entry.file_name().to_str().and_then(|name| name.parse().ok())
-        {
-            extents.push((number, entry.path()));
+        let name = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        if let Some(file @ (FileName::Extent(_) | FileName::Pack(_))) = name {
+            files.push((file, entry.path()));
         }
     }
-    extents.sort();
-    Ok(extents)
+    files.sort();
+    Ok(files)
+}
+
+/// What a file is, and its number.
+fn kind(file: FileName) -> (&'static str, u32) {
+    match file {
+        FileName::Pack(number) => ("pack", number),
+        FileName::Extent(number) => ("extent", number),
+        FileName::Superblock => unreachable!("it holds no frames"),
+    }
 }
 
 fn unread(path: &Path) -> impl Fn(std::io::Error) -> Failure {
@@ -115,9 +124,10 @@ struct Dump {
 impl Dump {
     /// Takes the names of topics out of a log, oldest extent first: they may stand in a later one than the records, and a
     /// number that was given in a frame which is void may be given again. Answers where its extents end.
-    fn learn_all(&mut self, extents: &[(u32, PathBuf)], seed: FrameSeed) -> Result<Seals, Failure> {
+    fn learn_all(&mut self, files: &[(FileName, PathBuf)], seed: FrameSeed) -> Result<Seals, Failure> {
         let (mut seals, mut uses) = (Seals::default(), Vec::new());
-        for (_, path) in extents {
+        // A pack holds batches, no names, and seals nothing.
+        for (_, path) in files.iter().filter(|(file, _)| matches!(file, FileName::Extent(_))) {
             let first = Extent::open(path, seed).and_then(|extent| extent.header(0)).map_err(unread(path))?;
             first.iter().for_each(|first| seals.add(first));
             uses.push((first.map(|first| first.generation), path));
@@ -141,17 +151,15 @@ impl Dump {
         Ok(())
     }
 
-    fn extent(&mut self, path: &Path, number: u32, seed: FrameSeed, seals: &Seals) -> Result<(), Failure> {
+    fn file(&mut self, path: &Path, file: FileName, seed: FrameSeed, seals: &Seals) -> Result<(), Failure> {
         let extent = Extent::open(path, seed).map_err(unread(path))?;
         let Found { frames, sealed } = extent.find(seals).map_err(unread(path))?;
-        let bytes = extent.bytes;
+        let (bytes, (kind, number)) = (extent.bytes, kind(file));
         match self.format {
             Format::Text => {
-                self.output.line(&format!("extent {number}  {}  {bytes} bytes", path.display()))?
+                self.output.line(&format!("{kind} {number}  {}  {bytes} bytes", path.display()))?
             }
-            Format::Json => {
-                self.output.json(&json!({ "extent": number, "log": seed.log.0, "bytes": bytes }))?
-            }
+            Format::Json => self.output.json(&json!({ kind: number, "log": seed.log.0, "bytes": bytes }))?,
         }
         let mut position = 0;
         for frame in &frames {
@@ -159,44 +167,47 @@ impl Dump {
                 return Ok(());
             }
             if let Some(gap) = extent.gap(position, frame.position).map_err(unread(path))? {
-                self.gap(number, &gap)?;
+                self.gap(file, &gap)?;
             }
             let whole = extent.read(frame).map_err(unread(path))?;
-            self.frame(number, frame)?;
+            self.frame(file, frame)?;
             self.entries(frame, seed, &whole)?;
             position = frame.position + u64::from(frame.length);
         }
         if let Some(gap) = extent.gap(position, sealed.unwrap_or(position)).map_err(unread(path))? {
-            self.gap(number, &gap)?;
+            self.gap(file, &gap)?;
         }
         let position = sealed.unwrap_or(position).max(position);
         let tail = extent.gap(position, bytes).map_err(unread(path))?;
         let why = match (&tail, sealed) {
+            (None, _) if kind == "pack" => "the pack is full",
             (None, _) => "the extent is full",
             (Some(_), Some(_)) => "another extent goes on from here, what lies beyond is void",
             (Some(gap), None) => &gap.why,
         };
         match self.format {
             Format::Text => self.output.line(&format!("  end at {position}: {why}")),
-            Format::Json => self.output.json(&json!({ "extent": number, "end": position, "why": why })),
+            Format::Json => self.output.json(&json!({ kind: number, "end": position, "why": why })),
         }
     }
 
     /// A place without a frame and before the end. Where the log was not started again since, and so nothing says where its
     /// last extent ends, that can be among the frames that were under way when it stopped.
-    fn gap(&mut self, extent: u32, gap: &Gap) -> Result<(), Failure> {
+    fn gap(&mut self, file: FileName, gap: &Gap) -> Result<(), Failure> {
+        let (kind, number) = kind(file);
         let Gap { position, bytes, why } = gap;
         match self.format {
             Format::Text => {
                 self.output.line(&format!("  NO FRAME  at {position}, {bytes} bytes are passed over: {why}"))
             }
-            Format::Json => self
-                .output
-                .json(&json!({ "extent": extent, "no_frame": position, "bytes": bytes, "why": why })),
+            Format::Json => {
+                self.output.json(&json!({ kind: number, "no_frame": position, "bytes": bytes, "why": why }))
+            }
         }
     }
 
-    fn frame(&mut self, extent: u32, header: &FrameHeader) -> Result<(), Failure> {
+    fn frame(&mut self, file: FileName, header: &FrameHeader) -> Result<(), Failure> {
+        let (kind, number) = kind(file);
         match self.format {
             Format::Text => self.output.line(&format!(
                 "  frame {}  at {}, {} bytes, generation {}, term {}, {} entries, durable {}, in flight {}, flags {:#x}",
@@ -212,7 +223,7 @@ impl Dump {
             )),
             Format::Json => self.output.json(&json!({
                 "frame": header.sequence,
-                "extent": extent,
+                kind: number,
                 "position": header.position,
                 "bytes": header.length,
                 "generation": header.generation,

@@ -4,11 +4,15 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Output;
+use std::time::{Duration, Instant};
 
+use corelog_client::Durability;
 use serde_json::Value;
 
 use crate::broker::{Place, corelog, output};
+use crate::control::sum_of;
 use crate::damage::spoil;
+use crate::peer::{Peer, batch};
 
 const LINES: [&str; 4] = ["the first record", "the second record", "the third record", "the fourth record"];
 
@@ -163,4 +167,78 @@ fn damaged_records_that_are_given_up_are_passed_over_from_then_on() {
         assert!(!described.contains("damaged"), "start {start}: {described}");
         broker.stop();
     }
+}
+
+/// A stopped store whose records were settled: extents of many partitions became packs.
+fn settled() -> Place {
+    const PARTITIONS: u32 = 16;
+    let place = Place::new(&[
+        "log.extent_bytes=1 MiB",
+        "log.frame_bytes=64 KiB",
+        "log.settle_extents=2",
+        "limits.max_batch_bytes=128 KiB",
+        "limits.max_frame_bytes=256 KiB",
+        "memory.settle_bytes=4 MiB",
+    ]);
+    let broker = place.start();
+    let mut peer = Peer::connect(broker.address.parse().expect("an address"));
+    let topic = peer.create_topic("t", PARTITIONS, Durability::Durable);
+    (0..PARTITIONS).for_each(|partition| _ = peer.open(1 + partition, topic, partition));
+    let begun = Instant::now();
+    for number in 0.. {
+        for partition in 0..PARTITIONS {
+            let value = format!("record {number} of {partition} {}", "x".repeat(1_000)).into_bytes();
+            assert_eq!(peer.produce(1 + partition, &batch(topic, partition, &[value])), Ok(number));
+        }
+        if number % 16 == 15 && sum_of(&broker, "corelog_log_packs_made_total") >= 2.0 {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "no packs are made");
+    }
+    broker.stop();
+    place
+}
+
+#[test]
+fn packs_are_judged_and_shown_as_extents_are() {
+    let place = settled();
+    let store = path(&place);
+    let said = output(&["log", "verify", &store]);
+    let packs: Vec<&str> = said.lines().filter(|line| line.starts_with("  pack-")).collect();
+    assert!(
+        packs.len() >= 2 && packs.iter().all(|line| line.ends_with(": sound; its index: sound")),
+        "{said}"
+    );
+    assert!(said.contains(" MB/s: nothing is damaged\n"), "{said}");
+
+    let dumped = output(&["log", "dump", &store]);
+    assert!(dumped.contains("\npack 0  ") && !dumped.contains("NO FRAME"), "{dumped}");
+    assert!(!dumped.contains("DOES NOT VERIFY") && !dumped.contains("DAMAGED"), "{dumped}");
+    let documents = output(&["log", "dump", &store, "--format", "json"]);
+    let documents: Vec<Value> =
+        documents.lines().map(|line| serde_json::from_str(line).expect("a document a line")).collect();
+    let frames = documents.iter().filter(|found| found["frame"].is_u64() && found["pack"].is_u64());
+    let frames: Vec<&Value> = frames.map(|found| &found["frame"]).collect();
+    let of_packs = |found: &&Value| frames.contains(&&found["frame"]) && found["entry"].is_string();
+    let entries: Vec<&Value> = documents.iter().filter(of_packs).collect();
+    assert!(entries.iter().any(|entry| entry["entry"] == "Batch" && entry["of"] == "t/15"), "{entries:?}");
+    assert!(entries.iter().any(|entry| entry["entry"] == "Footer"), "the index of a pack lies in it");
+    assert!(entries.iter().all(|entry| entry["verifies"] == true));
+
+    // A damaged one is named by both.
+    spoil_pack(&place);
+    let said = corelog(&["log", "verify", &store]);
+    assert!(said.status.code() == Some(1) && text(&said).contains("  DAMAGED  t/"), "{}", text(&said));
+    let dumped = output(&["log", "dump", &store]);
+    assert!(dumped.contains("NO FRAME  at 0, "), "{dumped}");
+}
+
+/// Flips a bit in the header of the first frame of a pack.
+fn spoil_pack(place: &Place) {
+    let is_pack =
+        |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("pack-"));
+    let pack = files(place).into_keys().find(is_pack).expect("there are packs");
+    let mut content = fs::read(&pack).expect("readable");
+    content[20] ^= 1;
+    fs::write(&pack, content).expect("writable");
 }

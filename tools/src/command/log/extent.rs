@@ -1,4 +1,4 @@
-//! The frames of one extent: those that verify, and the places between them where one should be and does not.
+//! The frames of one extent, or of a pack: those that verify, and the places between them where one should be and does not.
 //!
 //! As at a start, the frames are followed by their lengths; only where none is, the next one is looked for sector by sector.
 //! So what stands inside a record is not taken for a frame.
@@ -26,7 +26,7 @@ impl Seals {
     }
 }
 
-/// An extent.
+/// An extent, or a pack: frames from end to end.
 pub(super) struct Extent {
     file: File,
     pub(super) bytes: u64,
@@ -120,10 +120,10 @@ impl Extent {
         if fits(&header, self.bytes) {
             let FrameHeader { generation, sequence, .. } = header;
             return format!(
-                "the frame there, {sequence} of generation {generation}, is of another use of the extent"
+                "the frame there, {sequence} of generation {generation}, is of another use of the file"
             );
         }
-        format!("the frame there says it has {} bytes, which the extent does not", header.length)
+        format!("the frame there says it has {} bytes, which the file does not", header.length)
     }
 }
 
