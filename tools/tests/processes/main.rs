@@ -9,6 +9,7 @@ mod full_disk;
 mod kept;
 mod kill_alter;
 mod kill_topics;
+mod ledger;
 mod many;
 mod memory;
 #[path = "../../../net/testing/tests/over_tcp/peer.rs"]
@@ -18,6 +19,7 @@ mod positions;
 mod random;
 mod relay;
 mod retention;
+mod rounds;
 mod serve;
 mod shards;
 mod skip;
