@@ -510,7 +510,7 @@ pub(crate) fn decode_state(mut bytes: &[u8], extents: &mut Extents, groups: &mut
     for _ in 0..head.groups {
         let piece = pieces(&mut bytes, 1, GROUP_BYTES)?.next()?;
         let slot = groups.slot(GroupId(field!(piece, 0, u64)));
-        groups.move_start(slot, field!(piece, 8, u64), |generation| extents.forget_rows([generation]));
+        groups.move_start(slot, field!(piece, 8, u64), |row| extents.forget_rows([row]));
         let group = groups.at_mut(slot);
         group.log_start = field!(piece, 8, u64);
         group.log_end = field!(piece, 16, u64);
@@ -557,7 +557,7 @@ fn decode_row(piece: &[u8], extents: &mut Extents, group: &mut Group) -> Option<
     }
     let live = extents.by_generation_mut(row.generation)?;
     if row.last_offset >= group.log_start {
-        live.groups += 1;
+        live.add_row(&row);
         group.rows.push_back(row);
     }
     Some(())

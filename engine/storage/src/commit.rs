@@ -229,7 +229,7 @@ impl Log {
         }
         let (closed, runs) = self.runs.close(&mut self.groups, self.footers.buffer());
         let live = self.extents.by_generation_mut(closed).expect("runs are of a live extent");
-        live.groups = runs.groups(&self.groups);
+        runs.rows(closed, &self.groups).for_each(|row| live.add_row(row));
         live.scattered = runs.is_scattered();
         live.indexed = runs.sorted.is_empty();
         if live.indexed {

@@ -12,9 +12,12 @@
 //! change or a checkpoint is not given back by that start; the third is what the head itself was taken from. What
 //! holds no records any more is given back by a full checkpoint at the head, after which there are two again.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+
+use corelog_model::limits::FRAME_ALIGN;
 
 use crate::frame::Seal;
+use crate::groups::{Groups, Row};
 use crate::op::{DiskError, FileName};
 
 /// Generations a start leaves out: more than extents that could have been begun, and left a frame behind,
@@ -93,6 +96,9 @@ pub(crate) struct Live {
     pub(crate) scattered: bool,
     /// Once closed: groups with records in it, dropped ones excepted.
     pub(crate) groups: u32,
+    /// Once closed: bytes of the rows of these groups, and how many of the rows nobody has counted.
+    pub(crate) alive_bytes: u64,
+    pub(crate) uncounted: u32,
     /// Closed, and its index is written down, or has nothing in it: a checkpoint may list it.
     pub(crate) indexed: bool,
     pub(crate) fate: Fate,
@@ -115,6 +121,8 @@ impl Live {
             worthy: false,
             scattered: false,
             groups: 0,
+            alive_bytes: 0,
+            uncounted: 0,
             indexed: false,
             fate: Fate::Stays,
             footers: Vec::new(),
@@ -128,6 +136,36 @@ impl Live {
     /// What it takes of the disk, where extents have `extent_bytes`.
     pub(crate) const fn disk_bytes(&self, extent_bytes: u64) -> u64 {
         if self.pack { self.end } else { extent_bytes }
+    }
+
+    /// One more row of a group lies in it.
+    pub(crate) fn add_row(&mut self, row: &Row) {
+        self.groups += 1;
+        self.uncounted += u32::from(row.bytes == 0);
+        self.alive_bytes = self.alive_bytes.wrapping_add(row.bytes);
+    }
+
+    /// A row of a group is of no use to anybody any more.
+    fn forget_row(&mut self, row: &Row) {
+        self.groups -= 1;
+        self.uncounted = self.uncounted.saturating_sub(u32::from(row.bytes == 0));
+        self.alive_bytes = self.alive_bytes.wrapping_sub(row.bytes);
+    }
+
+    /// Of a pack that held what is alive in it, about: frames are padded, and the index has frames of its own.
+    fn settled_bytes(&self, frame_bytes: usize) -> u64 {
+        let (sector, alive) = (FRAME_ALIGN as u64, self.alive_bytes);
+        let frames = alive.next_multiple_of(sector) + (alive / frame_bytes as u64 + 1) * sector;
+        let part = |footer: &FooterAt| u64::from(footer.length).next_multiple_of(sector) + sector;
+        frames + self.footers.iter().map(part).sum::<u64>()
+    }
+
+    /// Whether writing what is alive in it once more gives at least as much back as it costs, in bytes of the disk, where
+    /// extents have `extent_bytes`.
+    pub(crate) fn is_mostly_dead(&self, extent_bytes: u64, frame_bytes: usize) -> bool {
+        let bytes = self.disk_bytes(extent_bytes);
+        let known = self.uncounted == 0 && self.alive_bytes < bytes;
+        known && 2 * self.settled_bytes(frame_bytes) <= bytes
     }
 
     /// Closed, and without records that anybody may ask for.
@@ -462,11 +500,11 @@ impl Extents {
         self.live.range(from..).map(|live| live.newest_us).find(|newest_us| *newest_us > 0)
     }
 
-    /// The group has no records any more in the extents of these generations.
-    pub(crate) fn forget_rows(&mut self, generations: impl IntoIterator<Item = u64>) {
-        for generation in generations {
-            if let Some(live) = self.by_generation_mut(generation) {
-                live.groups -= 1;
+    /// What these rows stand for is of no use to anybody any more.
+    pub(crate) fn forget_rows(&mut self, rows: impl IntoIterator<Item = Row>) {
+        for row in rows {
+            if let Some(live) = self.by_generation_mut(row.generation) {
+                live.forget_row(&row);
             }
         }
         self.changed = true;
@@ -493,6 +531,19 @@ impl Extents {
         all.sort_unstable();
         assert!(all.windows(2).all(|pair| pair[0] != pair[1]), "an extent has one role");
         assert!(self.head().is_none_or(|head| head.fate == Fate::Stays && !head.indexed));
+    }
+
+    /// What extents and packs know of the rows in them is what the rows say.
+    pub(crate) fn check_rows(&self, groups: &Groups) {
+        let mut held: HashMap<u64, (u32, u64)> = HashMap::new();
+        for row in groups.iter().flat_map(|(_, group)| &group.rows) {
+            let (rows, bytes) = held.entry(row.generation).or_default();
+            (*rows, *bytes) = (*rows + 1, bytes.wrapping_add(row.bytes));
+        }
+        for live in self.live.iter().filter(|live| live.indexed && live.fate == Fate::Stays) {
+            let (rows, bytes) = held.get(&live.generation).copied().unwrap_or_default();
+            assert_eq!((live.groups, live.alive_bytes), (rows, bytes), "rows of {}", live.generation);
+        }
     }
 }
 

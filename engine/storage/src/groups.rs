@@ -95,7 +95,7 @@ pub(crate) struct Groups {
     by_id: HashMap<GroupId, GroupSlot>,
     /// Memory of lists of rows beyond what every group has, at most, in bytes.
     grown_bytes: u64,
-    repeated: Vec<u64>,
+    repeated: Vec<Row>,
 }
 
 /// Of a list of so many rows.
@@ -164,15 +164,15 @@ impl Groups {
                 last.last_offset = row.first_offset - 1;
                 break;
             }
-            self.repeated.push(last.generation);
+            self.repeated.push(*last);
             rows.pop_back();
         }
         rows.push_back(row);
         self.grown_bytes = self.grown_bytes + grown_bytes(rows.len()) - before;
     }
 
-    /// Generations, one for each row that was taken out because a later extent has all of it.
-    pub(crate) fn take_repeated(&mut self) -> Vec<u64> {
+    /// Rows that were taken out because a later extent has all of each.
+    pub(crate) fn take_repeated(&mut self) -> Vec<Row> {
         std::mem::take(&mut self.repeated)
     }
 
@@ -212,9 +212,9 @@ impl Groups {
         row.is_some()
     }
 
-    /// The group's log start is at `offset`, or further already; calls `gone` with the generation of every row that lies
-    /// wholly below. Whether it moved.
-    pub(crate) fn move_start(&mut self, slot: GroupSlot, offset: u64, mut gone: impl FnMut(u64)) -> bool {
+    /// The group's log start is at `offset`, or further already; calls `gone` with every row that lies wholly
+    /// below. Whether it moved.
+    pub(crate) fn move_start(&mut self, slot: GroupSlot, offset: u64, mut gone: impl FnMut(Row)) -> bool {
         let group = &mut self.table[slot.0 as usize];
         if group.dropped || offset <= group.log_start {
             return false;
@@ -222,7 +222,7 @@ impl Groups {
         group.log_start = offset;
         let before = group.rows.len();
         while let Some(row) = group.rows.pop_front_if(|row| row.last_offset < offset) {
-            gone(row.generation);
+            gone(row);
         }
         self.shed_rows(slot, before);
         true

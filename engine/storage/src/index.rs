@@ -260,10 +260,10 @@ impl Runs {
         first.slot != last.slot && bytes / (self.sorted.len() as u64) < SHORT_RUN_BYTES
     }
 
-    /// Groups that have records here which somebody may ask for.
-    pub(crate) fn groups(&self, groups: &Groups) -> u32 {
+    /// The rows of the groups that have records here which somebody may ask for; they are those of this generation.
+    pub(crate) fn rows<'a>(&self, generation: u64, groups: &'a Groups) -> impl Iterator<Item = &'a Row> {
         let each = self.sorted.chunk_by(|a, b| a.slot == b.slot);
-        each.filter(|runs| groups.at(runs[0].slot).keeps(runs[runs.len() - 1].last_offset)).count() as u32
+        each.filter_map(move |runs| groups.at(runs[0].slot).row_of(generation))
     }
 
     /// How many footer parts of at most `part_bytes` the runs take: at least one.

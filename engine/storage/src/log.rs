@@ -97,7 +97,7 @@ impl Log {
         group.dropped = true;
         group.log_start = group.log_end;
         let rows = self.groups.take_rows(slot);
-        self.extents.forget_rows(rows.iter().map(|row| row.generation));
+        self.extents.forget_rows(rows);
     }
 
     /// Drops every group with records that was not opened since the start: its deletion is not in a checkpoint yet.
@@ -307,5 +307,6 @@ impl Log {
         }
         self.extents.check();
         self.groups.check();
+        self.extents.check_rows(&self.groups);
     }
 }

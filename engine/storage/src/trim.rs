@@ -71,7 +71,7 @@ impl Log {
     pub(crate) fn trims_durable(&mut self, sequence: u64) {
         while let Some(trim) = self.trims.0.pop_front_if(|trim| trim.frame <= sequence) {
             let extents = &mut self.extents;
-            let forget = |generation| extents.forget_rows([generation]);
+            let forget = |row| extents.forget_rows([row]);
             if self.groups.move_start(trim.slot, trim.offset, forget) {
                 self.moved_starts.push_back((trim.slot, trim.offset));
             }

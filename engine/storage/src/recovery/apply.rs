@@ -250,7 +250,7 @@ impl Applied {
         group.log_end = group.log_end.max(offset);
         group.moved = true;
         let extents = &mut self.extents;
-        self.groups.move_start(slot, offset, |generation| extents.forget_rows([generation]));
+        self.groups.move_start(slot, offset, |row| extents.forget_rows([row]));
         self.lost.trimmed(slot, offset);
     }
 
@@ -340,7 +340,7 @@ impl Applied {
         live.last_sequence = last.max(live.first_sequence);
         let generation = live.generation;
         let (_, runs) = self.runs.close(&mut self.groups, self.footers.buffer());
-        live.groups = runs.groups(&self.groups);
+        runs.rows(generation, &self.groups).for_each(|row| live.add_row(row));
         live.scattered = runs.is_scattered();
         live.indexed = runs.sorted.is_empty();
         if live.indexed {

@@ -1,4 +1,7 @@
-//! Which extents are worth a pack, and when.
+//! Which extents and packs are worth a pack, and when.
+//!
+//! **Invariant:** what is written once more because most of it is of no use gives at least as much of the disk back: no byte
+//! is ever written more often than that halves what it lies among.
 
 use corelog_model::time::Now;
 
@@ -12,6 +15,15 @@ use crate::op::DiskOp;
 const CAP_SHARE: u64 = 4;
 /// Bytes of the sources of one pack at most.
 const SOURCE_BYTES: u64 = 2 << 30;
+
+/// Why an extent or a pack is worth settling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Worth {
+    /// A reader of one group reads more of others, or asks more often, than it gets.
+    Scattered,
+    /// Most of what it takes of the disk is of no use any more: a pack of the rest gives back more than it takes, at once.
+    Dead,
+}
 
 impl Log {
     /// Starts on the next pack, if there are sources for one and nothing is in the way.
@@ -42,22 +54,27 @@ impl Log {
         self.gather(0, now, out);
     }
 
-    /// The oldest extents in a row that are worth it: as many as a pack is made from, or fewer where no more can follow.
+    /// The oldest extents and packs in a row that are worth it: as many as a pack is made from, or fewer where no more can
+    /// follow, or where they give enough back already.
     fn choose_sources(&self) -> Option<(u64, u64)> {
         let cap = self.config.retention_bytes.map_or(u64::MAX, |cap| cap / CAP_SHARE / self.extents.bytes);
         let wanted = u64::from(self.config.settle_extents).min(cap.max(1));
         let (mut found, mut bytes): (Option<(u64, u64)>, u64) = (None, 0);
-        let mut count = 0;
+        let (mut count, mut dead) = (0, 0);
         for live in &self.extents.live {
             if !live.indexed {
                 // The head, or one whose index is not written yet: the row may go on.
-                return None;
+                return found.filter(|_| dead == count);
             }
-            if self.is_worth_settling(live) {
+            let worth = self.worth_settling(live);
+            // Packs are of any length, and the next one may be the longest.
+            let fits = found.is_none() || bytes + live.end <= SOURCE_BYTES;
+            if let Some(worth) = worth.filter(|_| fits) {
                 found = Some((found.map_or(live.generation, |(first, _)| first), live.generation));
                 count += 1;
+                dead += u64::from(worth == Worth::Dead);
                 bytes += live.end;
-                if count == wanted || bytes + self.extents.bytes > SOURCE_BYTES {
+                if count == wanted {
                     return found;
                 }
             } else if found.is_some() && (live.pack || !live.is_bare()) {
@@ -67,9 +84,16 @@ impl Log {
         None
     }
 
-    fn is_worth_settling(&self, live: &Live) -> bool {
+    fn worth_settling(&self, live: &Live) -> Option<Worth> {
         let fit =
             live.fate == Fate::Stays && live.groups > 0 && !self.settle.unfit.contains(&live.generation);
-        fit && live.scattered && !live.pack
+        if !fit {
+            return None;
+        }
+        if live.scattered && !live.pack {
+            return Some(Worth::Scattered);
+        }
+        let dead = live.is_mostly_dead(self.extents.bytes, self.config.max_frame_bytes());
+        dead.then_some(Worth::Dead)
     }
 }

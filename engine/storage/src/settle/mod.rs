@@ -130,6 +130,8 @@ pub(crate) struct Settle {
     /// After a failure, when to try again, monotonic microseconds; and how many there were in a row.
     retry_us: Option<u64>,
     failures: u32,
+    /// There is more to do in the next turn, though no operation is under way.
+    again: bool,
     /// Generations of sources that did not verify: not tried again before the next start.
     unfit: Vec<u64>,
 }
@@ -164,6 +166,7 @@ impl Settle {
             scratch: Vec::new(),
             retry_us: None,
             failures: 0,
+            again: false,
             unfit: Vec::new(),
         }
     }
@@ -179,9 +182,10 @@ impl Settle {
         (of(self.sources.first()), of(self.sources.last()))
     }
 
-    /// When it wants to try again after a failure, or go on after a rest, monotonic microseconds.
+    /// When it wants a turn though nothing happens: after a pack, after a failure, after a rest; monotonic microseconds.
     pub(crate) fn next_deadline(&self) -> Option<u64> {
         match self.stage {
+            Stage::Idle if self.again => Some(0),
             Stage::Idle => self.retry_us,
             Stage::Reading | Stage::Writing | Stage::Footers { .. } if self.in_flight == 0 => {
                 Some(self.pace.rest_us())
@@ -194,6 +198,7 @@ impl Settle {
 impl Log {
     /// Whatever settling can do now; part of every cut.
     pub(crate) fn settle(&mut self, now: Now, out: &mut Vec<DiskOp>) {
+        self.settle.again = false;
         match self.settle.stage {
             Stage::Idle => self.begin_settling(now, out),
             Stage::Indexing { source } => self.gather(source, now, out),

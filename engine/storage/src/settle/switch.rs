@@ -25,16 +25,15 @@ impl Log {
         for source in &self.settle.sources {
             self.footers.forget(source.generation);
         }
-        let groups = self.switch_rows(first, last);
+        self.switch_rows(first, last);
         let settle = &mut self.settle;
         let runs = std::mem::take(&mut settle.runs);
         self.footers.keep(last, runs);
-        let live = self.extents.by_generation_mut(last).expect("it has just been put there");
-        live.groups = groups;
         (settle.made, settle.failures) = (false, 0);
         settle.pieces.clear();
         settle.sources.clear();
-        settle.stage = Stage::Idle;
+        // The checkpoint that leaves the sources out is for the next turn.
+        (settle.stage, settle.again) = (Stage::Idle, true);
         self.counters.packs_made += 1;
     }
 
@@ -62,16 +61,17 @@ impl Log {
         live
     }
 
-    /// Gives every group with records in the pack one row for all that it had in the sources; how many there are.
-    fn switch_rows(&mut self, first: u64, last: u64) -> u32 {
+    /// Gives every group with records in the pack one row for all that it had in the sources.
+    fn switch_rows(&mut self, first: u64, last: u64) {
+        let live = self.extents.by_generation_mut(last).expect("it has just been put there");
         let mut rows = rows_of(&self.settle.runs.sorted, last).peekable();
-        let mut count = 0;
         for slot in self.groups.slots() {
             let row = rows.next_if(|(of, _)| *of == slot).map(|(_, row)| row);
             // What was trimmed meanwhile has no row any more.
             let row = row.filter(|row| self.groups.at(slot).keeps(row.last_offset));
-            count += u32::from(self.groups.replace_rows(slot, first..=last, row));
+            if self.groups.replace_rows(slot, first..=last, row) {
+                row.iter().for_each(|row| live.add_row(row));
+            }
         }
-        count
     }
 }
