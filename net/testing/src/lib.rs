@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fmt, io};
 
 use corelog_server::{Config, ConfigError, Ready, Running, Server, ServerError, Tape};
+use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
 /// What differs from the product's defaults.
@@ -45,6 +46,8 @@ pub struct Broker {
     tapes: Vec<Tape>,
     running: Option<Running>,
     address: SocketAddr,
+    /// The port stays ours while the broker is down: the kernel gives it to nobody, a client that looks for the broker included.
+    _port: Option<Socket>,
     store: PathBuf,
     /// Removed on drop; `None` when the directory was given.
     _directory: Option<TempDir>,
@@ -63,6 +66,8 @@ pub struct Builder {
 pub enum BrokerError {
     /// No directory could be made.
     Directory(io::Error),
+    /// No port could be had.
+    Port(io::Error),
     /// A setting is not one.
     Config(ConfigError),
     /// The broker itself.
@@ -148,6 +153,7 @@ impl Builder {
         settings.extend(self.settings);
         settings.push(format!("log.data_dir={}", store.display()));
         let mut config = Config::load(None, [], &settings).map_err(BrokerError::Config)?;
+        let port = reserve(&mut config).map_err(BrokerError::Port)?;
         let running =
             Server::spawn_recorded(config.clone(), self.tapes.clone()).map_err(BrokerError::Server)?;
         let address = running.address();
@@ -158,10 +164,27 @@ impl Builder {
             tapes: self.tapes,
             running: Some(running),
             address,
+            _port: port,
             store,
             _directory: directory,
         })
     }
+}
+
+/// A free port where any is asked for, bound by a socket that does not listen: who binds this very port as well, as the
+/// broker does, may.
+fn reserve(config: &mut Config) -> io::Result<Option<Socket>> {
+    let listen = &mut config.server.listen;
+    if listen.port() != 0 {
+        return Ok(None);
+    }
+    let socket = Socket::new(Domain::for_address(*listen), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&(*listen).into())?;
+    if let Some(bound) = socket.local_addr()?.as_socket() {
+        *listen = bound;
+    }
+    Ok(Some(socket))
 }
 
 fn temporary() -> io::Result<TempDir> {
@@ -174,6 +197,7 @@ impl fmt::Display for BrokerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Directory(error) => write!(f, "cannot make a temporary directory: {error}"),
+            Self::Port(error) => write!(f, "cannot reserve a port: {error}"),
             Self::Config(error) => error.fmt(f),
             Self::Server(error) => error.fmt(f),
         }
